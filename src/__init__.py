@@ -1,0 +1,9 @@
+"""FlexiAST: one audio spectrogram transformer for every patch size."""
+
+from .classifier import AudioClassifier, load
+from .features import FeatureConfig, LogMel
+from .models.flexiast import FlexiAST, FlexiASTConfig
+from .models.geometry import PatchSize
+
+__version__ = "0.1.0"
+__all__ = ["AudioClassifier", "FeatureConfig", "FlexiAST", "FlexiASTConfig", "LogMel", "PatchSize", "load"]

@@ -1,0 +1,116 @@
+"""Patch sizes, token grids and their cost: integer arithmetic only, no tensors.
+
+T frames (10 ms each), F mel bins, H x W the token grid (frequency rows x time columns).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+from ..errors import ConfigError
+
+Coverage = Literal["drop", "pad"]
+"""`drop`: only whole patches, the remainder is not seen. `pad`: the last patch is padded, all is seen."""
+
+
+class PatchSize(NamedTuple):
+    """Extent of one patch: `freq` mel bins by `time` frames. Written `16` or `16x32` (freq x time)."""
+
+    freq: int
+    time: int
+
+    @classmethod
+    def parse(cls, value: PatchLike) -> PatchSize:
+        """Read an int (square), a (freq, time) pair, or text such as `16` or `16x32`.
+
+        Raises ConfigError if the value is anything else, or not positive.
+        """
+        if isinstance(value, str):
+            match = re.fullmatch(r"\s*(\d+)\s*(?:[xX]\s*(\d+))?\s*", value)
+            numbers: list[object] = [int(g) for g in match.groups() if g] if match else []
+        elif isinstance(value, Sequence):
+            numbers = list(value)
+        else:
+            numbers = [value]
+        is_integer = [isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers]
+        if len(numbers) not in (1, 2) or not all(is_integer):
+            raise ConfigError(
+                f"patch size: found {value!r}, expected positive whole numbers as 16, (16, 32) or '16x32' (freq x time)"
+            )
+        return cls(numbers[0], numbers[-1])  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return str(self.freq) if self.freq == self.time else f"{self.freq}x{self.time}"
+
+
+PatchLike: TypeAlias = int | str | tuple[int, int] | Sequence[int] | PatchSize
+
+
+class Grid(NamedTuple):
+    """Number of tokens along frequency (rows) and along time (columns)."""
+
+    freq: int
+    time: int
+
+    @property
+    def tokens(self) -> int:
+        return self.freq * self.time
+
+
+def axis_tokens(extent: int, patch: int, stride: int, coverage: Coverage) -> int:
+    """Number of patches along an axis of `extent` bins or frames."""
+    if coverage == "drop":
+        return max(0, (extent - patch) // stride + 1)
+    return max(0, -(-max(0, extent - patch) // stride) + 1) if extent > 0 else 0
+
+
+def padded_extent(extent: int, patch: int, stride: int, coverage: Coverage) -> int:
+    """Bins or frames that the patches of an axis span, padding included."""
+    tokens = axis_tokens(extent, patch, stride, coverage)
+    return (tokens - 1) * stride + patch if tokens else 0
+
+
+def token_grid(
+    frames: int, bins: int, patch: PatchSize, stride: PatchSize | None = None, coverage: Coverage = "drop"
+) -> Grid:
+    """Token grid of a (frames, bins) spectrogram.
+
+    Raises ConfigError if not even one patch fits (also under `pad`: a patch larger than the input
+    would be mostly padding, which no training has seen).
+    """
+    if coverage not in get_args(Coverage):
+        raise ConfigError(f"coverage: found {coverage!r}, expected one of {get_args(Coverage)}")
+    if patch.freq > bins or patch.time > frames:
+        raise ConfigError(
+            f"patch size {patch.freq}x{patch.time} (bins x frames) is larger than the input, {bins} x {frames}"
+        )
+    stride = stride or patch
+    return Grid(
+        axis_tokens(bins, patch.freq, stride.freq, coverage), axis_tokens(frames, patch.time, stride.time, coverage)
+    )
+
+
+def scaled_stride(patch: PatchSize, base_patch: PatchSize, base_stride: PatchSize) -> PatchSize:
+    """Stride at another patch size that keeps the base's share of overlap (16 at stride 10: 32 at stride 20)."""
+    return PatchSize(
+        max(1, round(patch.freq * base_stride.freq / base_patch.freq)),
+        max(1, round(patch.time * base_stride.time / base_patch.time)),
+    )
+
+
+def forward_flops(
+    grid: Grid, patch: PatchSize, width: int, depth: int, mlp_ratio: float, prefix: int, classes: int
+) -> int:
+    """Floating-point operations of one clip's forward pass: two per multiply-accumulate of every matrix product.
+
+    Patch embedding, then per block qkv and output projections (4 D^2 per token), attention scores and
+    mixing (2 N D per token) and the MLP (2 r D^2 per token), then the classifier. Norms, softmax and
+    GELU, below one percent, are not counted.
+    """
+    tokens = grid.tokens + prefix
+    embed = grid.tokens * patch.freq * patch.time * width
+    hidden = int(width * mlp_ratio)
+    block = tokens * (4 * width * width + 2 * width * hidden) + 2 * tokens * tokens * width
+    return 2 * (embed + depth * block + width * classes)
