@@ -1,0 +1,125 @@
+"""Augmentation as batched tensor operations, every random number a pure function of the clip's own key.
+
+A key is an int64 per clip made from (seed, epoch, clip); `uniform` turns keys into random numbers by hashing.
+So a clip is augmented alike on any device, in any batch, on any rank, and after any resume: no generator state.
+
+Dimensions: B clips, S samples, T frames, F mel bins, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..features import FeatureConfig
+
+# Odd 64-bit constants of the splitmix64 generator (Steele, Lea, Flood, OOPSLA 2014), as signed integers.
+_GOLDEN, _MIX1, _MIX2 = (c - (1 << 64) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Training-time augmentation; zero turns each one off."""
+
+    freq_mask: int = 0
+    """SpecAugment: widest band of mel bins to blank (AST: `freqm`)."""
+    time_mask: int = 0
+    """SpecAugment: widest run of frames to blank (AST: `timem`)."""
+    roll: int = 0
+    """Circular shift along time by up to this many frames either way."""
+    noise: float = 0.0
+    """Uniform noise on the normalised log-mel, of an amplitude drawn up to this (AST: 0.1)."""
+    mixup: float = 0.0
+    """Share of clips that are mixed with their neighbour in the batch."""
+
+    def __post_init__(self) -> None:
+        for name in ("freq_mask", "time_mask", "roll", "noise"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"augment.{name}: found {getattr(self, name)}, expected 0 or more")
+        if not 0.0 <= self.mixup <= 1.0:
+            raise ConfigError(f"augment.mixup: found {self.mixup}, expected a share from 0 to 1")
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """The output function of splitmix64 on int64 (shifts made logical by masking the sign's copies)."""
+    bits = (bits ^ ((bits >> 30) & ((1 << 34) - 1))) * _MIX1
+    bits = (bits ^ ((bits >> 27) & ((1 << 37) - 1))) * _MIX2
+    return bits ^ ((bits >> 31) & ((1 << 33) - 1))
+
+
+def clip_keys(seed: int, epochs: Tensor, clips: Tensor) -> Tensor:
+    """One int64 key (B,) for each clip index (B,) in each epoch (B,)."""
+    start = _mix(torch.full_like(clips, seed) * _GOLDEN + 1)
+    return _mix(_mix(start + epochs * _GOLDEN) + clips * _GOLDEN)
+
+
+def uniform(keys: Tensor, *shape: int, stream: int) -> Tensor:
+    """Uniform numbers in [0, 1), (B, *shape) float32; `stream` sets apart what one clip draws for several uses."""
+    counter = torch.arange(1, 1 + int(torch.Size(shape).numel()), device=keys.device) * _GOLDEN
+    bits = _mix(_mix(keys + torch.full_like(keys, stream) * _MIX2)[:, None] + counter)  # (B, n)
+    return ((bits >> 40) & ((1 << 24) - 1)).to(torch.float32).mul_(2.0**-24).view(-1, *shape)
+
+
+def mask_band(log_mel: Tensor, widest: int, axis: int, keys: Tensor) -> Tensor:
+    """Set one band along an axis (1 frames, 2 bins) of each clip (B, T, F) to 0, the padding value (SpecAugment).
+
+    Its width is uniform in [0, widest), its start uniform where the band fits, as torchaudio's masking does.
+    """
+    extent = log_mel.shape[axis]
+    width, start = uniform(keys, 2, stream=axis).unbind(1)  # (B,) each
+    width = width * min(widest, extent)
+    start = start * (extent - width)
+    first, last = start.floor(), start.floor() + width.floor()
+    position = torch.arange(extent, device=log_mel.device)
+    masked = (position >= first[:, None]) & (position < last[:, None])  # (B, extent)
+    return log_mel.masked_fill(masked.unsqueeze(3 - axis), 0.0)
+
+
+def roll_frames(spectrogram: Tensor, furthest: int, keys: Tensor) -> Tensor:
+    """Shift each clip (B, T, F) circularly along time by a whole number of frames in [-furthest, furthest]."""
+    frames = spectrogram.shape[1]
+    shift = (uniform(keys, stream=3) * (2 * furthest + 1)).long() - furthest  # (B,)
+    source = (torch.arange(frames, device=spectrogram.device) - shift[:, None]) % frames  # (B, T)
+    return spectrogram.gather(1, source[:, :, None].expand_as(spectrogram))
+
+
+def add_noise(spectrogram: Tensor, loudest: float, keys: Tensor) -> Tensor:
+    """Add uniform noise in [0, a) to each clip (B, T, F), a itself uniform in [0, loudest) per clip (AST)."""
+    amplitude = uniform(keys, 1, 1, stream=4) * loudest
+    return spectrogram + uniform(keys, *spectrogram.shape[1:], stream=5) * amplitude
+
+
+def mixup(
+    waveform: Tensor, lengths: Tensor, targets: Tensor, share: float, keys: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mix a `share` of the clips (B, S) and their targets (B, C) with a neighbour's, weights from Beta(10, 10) (AST).
+
+    The neighbour of clip 2i is 2i + 1 and the reverse, so an even split of a batch mixes the same pairs; the odd
+    one at the end stays as it is. Returns waveforms, lengths (the longer of the two) and soft targets.
+    """
+    index = torch.arange(len(keys), device=keys.device)
+    partner = torch.where(index ^ 1 < len(keys), index ^ 1, index)
+    # The tenth smallest of nineteen uniform numbers is distributed as Beta(10, 10).
+    weight = uniform(keys, 19, stream=6).sort(dim=1).values[:, 9]
+    mixed = uniform(keys, stream=7) < share
+    weight = torch.where(mixed, weight, torch.ones_like(weight))[:, None]
+    waveform = weight * waveform + (1 - weight) * waveform[partner]
+    targets = weight * targets + (1 - weight) * targets[partner]
+    return waveform, torch.where(mixed, torch.maximum(lengths, lengths[partner]), lengths), targets
+
+
+def augment_features(log_mel: Tensor, features: FeatureConfig, config: AugmentConfig, keys: Tensor) -> Tensor:
+    """Padded log-mel (B, T, F) to an augmented, normalised one: masks, normalisation, noise, roll, in AST's order."""
+    if config.freq_mask:
+        log_mel = mask_band(log_mel, config.freq_mask, 2, keys)
+    if config.time_mask:
+        log_mel = mask_band(log_mel, config.time_mask, 1, keys)
+    spectrogram = features.normalise(log_mel)
+    if config.noise:
+        spectrogram = add_noise(spectrogram, config.noise, keys)
+    if config.roll:
+        spectrogram = roll_frames(spectrogram, config.roll, keys)
+    return spectrogram

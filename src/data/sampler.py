@@ -1,0 +1,49 @@
+"""Which clips make up which training batch: a pure function of (seed, step), so that resuming needs no state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import ConfigError
+
+
+class Draw(NamedTuple):
+    """A clip as it is drawn for training: in which epoch, and its index in the manifest."""
+
+    epoch: int
+    clip: int
+
+
+class BatchSchedule:
+    """An endless stream of shuffled epochs, one after the other, cut into batches of equal size.
+
+    Clip k of the stream is the (k mod n)-th of epoch k // n's own permutation: no clip is left out, none comes
+    twice in an epoch, and a batch may hold the end of one epoch and the start of the next.
+    """
+
+    def __init__(self, clips: int, batch_size: int, seed: int) -> None:
+        if clips < 1 or batch_size < 1:
+            raise ConfigError(f"batches: found {clips} clips in batches of {batch_size}, expected at least 1 of each")
+        self.clips, self.batch_size, self.seed = clips, batch_size, seed
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.clips)
+
+    def steps(self, epochs: float) -> int:
+        """Batches in so many epochs, the last one completed."""
+        return -(-round(epochs * self.clips) // self.batch_size)
+
+    def __getitem__(self, step: int) -> list[Draw]:
+        """The batch of a step, counted from 0."""
+        first = step * self.batch_size
+        places = (divmod(k, self.clips) for k in range(first, first + self.batch_size))
+        return [Draw(epoch, int(self._order(epoch)[position])) for epoch, position in places]
+
+    def batches(self, start: int, stop: int) -> Iterator[list[Draw]]:
+        """The batches of steps start, ..., stop - 1."""
+        return (self[step] for step in range(start, stop))
