@@ -1,0 +1,140 @@
+"""Evaluation of models at many patch sizes in one pass over the data: decode and features once per clip.
+
+Dimensions: n clips, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..classifier import AudioClassifier
+from ..data.dataset import ClipDataset, load_batches, sequential_batches
+from ..data.manifest import Manifest
+from ..errors import ConfigError
+from ..models.geometry import PatchSize
+from ..models.resize import Resize
+from .config import Precision
+from .device import autocast
+from .losses import classification_loss
+from .metrics import Metrics, classification_metrics
+
+
+@dataclasses.dataclass
+class Result:
+    """One model at one patch size, over all clips."""
+
+    model: str
+    resize: Resize
+    patch_size: PatchSize
+    tokens: int
+    """Patch tokens of one clip, prefix not counted."""
+    gflops: float
+    """10^9 floating-point operations of one clip's forward pass."""
+    clips_per_second: float
+    """Forward passes alone, decoding and features not counted, at the batch size used."""
+    loss: float
+    """Mean training loss, cross-entropy or binary cross-entropy."""
+    metrics: Metrics
+    scores: np.ndarray
+    """(n, C) float32 probabilities."""
+
+
+@dataclasses.dataclass
+class _Pass:
+    """What accumulates for one (model, resize, patch size) while the data goes by."""
+
+    model: AudioClassifier
+    resize: Resize
+    patch: PatchSize
+    seconds: float = 0.0
+    loss: float = 0.0
+    scores: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+def sweep(
+    models: dict[str, AudioClassifier],
+    data: Manifest,
+    patch_sizes: Sequence[PatchSize],
+    resizes: Sequence[Resize] = ("pi",),
+    batch_size: int = 32,
+    workers: int = 2,
+    precision: Precision = "auto",
+    progress: bool = True,
+) -> list[Result]:
+    """Every model at every patch size on the same batches; models of equal feature settings share one pass.
+
+    Results come in the order models, resizes, patch sizes. Raises ConfigError for a patch size that does not fit
+    or labels that differ, before any work; DataError at an unusable clip.
+    """
+    for name, model in models.items():
+        if len(model.labels) != len(data.labels):
+            raise ConfigError(
+                f"{data.source}: found {len(data.labels)} labels, expected the {len(model.labels)} of model {name}"
+            )
+        for patch in patch_sizes:
+            model.config.grid(patch, model.feature_config.frames)
+    results: dict[tuple[str, Resize, PatchSize], Result] = {}
+    for features in dict.fromkeys(model.feature_config for model in models.values()):
+        group = {name: model.eval() for name, model in models.items() if model.feature_config == features}
+        passes = {
+            (name, resize, patch): _Pass(group[name], resize, patch)
+            for name, resize, patch in product(group, resizes, patch_sizes)
+        }
+        dataset = ClipDataset(data, features)
+        targets = _run_passes(list(passes.values()), dataset, batch_size, workers, precision, progress)
+        results |= {key: _result(key[0], one, targets) for key, one in passes.items()}
+    return [results[key] for key in product(models, resizes, patch_sizes)]
+
+
+@torch.inference_mode()
+def _run_passes(
+    passes: list[_Pass], dataset: ClipDataset, batch_size: int, workers: int, precision: Precision, progress: bool
+) -> np.ndarray:
+    """Fill the passes with the scores, losses and times of all clips; returns the targets (n, C)."""
+    device = passes[0].model.kernel.device
+    front_end = passes[0].model.front_end
+    schedule = sequential_batches(len(dataset), batch_size)
+    targets = []
+    with tqdm(total=len(dataset), unit="clip", desc="evaluate", disable=not progress, leave=False) as bar:
+        for batch in load_batches(dataset, schedule, workers):
+            log_mel = front_end(batch.waveform.to(device), batch.lengths.to(device))
+            target = batch.targets.to(device)
+            for one in passes:
+                _synchronise(device)
+                start = time.perf_counter()
+                with autocast(device, precision):
+                    logits = one.model(log_mel, one.patch, one.resize).float()
+                _synchronise(device)
+                one.seconds += time.perf_counter() - start
+                one.loss += float(classification_loss(logits, target, one.model.loss)) * len(target)
+                one.scores.append(one.model.probabilities(logits).cpu().numpy())
+            targets.append(batch.targets.numpy())
+            bar.update(len(target))
+    return np.concatenate(targets)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _result(name: str, done: _Pass, targets: np.ndarray) -> Result:
+    config, frames, scores = done.model.config, done.model.feature_config.frames, np.concatenate(done.scores)
+    return Result(
+        model=name,
+        resize=done.resize,
+        patch_size=done.patch,
+        tokens=config.grid(done.patch, frames).tokens,
+        gflops=config.flops(done.patch, frames) / 1e9,
+        clips_per_second=len(targets) / done.seconds,
+        loss=done.loss / len(targets),
+        metrics=classification_metrics(scores, targets),
+        scores=scores,
+    )

@@ -1,0 +1,213 @@
+"""The flexibility of models: accuracy and cost at every patch size, as CSV, JSON with provenance, and a picture."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from ..classifier import load
+from ..data.manifest import read_manifest
+from ..errors import ConfigError
+from ..models.checkpoint import WEIGHTS, write_atomically
+from ..models.geometry import PatchSize
+from ..models.resize import Resize
+from ..provenance import provenance, sha256
+from .config import PatchArg, Precision, to_json
+from .device import pick_device
+from .evaluate import Result, sweep
+
+COLUMNS = [
+    "model",
+    "resize",
+    "patch_freq",
+    "patch_time",
+    "tokens",
+    "gflops",
+    "clips_per_second",
+    "accuracy",
+    "mAP",
+    "mAUC",
+    "d_prime",
+    "loss",
+    "n_clips",
+]
+PAPER_SIZES = tuple(PatchSize(s, s) for s in (8, 10, 12, 16, 20, 24, 30, 32, 40, 48))
+"""Patch sizes that FlexiAST is evaluated at (Feng et al., 2023)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureConfig:
+    """Measure models at many patch sizes in one pass over the data."""
+
+    checkpoints: tyro.conf.Positional[tuple[Path, ...]]
+    """Model directories or released state dicts."""
+    data: Path
+    """Test manifest JSON, or a folder with one sub-folder per class."""
+    out: Path
+    """Directory for flexibility.csv, flexibility.json and flexibility.png."""
+    labels: Path | None = None
+    """Label CSV (default: the labels of the first model)."""
+    root: Path | None = None
+    """Where relative paths of the manifest start (default: the manifest's own folder)."""
+    patch_sizes: tuple[PatchArg, ...] = PAPER_SIZES
+    """Patch sizes to measure at."""
+    resize: tuple[Resize, ...] = ("pi",)
+    """How the kernel is resized."""
+    batch_size: int = 32
+    """Clips per forward pass."""
+    workers: int = 2
+    """Decoding processes; 0 decodes in this process."""
+    precision: Precision = "auto"
+    """`auto`: bfloat16 where the device has fast bfloat16."""
+    device: str = "auto"
+    """`auto`: the GPU where there is one, else the CPU."""
+    heads: int | None = None
+    """Attention heads of state dicts that do not tell (default: one per 64 of the width)."""
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoints", "patch_sizes", "resize"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name}: found none, expected at least one")
+        if self.batch_size < 1 or self.workers < 0:
+            raise ConfigError(
+                f"batch_size, workers: found {self.batch_size}, {self.workers}, expected at least 1 and 0"
+            )
+
+
+def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
+    """Evaluate and write the three files. Raises FlexiASTError for wrong input before anything is measured."""
+    device = pick_device(config.device)
+    names = model_names(config.checkpoints)
+    models = {name: load(path, device, config.heads) for name, path in zip(names, config.checkpoints, strict=True)}
+    first = next(iter(models.values()))
+    data = read_manifest(config.data, config.labels or first.labels, config.root)
+    for name, model in models.items():
+        if model.labels.mids != data.labels.mids and not model.labels.numbered:
+            raise ConfigError(f"labels: model {name} has other classes than {config.labels or names[0]}")
+    _require_writable(config.out)
+    results = sweep(
+        models, data, config.patch_sizes, config.resize, config.batch_size, config.workers, config.precision, progress
+    )
+    rows = [as_row(result) for result in results]
+    source = {
+        "command": to_json(config),
+        "models": {
+            name: {"path": str(p), "sha256": _hash(p)} for name, p in zip(names, config.checkpoints, strict=True)
+        },
+        "data": {"path": str(config.data), "clips": len(data), "fingerprint": data.fingerprint},
+        "seeds": {name: model.metadata.get("training", {}).get("seed") for name, model in models.items()},
+        **provenance(device),
+    }
+    write_atomically(config.out / "flexibility.csv", to_csv(rows).encode())
+    write_atomically(
+        config.out / "flexibility.json", (json.dumps({"provenance": source, "results": rows}, indent=1) + "\n").encode()
+    )
+    write_atomically(config.out / "flexibility.png", plot(rows, len(data)))
+    return results
+
+
+def model_names(paths: Sequence[Path]) -> list[str]:
+    """A short distinct name for each checkpoint: the last part of its path, longer where two would be alike."""
+    if len(set(paths)) != len(paths):
+        raise ConfigError(f"checkpoints: found one given twice in {', '.join(map(str, paths))}")
+    resolved = [path.resolve() for path in paths]
+    for parts in range(1, max(len(p.parts) for p in resolved) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in resolved]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError(f"checkpoints: found the same one twice in {', '.join(map(str, paths))}")
+
+
+def _hash(path: Path) -> str:
+    return sha256(path / WEIGHTS if path.is_dir() else path)
+
+
+def _require_writable(directory: Path) -> None:
+    """Find out now, not after the work, that results cannot be written."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"out: {directory} is not writable ({error.strerror})") from None
+
+
+def as_row(result: Result) -> dict[str, Any]:
+    """A result under the names of COLUMNS."""
+    values = {
+        "patch_freq": result.patch_size.freq,
+        "patch_time": result.patch_size.time,
+        "n_clips": len(result.scores),
+        **dataclasses.asdict(result.metrics),
+    }
+    return {name: values[name] if name in values else getattr(result, name) for name in COLUMNS}
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV text with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def format_table(results: Sequence[Result]) -> str:
+    """The table for people: a line per model and resize, accuracy in percent at each patch size."""
+    patches = list(dict.fromkeys(r.patch_size for r in results))
+    lines = list(dict.fromkeys((r.model, r.resize) for r in results))
+    width = max(len("accuracy, %"), *(len(f"{m} ({z})") for m, z in lines))
+    by_key = {(r.model, r.resize, r.patch_size): r for r in results}
+    cells = [["accuracy, %".ljust(width), *(f"{p!s:>6}" for p in patches), "  mean", " worst"]]
+    for model, resize in lines:
+        row = [100 * by_key[model, resize, p].metrics.accuracy for p in patches]
+        numbers = (f"{value:6.1f}" for value in (*row, sum(row) / len(row), min(row)))
+        cells.append([f"{model} ({resize})".ljust(width), *numbers])
+    any_line = [by_key[(*lines[0], p)] for p in patches]
+    cells.append(["tokens".ljust(width), *(f"{r.tokens:6d}" for r in any_line)])
+    cells.append(["GFLOPs".ljust(width), *(f"{r.gflops:6.3g}" for r in any_line)])
+    return "\n".join(" ".join(line).rstrip() for line in cells)
+
+
+def plot(rows: Sequence[dict[str, Any]], clips: int) -> bytes:
+    """PNG: accuracy against patch size, and against GFLOPs per clip; one line per model and resize."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    by_size, by_cost = figure.subplots(1, 2, sharey=True)
+    resizes = {row["resize"] for row in rows}
+    patches = list(dict.fromkeys(_patch(row) for row in rows))
+    for number, (model, resize) in enumerate(dict.fromkeys((r["model"], r["resize"]) for r in rows)):
+        mine = [r for r in rows if (r["model"], r["resize"]) == (model, resize)]
+        style = {
+            "label": f"{model} ({resize})" if len(resizes) > 1 else model,
+            "marker": "osD^vP*X"[number % 8],
+            "linestyle": "-" if resize == "pi" else "--",
+        }
+        by_size.plot([patches.index(_patch(r)) for r in mine], [100 * r["accuracy"] for r in mine], **style)
+        cost = sorted(mine, key=lambda r: r["gflops"])
+        by_cost.plot([r["gflops"] for r in cost], [100 * r["accuracy"] for r in cost], **style)
+    by_size.set_xticks(range(len(patches)), [str(p) for p in patches])
+    by_size.set(xlabel="patch size (mel bins x frames; one number: square)", ylabel="accuracy, %", ylim=(0, 100))
+    by_cost.set(xlabel="GFLOPs per clip", xscale="log")
+    by_size.legend(loc="lower left", fontsize=9)
+    for axes in (by_size, by_cost):
+        axes.grid(alpha=0.3)
+    figure.suptitle(f"Accuracy at every patch size, {clips} clips", fontsize=11)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=130)
+    return image.getvalue()
+
+
+def _patch(row: dict[str, Any]) -> PatchSize:
+    return PatchSize(row["patch_freq"], row["patch_time"])
