@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""The demo's findings from `flexibility.csv`: a Markdown table and the four sentences that it proves.
+
+python egs/demo/report.py FLEXIBILITY_DIR      writes FLEXIBILITY_DIR/RESULTS.md and prints it
+"""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from statistics import mean
+
+from flexiast.cli import guarded
+from flexiast.errors import DataError
+
+Curve = dict[str, float]
+"""Accuracy in percent by patch size, written `16` or `16x32`."""
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Accuracy curves by model from a flexibility.csv. Raises DataError if it lacks a model of the demo."""
+    curves: dict[str, Curve] = {}
+    try:
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                size = row["patch_freq"] if row["patch_freq"] == row["patch_time"] else None
+                patch = size or f"{row['patch_freq']}x{row['patch_time']}"
+                curves.setdefault(row["model"], {})[patch] = 100 * float(row["accuracy"])
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not readable as a flexibility table ({error!r})") from None
+    if missing := {"fixed", "control", "supervised", "distilled"} - curves.keys():
+        raise DataError(f"{path}: found models {sorted(curves)}, expected also {sorted(missing)}")
+    return curves
+
+
+def table(curves: dict[str, Curve]) -> str:
+    """Markdown: a row per model, a column per patch size, then mean and worst."""
+    patches = list(next(iter(curves.values())))
+    lines = [["test accuracy, %", *patches, "mean", "worst"], ["---", *["---:"] * (len(patches) + 2)]]
+    for model, curve in curves.items():
+        values = [*curve.values(), mean(curve.values()), min(curve.values())]
+        lines.append([model, *(f"{value:.1f}" for value in values)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def findings(curves: dict[str, Curve]) -> list[str]:
+    """What the numbers say, in sentences."""
+    fixed, control = curves["fixed"], curves["control"]
+    large = {patch: fixed[patch] for patch in ("32", "40", "48") if patch in fixed}
+    said = [
+        f"The fixed AST reads {fixed['16']:.1f} % of the words at its own patch size 16"
+        + (f", and at most {max(large.values()):.1f} % at {', '.join(large)}." if large else "."),
+        f"Trained further at patch 16 (control) it reads {control['16']:.1f} % there,"
+        f" {mean(control.values()):.1f} % on average.",
+    ]
+    for name in ("supervised", "distilled"):
+        curve = curves[name]
+        worst = min(curve, key=curve.__getitem__)
+        said.append(
+            f"The {name} flexible model reads {mean(curve.values()):.1f} % on average, {curve[worst]:.1f} % at its"
+            f" worst size ({worst}), and {curve['16']:.1f} % at 16: {control['16'] - curve['16']:+.1f} points to the control."
+        )
+    return said
+
+
+def report(directory: Path) -> str:
+    """The whole report as Markdown; also written to RESULTS.md in the directory."""
+    curves = read_curves(directory / "flexibility.csv")
+    source = json.loads((directory / "flexibility.json").read_text())["provenance"]
+    hardware = ", ".join(str(value) for value in source["hardware"].values())
+    text = "\n\n".join(
+        [
+            table(curves),
+            "\n".join(f"- {sentence}" for sentence in findings(curves)),
+            f"{source['data']['clips']} test clips; training seeds {sorted(set(source['seeds'].values()))};"
+            f" commit {source['commit'][:12]}; {hardware}; torch {source['versions']['torch']}.",
+        ]
+    )
+    (directory / "RESULTS.md").write_text(text + "\n")
+    return f"{text}\n\npicture: {directory / 'flexibility.png'}"
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    if len(sys.argv) != 2:
+        print("usage: report.py FLEXIBILITY_DIR", file=sys.stderr)
+        return 2
+    return guarded(lambda: print(report(Path(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
