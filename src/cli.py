@@ -95,3 +95,7 @@ def _taking_config(run: Callable[..., None]) -> Callable[..., None]:
     command.__doc__ = run.__doc__
     command.__annotations__["config"] = Annotated[config_type, tyro.conf.arg(name="")]
     return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())

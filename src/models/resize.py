@@ -70,7 +70,8 @@ _BUILDERS = {"interpolation": interpolation_matrix, "extent": extent_matrix, "pi
 @lru_cache(maxsize=4096)
 def cached_matrix(kind: str, *sizes: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix `kind` of these sizes as a tensor on `device`; built once per process."""
-    return torch.from_numpy(_BUILDERS[kind](*sizes)).to(device, dtype)  # type: ignore[operator]
+    with torch.inference_mode(False):  # built during an evaluation, it must still serve a training step
+        return torch.from_numpy(_BUILDERS[kind](*sizes)).to(device, dtype)  # type: ignore[operator]
 
 
 def _kernel_resize(weight: Tensor, new_size: PatchLike, kind: str, *flags: bool) -> Tensor:

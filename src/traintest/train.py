@@ -67,6 +67,7 @@ class Trainer:
         self.optimizers = build_optimizers(self.model, config.optim)
         self.average = WeightAverage()
         self.step, self.best = 0, float("-inf")
+        self.losses: list[Tensor] = []  # of the steps since the last line of the log
 
     # Set-up, in order ------------------------------------------------------------------------------------------
 
@@ -137,25 +138,25 @@ class Trainer:
         batches = load_batches(
             self.dataset, self.schedule.batches(self.step, self.total_steps), self.config.data.workers
         )
-        losses, since = [], time.perf_counter()
+        since, logged = time.perf_counter(), self.step
         with tqdm(
             total=self.total_steps, initial=self.step, unit="step", desc=self.config.out.name, disable=not self.progress
         ) as bar:
             while self.step < self.total_steps:
                 patch = self.patches[self.step]
-                losses.append(self._step(next(batches), patch))
+                self.losses.append(self._step(next(batches), patch))
                 self.step += 1
                 bar.update()
                 if self.step % self.config.log_every == 0:
-                    clips = len(losses) * self.config.data.batch_size
-                    rate, loss = clips / (time.perf_counter() - since), float(torch.stack(losses).mean())
+                    clips = (self.step - logged) * self.config.data.batch_size
+                    rate, loss = clips / (time.perf_counter() - since), float(torch.stack(self.losses).mean())
                     bar.set_postfix(loss=f"{loss:.3f}", patch=str(patch), clips=f"{rate:.0f}/s")
                     self._log(loss=loss, patch_size=str(patch), lr=self._learning_rate(), clips_per_second=rate)
                     if not loss == loss:
                         raise ConfigError(
                             f"loss: found NaN by step {self.step}, patch size {patch}; try a lower optim.lr"
                         )
-                    losses, since = [], time.perf_counter()
+                    self.losses, since, logged = [], time.perf_counter(), self.step
                 if self.step in self.eval_steps:
                     self._validate()
                 if self.step in self.eval_steps or self.step % self.config.save_every == 0 or stopping:
@@ -271,6 +272,7 @@ class Trainer:
         state = {
             "step": self.step,
             "best": self.best,
+            "losses": self.losses,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.state_dict(),
@@ -316,6 +318,7 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             restore_rng(state["rng"])
             self.step, self.best = state["step"], state["best"]
+            self.losses = [loss.to(self.device) for loss in state["losses"]]
             self.log_file.truncate(state["log_bytes"])  # lines of steps that are about to be repeated
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(

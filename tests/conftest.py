@@ -1,0 +1,22 @@
+"""Fixtures shared by all tests: generated sounds, and one thread, so that results do not depend on the machine."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.sounds import write_folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `train` (20 clips in each of 6 classes) and `val` (5 each)."""
+    root = tmp_path_factory.mktemp("sounds")
+    write_folder(root / "train", 20, seed=0)
+    write_folder(root / "val", 5, seed=1)
+    return root

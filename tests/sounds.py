@@ -1,0 +1,35 @@
+"""Small data sets of generated sounds in the layouts that users have."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+SAMPLE_RATE = 16_000
+CLASSES = {
+    f"{band}_{direction}": (low, high) if direction == "up" else (high, low)
+    for band, (low, high) in {"low": (250, 500), "mid": (700, 1400), "high": (2000, 4000)}.items()
+    for direction in ("up", "down")
+}
+"""Class names and the frequencies (Hz) that their sweep starts and ends at."""
+
+
+def sweep(start: float, end: float, rng: np.random.Generator, seconds: float = 1.0) -> np.ndarray:
+    """A frequency sweep in the middle of noise, its onset, level and pitch drawn anew: samples in [-1, 1]."""
+    time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    shift, pitch, onset = rng.uniform(0.9, 1.1, 2).tolist() + [rng.uniform(0.1, 0.3) * seconds]
+    inside = np.clip((time - onset) / (0.6 * seconds), 0, 1)
+    frequency = pitch * start * (end / start) ** inside
+    envelope = np.sin(np.pi * inside) ** 0.5
+    tone = envelope * np.sin(2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE + rng.uniform(0, 6))
+    return 0.2 * shift * tone + 0.01 * rng.standard_normal(len(time))
+
+
+def write_folder(folder: Path, clips_per_class: int, seed: int) -> Path:
+    """A folder with one sub-folder of wav files per class."""
+    rng = np.random.default_rng(seed)
+    for name, (start, end) in CLASSES.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(clips_per_class):
+            soundfile.write(folder / name / f"{number}.wav", sweep(start, end, rng), SAMPLE_RATE)
+    return folder
