@@ -9,7 +9,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class AudioClassifier(FlexiAST):
     ) -> None:
         """loss: what it was trained with, `ce` or `bce`. metadata: whatever else is known of its training."""
         super().__init__(config)
+        if loss not in get_args(Loss):
+            raise ConfigError(f"loss: found {loss!r}, expected one of {get_args(Loss)}")
         if len(labels) != config.classes or features.bins != config.bins:
             raise ConfigError(
                 f"classifier: found {len(labels)} labels and {features.bins} mel bins,"
@@ -142,7 +144,10 @@ def load(
     try:
         features = FeatureConfig(**metadata.pop("features", {"frames": config.frames, "bins": config.bins}))
         table = metadata.pop("labels", None)
-        labels = Labels(tuple(table["mids"]), tuple(table["names"])) if table else Labels.numbers(config.classes)
+        if table is None:
+            labels = Labels.numbers(config.classes)
+        else:
+            labels = Labels(tuple(table["mids"]), tuple(table["names"]))
         model = AudioClassifier(config, features, labels, metadata.pop("loss", "ce"), metadata)
     except (KeyError, TypeError, FlexiASTError) as error:
         raise CheckpointError(f"{path}: its description is not valid ({error})") from None

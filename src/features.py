@@ -37,8 +37,11 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "bins", "frames", "std"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"features.{name}: found {getattr(self, name)}, expected a positive number")
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not value > 0:
+                raise ConfigError(f"features.{name}: found {value!r}, expected a positive number")
+        if not isinstance(self.mean, (int, float)):
+            raise ConfigError(f"features.mean: found {self.mean!r}, expected a number")
         if self.downmix not in ("mean", "first"):
             raise ConfigError(f"features.downmix: found {self.downmix!r}, expected 'mean' or 'first'")
 

@@ -22,6 +22,8 @@ class Labels:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if not all(isinstance(text, str) for text in (*self.mids, *self.names)):
+            raise DataError("labels: found ids or names that are not text")
         if len(set(self.mids)) != len(self.mids) or len(self.mids) != len(self.names) or not self.mids:
             raise DataError(
                 f"labels: found {len(self.mids)} ids, {len(set(self.mids))} distinct, and {len(self.names)} names"
@@ -55,13 +57,16 @@ class Labels:
             raise DataError(f"{path}: not readable as a label table ({_reason(error)})") from None
         by_index: dict[int, dict[str, str]] = {}
         for line, row in enumerate(rows, start=2):
-            if not (row["index"] or "").isdigit() or not row["mid"] or int(row["index"]) in by_index:
+            if not (row["index"] or "").isdecimal() or not row["mid"] or int(row["index"]) in by_index:
                 raise DataError(f"{path}, line {line}: found {row}, expected a new index and a mid")
             by_index[int(row["index"])] = row
         if sorted(by_index) != list(range(len(rows))) or not rows:
             raise DataError(f"{path}: found indices {sorted(by_index)[:5]}..., expected 0 to {len(rows) - 1} once each")
         ordered = [by_index[i] for i in range(len(rows))]
-        return cls(tuple(r["mid"] for r in ordered), tuple(r["display_name"] or r["mid"] for r in ordered))
+        try:
+            return cls(tuple(r["mid"] for r in ordered), tuple(r["display_name"] or r["mid"] for r in ordered))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
 
     def write(self, path: Path) -> None:
         """Write the CSV that `read` reads."""
@@ -111,6 +116,8 @@ def read_manifest(source: Path, labels: Labels | Path | None = None, root: Path 
     table = Labels.read(labels) if isinstance(labels, Path) else labels
     if source.is_dir():
         return _read_folder(source, table)
+    if not source.exists():
+        raise DataError(f"{source}: not readable as a manifest (No such file or folder)")
     if table is None:
         raise DataError(f"{source}: a manifest needs a label table (CSV with index, mid, display_name); none was given")
     return _read_json(source, table, source.parent if root is None else root)
@@ -140,7 +147,7 @@ def _read_json(path: Path, labels: Labels, root: Path) -> Manifest:
             isinstance(entry.get(k), str) and entry[k] for k in ("wav", "labels")
         ):
             raise DataError(f"{where}: found {str(entry)[:120]}, expected the text fields wav and labels")
-        mids = [mid.strip() for mid in entry["labels"].split(",")]
+        mids = list(dict.fromkeys(mid.strip() for mid in entry["labels"].split(",")))
         unknown = [mid for mid in mids if mid not in index]
         if unknown:
             raise DataError(

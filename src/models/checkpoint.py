@@ -44,11 +44,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace the file at `path` whole: a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
@@ -128,7 +132,9 @@ def _read_tensors(path: Path) -> State:
     """The tensors of a safetensors or a PyTorch file; nothing else in it is ever run."""
     try:
         with open(path, "rb") as file:
-            is_torch = file.read(2) in (b"PK", b"\x80\x02")  # zip archive, or the older bare pickle
+            start = file.read(9)
+            # Zip archive or older bare pickle; safetensors may start alike, but its JSON header begins at byte 8.
+            is_torch = start[:2] in (b"PK", b"\x80\x02") and start[8:] != b"{"
         if not is_torch:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -139,7 +145,8 @@ def _read_tensors(path: Path) -> State:
         RuntimeError,
         ValueError,
         EOFError,
-        KeyError,
+        LookupError,
+        AssertionError,
     ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: not readable as a checkpoint ({reason})") from None
@@ -187,7 +194,9 @@ def _convert_released_flexiast(released: State, source: Path, heads: int | None)
         rows = 128 // patch.freq
         cols = (len(positions) - len(prefix)) // rows
         grid = positions[len(prefix) :].view(rows, cols, width)
-    except (KeyError, ValueError, RuntimeError, IndexError) as error:
+        depth = 1 + max((int(name.split(".")[2]) for name in live if name.startswith("v.blocks.")), default=0)
+        mlp_ratio = live["v.blocks.0.mlp.fc1.bias"].shape[0] / width if "v.blocks.0.mlp.fc1.bias" in live else 4.0
+    except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(
             f"{source}: looks like a released FlexiAST, but its tensors do not fit ({error})"
         ) from None
@@ -204,10 +213,11 @@ def _convert_released_flexiast(released: State, source: Path, heads: int | None)
         frames=cols * patch.time,
         patch_size=patch,
         width=width,
-        depth=1 + max((int(name.split(".")[2]) for name in live if name.startswith("v.blocks.")), default=0),
+        depth=depth,
         heads=heads or max(1, width // 64),
-        mlp_ratio=live["v.blocks.0.mlp.fc1.bias"].shape[0] / width if "v.blocks.0.mlp.fc1.bias" in live else 4.0,
+        mlp_ratio=mlp_ratio,
         prefix_tokens=len(prefix),
+        coverage="drop",
     )
     return Checkpoint(config, converted, ignored=ignored)
 

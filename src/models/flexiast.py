@@ -59,8 +59,9 @@ class FlexiASTConfig:
     """1: cls. 2: cls and distillation token (DeiT)."""
     pool: Pool = "cls"
     """What the classifier sees: the mean of the prefix tokens (`cls`) or of the patch tokens (`mean`)."""
-    coverage: Coverage = "drop"
-    """What becomes of bins and frames that fill no whole patch. `drop` is upstream's way; see `geometry.Coverage`."""
+    coverage: Coverage = "pad"
+    """What becomes of bins and frames that fill no whole patch, see `geometry.Coverage`. `drop` is upstream's way;
+    `pad` was better in measurement (egs/demo/RESULTS.md)."""
     pad_value: float = 0.0
     """Value that fills up the last patches under `coverage="pad"`: that of padding in the normalised input."""
     norm_eps: float = 1e-6
@@ -73,8 +74,13 @@ class FlexiASTConfig:
         if self.stride is not None:
             object.__setattr__(self, "stride", PatchSize.parse(self.stride))
         for name in ("classes", "frames", "bins", "width", "depth", "heads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name}: found {getattr(self, name)}, expected at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 1 <= value <= 1_000_000:
+                raise ConfigError(f"model.{name}: found {value!r}, expected a whole number of at least 1")
+        for name in ("mlp_ratio", "pad_value", "norm_eps", "head_norm_eps"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or (value <= 0 and name != "pad_value"):
+                raise ConfigError(f"model.{name}: found {value!r}, expected a number above 0")
         if self.width % self.heads:
             raise ConfigError(f"model.heads: found {self.heads}, expected a divisor of the width {self.width}")
         if self.prefix_tokens not in (1, 2):
@@ -83,6 +89,7 @@ class FlexiASTConfig:
             )
         if self.pool not in get_args(Pool):
             raise ConfigError(f"model.pool: found {self.pool!r}, expected one of {get_args(Pool)}")
+        self.grid(self.patch_size)
         self.grid()
 
     def grid(self, patch_size: PatchSize | None = None, frames: int | None = None) -> Grid:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from numbers import Integral
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from ..errors import ConfigError
 
@@ -29,17 +30,17 @@ class PatchSize(NamedTuple):
         """
         if isinstance(value, str):
             match = re.fullmatch(r"\s*(\d+)\s*(?:[xX]\s*(\d+))?\s*", value)
-            numbers: list[object] = [int(g) for g in match.groups() if g] if match else []
-        elif isinstance(value, Sequence):
+            numbers: list[Any] = [int(g) for g in match.groups() if g] if match else []
+        elif isinstance(value, Sequence) and not isinstance(value, bytes):
             numbers = list(value)
         else:
             numbers = [value]
-        is_integer = [isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers]
+        is_integer = [isinstance(n, Integral) and not isinstance(n, bool) and int(n) > 0 for n in numbers]
         if len(numbers) not in (1, 2) or not all(is_integer):
             raise ConfigError(
                 f"patch size: found {value!r}, expected positive whole numbers as 16, (16, 32) or '16x32' (freq x time)"
             )
-        return cls(numbers[0], numbers[-1])  # type: ignore[arg-type]
+        return cls(int(numbers[0]), int(numbers[-1]))
 
     def __str__(self) -> str:
         return str(self.freq) if self.freq == self.time else f"{self.freq}x{self.time}"

@@ -25,8 +25,10 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote, running no code. Raises CheckpointError if it is damaged."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise CheckpointError(f"{path}: not readable as a training state ({str(error).splitlines()[0]})") from None
+    except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, LookupError, AssertionError) as error:
+        raise CheckpointError(
+            f"{path}: not readable as a training state ({(str(error) or type(error).__name__).splitlines()[0]})"
+        ) from None
     if not isinstance(state, dict) or "step" not in state:
         raise CheckpointError(f"{path}: found no training state in it, expected one with a step")
     return state

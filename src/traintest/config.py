@@ -98,7 +98,7 @@ class ModelOptions:
     """1: cls. 2: cls and distillation token (default: 1)."""
     coverage: Coverage | None = None
     """Bins and frames that fill no whole patch: dropped, as upstream does, or padded (default: the checkpoint's, or
-    drop)."""
+    pad)."""
 
     def __post_init__(self) -> None:
         if self.init is not None:

@@ -9,6 +9,8 @@ import numpy as np
 from ..errors import ConfigError
 from ..models.geometry import PatchSize
 
+_STREAM = 1  # so that a step's patch size and an epoch's order of clips (BatchSchedule) come from different draws
+
 
 class PatchSampler:
     """Draws one of `sizes` for each step, uniformly or with `weights` (any positive scale)."""
@@ -16,7 +18,7 @@ class PatchSampler:
     def __init__(self, sizes: Sequence[PatchSize], weights: Sequence[float] = (), seed: int = 0) -> None:
         if not sizes or len(set(sizes)) != len(sizes):
             raise ConfigError(f"patches.sizes: found {[str(s) for s in sizes]}, expected one or more distinct sizes")
-        if weights and (len(weights) != len(sizes) or min(weights) <= 0):
+        if weights and (len(weights) != len(sizes) or not all(0 < w < float("inf") for w in weights)):
             raise ConfigError(
                 f"patches.weights: found {list(weights)}, expected {len(sizes)} positive numbers, one per size"
             )
@@ -26,4 +28,4 @@ class PatchSampler:
 
     def __getitem__(self, step: int) -> PatchSize:
         """The size of a step, counted from 0."""
-        return self.sizes[np.random.default_rng([self.seed, step]).choice(len(self.sizes), p=self.shares)]
+        return self.sizes[np.random.default_rng([self.seed, step, _STREAM]).choice(len(self.sizes), p=self.shares)]

@@ -102,9 +102,10 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
             raise KeyboardInterrupt
         return step(self, *args)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_step", dies_at_step_8)
-        train(run("broken"), progress=False)
+        with pytest.raises(KeyboardInterrupt):
+            train(run("broken"), progress=False)
     assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)["step"] == 6
     train(run("broken"), progress=False)
 
@@ -122,9 +123,10 @@ def test_a_signal_finishes_the_step_saves_and_the_run_goes_on(sounds: Path, tmp_
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, *args)
 
-    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="after step 5 of 10"):
+    with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_step", signalled)
-        train(config(sounds, tmp_path / "run"), progress=False)
+        with pytest.raises(Interrupted, match="after step 5 of 10"):
+            train(config(sounds, tmp_path / "run"), progress=False)
     train(config(sounds, tmp_path / "run"), progress=False)
     train(config(sounds, tmp_path / "whole"), progress=False)
     assert records(tmp_path / "run") == records(tmp_path / "whole")

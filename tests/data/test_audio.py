@@ -1,0 +1,120 @@
+"""Decoding: formats, channels, sample rates, lengths, and files that are no audio."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from flexiast.data.audio import decode
+from flexiast.errors import DataError
+
+SECOND = 16_000
+
+
+def tone(hertz: float, rate: int = SECOND, seconds: float = 1.0, level: float = 0.5) -> np.ndarray:
+    """A sine (S,)."""
+    return level * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)
+
+
+def written(folder: Path, samples: np.ndarray, rate: int = SECOND, name: str = "clip.wav", **options) -> Path:
+    """The file that holds these samples, (S,) or (S, channels)."""
+    soundfile.write(folder / name, samples, rate, **options)
+    return folder / name
+
+
+def level(waveform: torch.Tensor, hertz: float) -> float:
+    """Level of the sine of this frequency in the middle half of a waveform at 16 kHz."""
+    middle = waveform[len(waveform) // 4 : -(len(waveform) // 4)].double().numpy()
+    wave = np.exp(-2j * np.pi * hertz * np.arange(len(middle)) / SECOND) * np.hanning(len(middle))
+    return float(np.abs((middle * wave).sum()) / np.hanning(len(middle)).sum() * 2)
+
+
+# Steps of 16-bit samples are 3e-5; ogg is lossy.
+@pytest.mark.parametrize(("suffix", "tolerance"), [("wav", 4e-5), ("flac", 4e-5), ("ogg", 0.05)])
+def test_formats(suffix, tolerance, tmp_path):
+    samples = tone(440)
+    got = decode(written(tmp_path, samples, name=f"clip.{suffix}"))
+    assert got.dtype == torch.float32
+    np.testing.assert_allclose(got.numpy(), samples, atol=tolerance)
+
+
+@pytest.mark.parametrize(("downmix", "left", "right"), [("mean", 0.25, 0.1), ("first", 0.5, 0.0)])
+def test_stereo_becomes_mono(downmix, left, right, tmp_path):
+    path = written(tmp_path, np.stack([tone(440), tone(1000, level=0.2)], axis=1))
+    got = decode(path, downmix=downmix)
+    assert got.ndim == 1
+    assert level(got, 440) == pytest.approx(left, abs=1e-3)
+    assert level(got, 1000) == pytest.approx(right, abs=1e-3)
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 48_000])
+def test_resampling_keeps_frequency_and_level(rate, tmp_path):
+    got = decode(written(tmp_path, tone(1000, rate), rate))
+    assert len(got) == SECOND
+    assert level(got, 1000) == pytest.approx(0.5, rel=0.01)
+
+
+def test_resampling_removes_what_the_new_rate_cannot_hold(tmp_path):
+    got = decode(written(tmp_path, tone(10_000, 44_100), 44_100))
+    assert level(got, 6000) < 0.005  # 16,000 - 10,000 Hz, where it would fold to
+    assert got[1000:-1000].abs().max() < 0.005  # of 0.5; the edges of the file click
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 8000])
+@pytest.mark.parametrize("samples", [1, 4000, 12_345])
+def test_reading_stops_at_max_samples(rate, samples, tmp_path):
+    path = written(tmp_path, tone(440, rate), rate)
+    got = decode(path, max_samples=samples)
+    assert len(got) == samples
+    torch.testing.assert_close(got, decode(path)[:samples], atol=1e-5, rtol=0)
+
+
+def test_shorter_clip_than_max_samples_is_whole(tmp_path):
+    assert len(decode(written(tmp_path, tone(440)), max_samples=2 * SECOND)) == SECOND
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_samples_that_are_no_numbers_are_refused(bad, tmp_path):
+    samples = tone(440)
+    samples[700] = bad
+    path = written(tmp_path, samples, subtype="FLOAT")
+    with pytest.raises(DataError, match=f"{re.escape(str(path))}.*NaN"):
+        decode(path)
+
+
+def test_empty_clip_is_refused(tmp_path):
+    path = written(tmp_path, np.zeros(0))
+    with pytest.raises(DataError, match=f"{re.escape(str(path))}.*0 samples"):
+        decode(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (None, "no such file"),
+        (b"", "not readable"),
+        (b"these are no samples" * 50, "not readable"),
+        (b"RIFF", "not readable"),
+    ],
+    ids=["missing", "empty file", "text", "cut header"],
+)
+def test_what_is_no_audio_is_refused(content, found, tmp_path):
+    path = tmp_path / "clip.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{re.escape(str(path))}.*{found}"):
+        decode(path)
+
+
+def test_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match=re.escape(str(tmp_path))):
+        decode(tmp_path)
+
+
+def test_unbelievable_sample_rate_is_refused(tmp_path):
+    path = written(tmp_path, tone(440), 2_000_000_000)
+    with pytest.raises(DataError, match="2000000000"):
+        decode(path)

@@ -1,0 +1,145 @@
+"""Log-mel features: equal to torchaudio's Kaldi fbank and to golden ones, alone, in batches and padded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchaudio.compliance import kaldi
+
+import flexiast.features
+from flexiast.errors import ConfigError
+from flexiast.features import FeatureConfig, FrontEnd, LogMel, fit_frames, frame_count
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Noise of a tenth of full scale, float32."""
+    return torch.from_numpy(np.random.default_rng(seed).normal(0, 0.1, shape)).float()
+
+
+def kaldi_fbank(waveform: torch.Tensor, sample_rate: int) -> torch.Tensor:
+    """Reference for one waveform (S,): (T, 128)."""
+    return kaldi.fbank(
+        waveform[None],
+        htk_compat=True,
+        sample_frequency=sample_rate,
+        use_energy=False,
+        window_type="hanning",
+        num_mel_bins=128,
+        dither=0.0,
+    )
+
+
+def assert_as_kaldi(waveform: torch.Tensor, sample_rate: int = 16_000) -> None:
+    expected = kaldi_fbank(waveform, sample_rate)
+    got = LogMel(sample_rate)(waveform[None])[0]
+    assert got.shape == expected.shape
+    if len(expected):
+        difference = (got - expected).abs()
+        assert difference.max() < 2e-3  # float32 rounding, where a mel bin is nearly empty
+        assert difference.mean() < 1e-5
+
+
+@pytest.mark.parametrize("samples", [400, 401, 559, 560, 16_000, 160_000])
+def test_as_kaldi_at_every_length(samples):
+    assert_as_kaldi(noise(samples))
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 16_000, 22_050, 44_100])
+@pytest.mark.filterwarnings("ignore:.*filterbank:UserWarning")
+def test_as_kaldi_at_every_sample_rate(sample_rate):
+    assert_as_kaldi(noise(sample_rate), sample_rate)
+
+
+@pytest.mark.parametrize(
+    "waveform",
+    [torch.zeros(4000), torch.tensor([1.0, -1.0]).repeat_interleave(20).repeat(100), noise(4000) + 0.5],
+    ids=["silence", "full-scale square wave", "DC offset"],
+)
+def test_as_kaldi_for_unusual_signals(waveform):
+    assert_as_kaldi(waveform)
+
+
+@pytest.mark.parametrize("clips", [1, 3, 9])
+def test_clips_of_a_batch_do_not_mix(clips):
+    batch = noise(clips, 8000)
+    alone = torch.cat([LogMel()(clip[None]) for clip in batch])
+    torch.testing.assert_close(LogMel()(batch), alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 98, 1000])
+def test_chunks_do_not_change_the_result(chunk, monkeypatch):
+    batch = noise(5, 16_000)  # 98 frames each
+    whole = LogMel()(batch)
+    monkeypatch.setattr(flexiast.features, "CHUNK_FRAMES", chunk)
+    torch.testing.assert_close(LogMel()(batch), whole, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 399])
+def test_clip_shorter_than_a_window_has_no_frames(samples):
+    assert LogMel()(torch.zeros(2, samples)).shape == (2, 0, 128)
+
+
+@pytest.mark.parametrize("shape", [(16_000,), (1, 1, 16_000)])
+def test_waveform_of_another_shape_is_refused(shape):
+    with pytest.raises(ConfigError) as error:
+        LogMel()(torch.zeros(shape))
+    assert str(shape) in str(error.value)
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(0, 0), (399, 0), (400, 1), (559, 1), (560, 2), (16_000, 98)])
+def test_frame_count_is_that_of_the_log_mel(samples, frames):
+    assert frame_count(samples) == LogMel()(torch.zeros(1, samples)).shape[1] == frames
+    assert frame_count(torch.tensor([samples])).tolist() == [frames]
+
+
+# Golden features subtract the mean of all channels, then use the first (tests/golden/README.md).
+@pytest.mark.parametrize(("case", "sample_rate"), [("16k_mono", 16_000), ("44k1_mono", 44_100), ("16k_stereo", 16_000)])
+def test_golden_features(case, sample_rate):
+    golden = np.load(GOLDEN / "fbank.npz")
+    pcm = torch.from_numpy(golden[f"pcm_{case}"] / 32768).float()
+    config = FeatureConfig(sample_rate=sample_rate, frames=128)
+    log_mel = LogMel(sample_rate)((pcm - pcm.mean())[:1])
+    np.testing.assert_allclose(log_mel[0].numpy(), golden[f"fbank_{case}"], atol=2e-3)
+    normalised = config.normalise(fit_frames(log_mel, config.frames))
+    np.testing.assert_allclose(normalised[0].numpy(), golden[f"norm128_{case}"], atol=3e-4)  # 2e-3 / (2 std)
+
+
+@pytest.mark.parametrize("frames", [20, 64])
+def test_padded_clips_are_as_they_are_alone(frames):
+    front_end = FrontEnd(FeatureConfig(frames=frames))
+    clips = [noise(samples, seed=samples) for samples in (400, 1000, 5000, 8000)]
+    padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    together = front_end(padded, torch.tensor([len(clip) for clip in clips]))
+    alone = torch.cat([front_end(clip[None]) for clip in clips])
+    assert together.shape == (4, frames, 128)
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+def test_padding_looks_as_the_configuration_says():
+    front_end = FrontEnd(FeatureConfig(frames=10, mean=-3.0, std=2.0))
+    assert front_end.config.pad_value == 0.75  # (0 - -3) / (2 * 2)
+    assert (front_end(noise(1, 400))[:, 1:] == 0.75).all()
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 16_000, 44_100])
+def test_samples_of_the_configuration_make_its_frames_exactly(sample_rate):
+    config = FeatureConfig(sample_rate=sample_rate, frames=50)
+    assert frame_count(config.samples, sample_rate) == 50
+    assert frame_count(config.samples - 1, sample_rate) == 49
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("sample_rate", 0), ("bins", -1), ("frames", 0), ("std", 0.0), ("std", float("nan")), ("downmix", "last")],
+)
+def test_wrong_setting_is_refused_by_name(field, value):
+    with pytest.raises(ConfigError, match=f"{field}.*{value}"):
+        FeatureConfig(**{field: value})
+
+
+def test_sample_rate_without_a_window_is_refused():
+    with pytest.raises(ConfigError, match="40 Hz"):
+        LogMel(sample_rate=40)
