@@ -17,7 +17,7 @@ CLASSES = {
 def sweep(start: float, end: float, rng: np.random.Generator, seconds: float = 1.0) -> np.ndarray:
     """A frequency sweep in the middle of noise, its onset, level and pitch drawn anew: samples in [-1, 1]."""
     time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    shift, pitch, onset = rng.uniform(0.9, 1.1, 2).tolist() + [rng.uniform(0.1, 0.3) * seconds]
+    shift, pitch, onset = *rng.uniform(0.9, 1.1, 2), rng.uniform(0.1, 0.3) * seconds
     inside = np.clip((time - onset) / (0.6 * seconds), 0, 1)
     frequency = pitch * start * (end / start) ** inside
     envelope = np.sin(np.pi * inside) ** 0.5

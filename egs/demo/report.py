@@ -58,7 +58,8 @@ def findings(curves: dict[str, Curve]) -> list[str]:
         worst = min(curve, key=curve.__getitem__)
         said.append(
             f"The {name} flexible model reads {mean(curve.values()):.1f} % on average, {curve[worst]:.1f} % at its"
-            f" worst size ({worst}), and {curve['16']:.1f} % at 16: {control['16'] - curve['16']:+.1f} points to the control."
+            f" worst size ({worst}), and {curve['16']:.1f} % at 16, {control['16'] - curve['16']:.1f} points under the"
+            " control."
         )
     return said
 
