@@ -20,13 +20,13 @@ data=
 speakers="--train-speakers 300 --val-speakers 20 --test-speakers 60"
 seed=0
 epochs=2.5
-flex_epochs=3
+flex_epochs=3.5
 size=micro
 mean=-6.4063  # of the log-mel over the synthetic training split
 std=3.6223
 coverage=pad
 patch_sizes="8 10 12 16 20 24 32 40 48"
-weights="3 4 7 12 13 14 15 16 16"
+weights="3 4 7 18 13 13 14 14 14"
 
 . "$here/../common.sh"
 
@@ -37,7 +37,7 @@ train="flexiast train --data.train $manifests/train.json --data.val $manifests/v
 fixed="--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs $epochs"
 # Control and flexible models: the same start, the same steps, the same optimizer.
 further="--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs $flex_epochs
-  --augment.roll 4 --threads 1 --model.init $exp/fixed"
+  --eval-every 2 --augment.roll 4 --threads 1 --model.init $exp/fixed"
 flexible="--patches.sizes $patch_sizes --patches.weights $weights"
 
 if runs 1 "data: spoken words and their manifests"; then
