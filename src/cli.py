@@ -6,7 +6,6 @@ import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
@@ -53,7 +52,11 @@ def run_predict(config: PredictConfig) -> None:
             print(f"{path}\t{label}\t{score:.4f}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"train": run_train, "measure": run_measure, "predict": run_predict}
+COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
+    "train": (TrainConfig, run_train),
+    "measure": (MeasureConfig, run_measure),
+    "predict": (PredictConfig, run_predict),
+}
 
 
 def guarded(action: Callable[[], object]) -> int:
@@ -73,28 +76,20 @@ def guarded(action: Callable[[], object]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `flexiast`; returns the exit code."""
-    return guarded(
-        lambda: tyro.extras.subcommand_cli_from_dict(
-            {name: _taking_config(run) for name, run in COMMANDS.items()}, args=argv, prog="flexiast"
+
+    def run() -> None:
+        config = tyro.extras.subcommand_cli_from_dict(
+            {name: config_type for name, (config_type, _) in COMMANDS.items()}, args=argv, prog="flexiast"
         )
-    )
+        action = next(action for config_type, action in COMMANDS.values() if isinstance(config, config_type))
+        action(config)
+
+    return guarded(run)
 
 
 def measure_main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `measure_flexibility.py`."""
     return guarded(lambda: run_measure(tyro.cli(MeasureConfig, args=argv, prog="measure_flexibility.py")))
-
-
-def _taking_config(run: Callable[..., None]) -> Callable[..., None]:
-    """The command with its configuration's fields as its own options (`--data.train`, not `--config.data.train`)."""
-    config_type = {run_train: TrainConfig, run_measure: MeasureConfig, run_predict: PredictConfig}[run]
-
-    def command(config: Annotated[config_type, tyro.conf.arg(name="")]) -> None:  # type: ignore[valid-type]
-        run(config)
-
-    command.__doc__ = run.__doc__
-    command.__annotations__["config"] = Annotated[config_type, tyro.conf.arg(name="")]
-    return command
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ MISTAKES = {
     f"{TRAIN} --data.train {{train}} --data.batch-size 0": "data.batch_size: found 0",
     f"{TRAIN} --data.train {{train}} --model.init {{broken}}": "model.size: found micro, expected nothing beside",
     "train --out {out} --data.train {train} --model.init {broken}": "model.safetensors: not readable as a checkpoint",
+    f"{TRAIN.replace('{out}', '{clip}/run')} --data.train {{train}}": "run is not writable",
     "predict {model} gone.wav": "gone.wav: not readable as audio (no such file)",
     "predict {model} {text.wav}": "text.wav: not readable as audio",
     "predict {model} {empty.wav}": "empty.wav: found 0 samples",

@@ -10,8 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..models.checkpoint import write_atomically
+
+
+def require_writable(directory: Path) -> None:
+    """Make the directory; raise ConfigError now, not after the work, if nothing can be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"out: {directory} is not writable ({error.strerror})") from None
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -178,7 +178,7 @@ class DistillConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """One training run."""
+    """Train a fixed or a flexible model, or go on with an interrupted run."""
 
     out: Path
     """Run directory: model, checkpoint, log and configuration are written here."""

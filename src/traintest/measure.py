@@ -19,6 +19,7 @@ from ..models.checkpoint import WEIGHTS, write_atomically
 from ..models.geometry import PatchSize
 from ..models.resize import Resize
 from ..provenance import provenance, sha256
+from .checkpointing import require_writable
 from .config import PatchArg, Precision, to_json
 from .device import pick_device
 from .evaluate import Result, sweep
@@ -91,7 +92,7 @@ def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
     for name, model in models.items():
         if model.labels.mids != data.labels.mids and not model.labels.numbered:
             raise ConfigError(f"labels: model {name} has other classes than {config.labels or names[0]}")
-    _require_writable(config.out)
+    require_writable(config.out)
     results = sweep(
         models, data, config.patch_sizes, config.resize, config.batch_size, config.workers, config.precision, progress
     )
@@ -127,17 +128,6 @@ def model_names(paths: Sequence[Path]) -> list[str]:
 
 def _hash(path: Path) -> str:
     return sha256(path / WEIGHTS if path.is_dir() else path)
-
-
-def _require_writable(directory: Path) -> None:
-    """Find out now, not after the work, that results cannot be written."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"out: {directory} is not writable ({error.strerror})") from None
 
 
 def as_row(result: Result) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from ..models.checkpoint import write_atomically
 from ..models.flexiast import FlexiASTConfig
 from ..models.geometry import PatchSize
 from ..provenance import commit
-from .checkpointing import WeightAverage, load_state, restore_rng, rng_state, save_state
+from .checkpointing import WeightAverage, load_state, require_writable, restore_rng, rng_state, save_state
 from .config import TrainConfig, differences, to_json
 from .device import autocast, pick_device
 from .evaluate import sweep
@@ -125,7 +125,7 @@ class Trainer:
     def run(self) -> None:
         """Train from the saved state, or from the start, to the end."""
         state = self._saved_state()
-        self.config.out.mkdir(parents=True, exist_ok=True)
+        require_writable(self.config.out)
         with open(self.config.out / "train.jsonl", "a+b") as self.log_file:
             if state is None:
                 self._start()
