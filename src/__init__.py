@@ -2,8 +2,20 @@
 
 from .classifier import AudioClassifier, load
 from .features import FeatureConfig, LogMel
+from .models import resize
 from .models.flexiast import FlexiAST, FlexiASTConfig
 from .models.geometry import PatchSize
+from .traintest import metrics
 
 __version__ = "0.1.0"
-__all__ = ["AudioClassifier", "FeatureConfig", "FlexiAST", "FlexiASTConfig", "LogMel", "PatchSize", "load"]
+__all__ = [
+    "AudioClassifier",
+    "FeatureConfig",
+    "FlexiAST",
+    "FlexiASTConfig",
+    "LogMel",
+    "PatchSize",
+    "load",
+    "metrics",
+    "resize",
+]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -135,37 +136,38 @@ class Trainer:
                 self._loop(stopping)
 
     def _loop(self, stopping: list[int]) -> None:
-        batches = load_batches(
-            self.dataset, self.schedule.batches(self.step, self.total_steps), self.config.data.workers
-        )
-        since, logged = time.perf_counter(), self.step
-        with tqdm(
-            total=self.total_steps, initial=self.step, unit="step", desc=self.config.out.name, disable=not self.progress
-        ) as bar:
-            while self.step < self.total_steps:
+        config, steps = self.config, self.total_steps
+        batches = load_batches(self.dataset, self.schedule.batches(self.step, steps), config.data.workers)
+        with tqdm(total=steps, initial=self.step, unit="step", desc=config.out.name, disable=not self.progress) as bar:
+            self.logged_step, self.logged_time = self.step, time.perf_counter()
+            while self.step < steps:
                 patch = self.patches[self.step]
                 self.losses.append(self._step(next(batches), patch))
                 self.step += 1
                 bar.update()
-                if self.step % self.config.log_every == 0:
-                    clips = (self.step - logged) * self.config.data.batch_size
-                    rate, loss = clips / (time.perf_counter() - since), float(torch.stack(self.losses).mean())
-                    bar.set_postfix(loss=f"{loss:.3f}", patch=str(patch), clips=f"{rate:.0f}/s")
-                    self._log(loss=loss, patch_size=str(patch), lr=self._learning_rate(), clips_per_second=rate)
-                    if not loss == loss:
-                        raise ConfigError(
-                            f"loss: found NaN by step {self.step}, patch size {patch}; try a lower optim.lr"
-                        )
-                    self.losses, since, logged = [], time.perf_counter(), self.step
-                if self.step in self.eval_steps:
+                if self.step % config.log_every == 0:
+                    self._report(bar, patch)
+                validating = self.step in self.eval_steps
+                if validating:
                     self._validate()
-                if self.step in self.eval_steps or self.step % self.config.save_every == 0 or stopping:
+                if validating or stopping or self.step % config.save_every == 0:
                     self._save()
-                if stopping and self.step < self.total_steps:
+                if stopping and self.step < steps:
                     raise Interrupted(
-                        f"stopped by signal {stopping[0]} after step {self.step} of {self.total_steps};"
+                        f"stopped by signal {stopping[0]} after step {self.step} of {steps};"
                         f" the same command goes on from there"
                     )
+
+    def _report(self, bar: tqdm, patch: PatchSize) -> None:
+        """A line of the log about the steps since the last one; stops the run if the loss is no number."""
+        now = time.perf_counter()
+        rate = (self.step - self.logged_step) * self.config.data.batch_size / (now - self.logged_time)
+        loss = float(torch.stack(self.losses).mean())
+        bar.set_postfix(loss=f"{loss:.3f}", patch=str(patch), clips=f"{rate:.0f}/s")
+        self._log(loss=loss, patch_size=str(patch), lr=self._learning_rate(), clips_per_second=rate)
+        if math.isnan(loss):
+            raise ConfigError(f"loss: found NaN by step {self.step}, patch size {patch}; try a lower optim.lr")
+        self.losses, self.logged_step, self.logged_time = [], self.step, now
 
     def _step(self, batch: Batch, patch: PatchSize) -> Tensor:
         """One optimizer step on one batch; returns its loss."""

@@ -161,6 +161,12 @@ def test_patch_sizes_in_the_log_are_those_of_the_sampler(sounds: Path, tmp_path:
     assert len(set(logged)) > 1
 
 
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(sounds: Path, tmp_path: Path) -> None:
+    wild = config(sounds, tmp_path / "run", optim=OptimConfig(lr=1e30, warmup_steps=0), log_every=1)
+    with pytest.raises(ConfigError, match=r"found NaN by step \d+, patch size 16"):
+        train(wild, progress=False)
+
+
 def test_average_of_weights_is_what_is_kept(sounds: Path, tmp_path: Path) -> None:
     run = config(sounds, tmp_path / "run", epochs=2, average_from=1.0, optim=OptimConfig(lr=1e-3, warmup_steps=0))
     train(run, progress=False)
