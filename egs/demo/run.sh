@@ -37,7 +37,7 @@ train="flexiast train --data.train $manifests/train.json --data.val $manifests/v
 fixed="--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs $epochs"
 # Control and flexible models: the same start, the same steps, the same optimizer.
 further="--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs $flex_epochs
-  --eval-every 2 --augment.roll 4 --threads 1 --model.init $exp/fixed"
+  --eval-every 2 --augment.roll 4 --threads 1 --model.init $exp/fixed --model.coverage $coverage"
 flexible="--patches.sizes $patch_sizes --patches.weights $weights"
 
 if runs 1 "data: spoken words and their manifests"; then
