@@ -2,7 +2,7 @@
 # The whole idea on a laptop CPU: train an AST at patch 16, flexify it, draw the proof.
 #
 #   egs/demo/run.sh [--stage N] [--stop-stage N] [--data DIR] [--exp DIR] [--seed N] [--epochs X]
-#                   [--flex-epochs X] [--coverage pad|drop] [--mean X] [--std X]
+#                   [--flex-epochs X] [--coverage pad|drop] [--label-weight X] [--mean X] [--std X]
 #
 # Stages: 1 data, 2 fixed AST at patch 16, 3 control (trained further at patch 16), 4 supervised flexification,
 # 5 flexification by distillation (3, 4 and 5 from the same start, with the same number of steps), 6 measurement
@@ -25,6 +25,7 @@ size=micro
 mean=-6.4063  # of the log-mel over the synthetic training split
 std=3.6223
 coverage=pad
+label_weight=0.5  # share of the labels in distillation
 patch_sizes="8 10 12 16 20 24 32 40 48"
 weights="3 4 7 18 13 13 14 14 14"
 
@@ -63,7 +64,7 @@ fi
 
 if runs 5 "flexification by distillation from the fixed AST"; then
   in_background "$exp/distilled.log" $train --out "$exp/distilled" $further $flexible \
-    --distill.teacher "$exp/fixed" --distill.temperature 2 --distill.label-weight 0.5
+    --distill.teacher "$exp/fixed" --distill.temperature 2 --distill.label-weight "$label_weight"
 fi
 join
 
