@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 from ..errors import DataError
@@ -95,7 +96,7 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.clips)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over file names (last two parts), sizes and classes: the same data gives the same text anywhere."""
         digest = hashlib.sha256()

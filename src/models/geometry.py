@@ -46,7 +46,7 @@ class PatchSize(NamedTuple):
         return str(self.freq) if self.freq == self.time else f"{self.freq}x{self.time}"
 
 
-PatchLike: TypeAlias = int | str | tuple[int, int] | Sequence[int] | PatchSize
+PatchLike: TypeAlias = int | str | Sequence[int]
 
 
 class Grid(NamedTuple):

@@ -116,14 +116,12 @@ def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
 
 def model_names(paths: Sequence[Path]) -> list[str]:
     """A short distinct name for each checkpoint: the last part of its path, longer where two would be alike."""
-    if len(set(paths)) != len(paths):
-        raise ConfigError(f"checkpoints: found one given twice in {', '.join(map(str, paths))}")
     resolved = [path.resolve() for path in paths]
     for parts in range(1, max(len(p.parts) for p in resolved) + 1):
         names = ["/".join(path.parts[-parts:]) for path in resolved]
         if len(set(names)) == len(names):
             return names
-    raise ConfigError(f"checkpoints: found the same one twice in {', '.join(map(str, paths))}")
+    raise ConfigError(f"checkpoints: found one given twice in {', '.join(map(str, paths))}")
 
 
 def _hash(path: Path) -> str:

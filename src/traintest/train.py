@@ -61,6 +61,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, progress: bool = True) -> None:
         self.config, self.progress = config, progress
         self.device = pick_device(config.device)
+        self.commit = commit()  # of the code that is loaded now; the tree may move on while it trains
         self._setup_data()
         self._setup_model()
         self._setup_teacher()
@@ -253,7 +254,7 @@ class Trainer:
             "trained_steps": self.step,
             "validation": curve,
             "training": to_json(self.config),
-            "commit": commit(),
+            "commit": self.commit,
         }
         model.save_pretrained(self.config.out)
 

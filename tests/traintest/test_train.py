@@ -12,6 +12,7 @@ import torch
 import flexiast
 from flexiast import PatchSize
 from flexiast.data.augment import AugmentConfig
+from flexiast.data.dataset import load_batches
 from flexiast.errors import CheckpointError, ConfigError, DataError
 from flexiast.traintest.config import (
     DataConfig,
@@ -149,6 +150,22 @@ def test_distillation_alone_pulls_the_student_to_the_teacher(sounds: Path, tmp_p
     train(student, progress=False)
     losses = [line["loss"] for line in records(tmp_path / "student") if "loss" in line]
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_teacher_sees_what_the_student_sees_unless_asked_to_be_clean(sounds: Path, tmp_path: Path, clean: bool) -> None:
+    plain = config(sounds, tmp_path / "run", augment=AugmentConfig(noise=0.5))
+    Trainer(plain).model.save_pretrained(tmp_path / "teacher")
+    distill = DistillConfig(teacher=tmp_path / "teacher", clean_teacher=clean)
+    trainer = Trainer(dataclasses.replace(plain, distill=distill))
+    seen: dict[str, torch.Tensor] = {}
+    for name, model in (("student", trainer.model), ("teacher", trainer.teacher)):
+        model.register_forward_pre_hook(lambda _model, inputs, name=name: seen.__setitem__(name, inputs[0]))
+    batch = next(load_batches(trainer.dataset, trainer.schedule.batches(0, 1), workers=0))
+    trainer._loss(batch, PatchSize(16, 16))
+    unaugmented = trainer.model.front_end(batch.waveform, batch.lengths)
+    assert torch.equal(seen["teacher"], unaugmented if clean else seen["student"])
+    assert not torch.equal(seen["student"], unaugmented)
 
 
 def test_patch_sizes_in_the_log_are_those_of_the_sampler(sounds: Path, tmp_path: Path) -> None:
