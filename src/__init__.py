@@ -1,7 +1,8 @@
 """FlexiAST: one audio spectrogram transformer for every patch size."""
 
-from .classifier import AudioClassifier, load
+from .classifier import AudioClassifier
 from .features import FeatureConfig, LogMel
+from .loading import load
 from .models import resize
 from .models.flexiast import FlexiAST, FlexiASTConfig
 from .models.geometry import PatchSize

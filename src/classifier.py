@@ -16,12 +16,11 @@ from torch import Tensor
 
 from .data.audio import decode, resample
 from .data.manifest import Labels
-from .errors import CheckpointError, ConfigError, DataError, FlexiASTError
+from .errors import ConfigError, DataError
 from .features import FeatureConfig, FrontEnd, frame_count
-from .models.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from .models.checkpoint import Checkpoint, save_checkpoint
 from .models.flexiast import FlexiAST, FlexiASTConfig
-from .models.geometry import Coverage, Grid, PatchLike
-from .models.resize import resample_positions
+from .models.geometry import PatchLike
 
 Loss = Literal["ce", "bce"]
 """What a model is trained with. `ce`: one class per clip, softmax cross-entropy. `bce`: any number, sigmoids."""
@@ -127,56 +126,3 @@ class AudioClassifier(FlexiAST):
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write `model.safetensors` and `config.json`, which `flexiast.load(directory)` reads."""
         save_checkpoint(Path(directory), self.checkpoint())
-
-
-def load(
-    source: str | os.PathLike[str], device: str | torch.device | None = None, heads: int | None = None
-) -> AudioClassifier:
-    """Load a trained model, in eval mode, with its feature settings and class names.
-
-    source: a directory written by training or `save_pretrained`, or a released FlexiAST state dict (.pth), whose
-    classes are then numbered and whose features are AudioSet's. heads: see `read_checkpoint`. Raises
-    CheckpointError that names the file and what is wrong.
-    """
-    path = Path(source)
-    checkpoint = read_checkpoint(path, heads)
-    metadata, config = dict(checkpoint.metadata), checkpoint.config
-    try:
-        features = FeatureConfig(**metadata.pop("features", {"frames": config.frames, "bins": config.bins}))
-        table = metadata.pop("labels", None)
-        if table is None:
-            labels = Labels.numbers(config.classes)
-        else:
-            labels = Labels(tuple(table["mids"]), tuple(table["names"]))
-        model = AudioClassifier(config, features, labels, metadata.pop("loss", "ce"), metadata)
-    except (KeyError, TypeError, FlexiASTError) as error:
-        raise CheckpointError(f"{path}: its description is not valid ({error})") from None
-    model.load_state_dict(checkpoint.state)
-    return model.to(device or "cpu").eval()
-
-
-def adapt(
-    model: AudioClassifier, features: FeatureConfig, labels: Labels, loss: Loss, coverage: Coverage | None = None
-) -> AudioClassifier:
-    """The same weights for another task: other labels get a new classifier, another length other positions.
-
-    Positions along time are cut for shorter inputs and stretched for longer ones, as AST does. A model without
-    class names of its own keeps its classifier if the number of classes agrees.
-    """
-    config = dataclasses.replace(
-        model.config,
-        classes=len(labels),
-        frames=features.frames,
-        coverage=coverage or model.config.coverage,
-        pad_value=features.pad_value,
-    )
-    adapted = AudioClassifier(config, features, labels, loss)
-    state = model.state_dict()
-    old, new = Grid(*state["pos_embed"].shape[:2]), config.grid()
-    state["pos_embed"] = (
-        state["pos_embed"][:, : new.time] if new.time <= old.time else resample_positions(state["pos_embed"], new)
-    )
-    if model.labels.mids != labels.mids and not (model.labels.numbered and len(model.labels) == len(labels)):
-        state |= {name: tensor for name, tensor in adapted.state_dict().items() if name.startswith("head.")}
-    adapted.load_state_dict(state)
-    return adapted

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tyro
 
-from .classifier import load
 from .errors import FlexiASTError
+from .loading import load
 from .traintest.config import PatchArg, TrainConfig
 from .traintest.measure import MeasureConfig, format_table, measure
 from .traintest.train import Interrupted, train

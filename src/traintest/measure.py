@@ -12,9 +12,9 @@ from typing import Any
 
 import tyro
 
-from ..classifier import load
 from ..data.manifest import read_manifest
 from ..errors import ConfigError
+from ..loading import load
 from ..models.checkpoint import WEIGHTS, write_atomically
 from ..models.geometry import PatchSize
 from ..models.resize import Resize

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..classifier import AudioClassifier, adapt, load
+from ..classifier import AudioClassifier
 from ..data.augment import augment_features, clip_keys, mixup
 from ..data.dataset import Batch, ClipDataset, load_batches
 from ..data.manifest import Manifest, read_manifest
 from ..data.sampler import BatchSchedule
 from ..errors import CheckpointError, ConfigError, FlexiASTError
+from ..loading import adapt, load
 from ..models.checkpoint import write_atomically
 from ..models.flexiast import FlexiASTConfig
 from ..models.geometry import PatchSize
