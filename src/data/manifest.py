@@ -1,4 +1,4 @@
-"""Which clips there are and what they are called: manifests in the AST convention, plain folders, label tables."""
+"""Which clips there are and what they are called: manifests (AST's JSON, or CSV), plain folders, label tables."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import csv
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..errors import DataError
 
@@ -107,11 +108,13 @@ class Manifest:
 
 
 def read_manifest(source: Path, labels: Labels | Path | None = None, root: Path | None = None) -> Manifest:
-    """Read a manifest JSON (needs `labels`), or a folder with one sub-folder per class.
+    """Read a manifest, JSON or CSV, or a folder with one sub-folder per class.
 
-    source: `{"data": [{"wav": path, "labels": "mid,mid"}, ...]}`, or a folder. labels: table or CSV path; for a
-    folder the default is its sub-folders in alphabetical order. root: where relative paths start (default: the
-    manifest's folder). Raises DataError that names the file and the entry at fault.
+    source: JSON `{"data": [{"wav": path, "labels": "mid,mid"}, ...]}`, which needs `labels`; or a file *.csv with the
+    columns path and label (several mids or names of classes: separated by commas, in quotes); or a folder. labels:
+    table or CSV path; the default is the sub-folders of a folder, or the distinct labels of a CSV, in alphabetical
+    order. root: where relative paths start (default: the manifest's folder). Raises DataError that names the file and
+    the entry or line at fault.
     """
     source = Path(source)
     table = Labels.read(labels) if isinstance(labels, Path) else labels
@@ -119,9 +122,20 @@ def read_manifest(source: Path, labels: Labels | Path | None = None, root: Path 
         return _read_folder(source, table)
     if not source.exists():
         raise DataError(f"{source}: not readable as a manifest (No such file or folder)")
-    if table is None:
+    if table is None and not _is_csv(source):
         raise DataError(f"{source}: a manifest needs a label table (CSV with index, mid, display_name); none was given")
-    return _read_json(source, table, source.parent if root is None else root)
+    entries = _entries(source)
+    table = table or _distinct(entries)
+    index = {mid: i for i, mid in enumerate(table.mids)}
+    if _is_csv(source):
+        index = {name: i for i, name in enumerate(table.names)} | index
+    root = source.parent if root is None else root
+    return Manifest(source, tuple(Clip(root / e.path, _classes(source, e, index)) for e in entries), table)
+
+
+def distinct_labels(source: Path) -> Labels:
+    """The labels that a manifest, JSON or CSV, uses, in alphabetical order. Raises DataError as `read_manifest`."""
+    return _distinct(_entries(source))
 
 
 def write_manifest(path: Path, entries: Iterable[tuple[str, str]]) -> None:
@@ -130,32 +144,94 @@ def write_manifest(path: Path, entries: Iterable[tuple[str, str]]) -> None:
     path.write_text(json.dumps({"data": data}, indent=1), encoding="utf-8")
 
 
-def _read_json(path: Path, labels: Labels, root: Path) -> Manifest:
+class _Entry(NamedTuple):
+    """A clip as a manifest file has it."""
+
+    number: int
+    """Line of a CSV, or place in the list of a JSON."""
+    path: str
+    label: str
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
+
+
+def _where(path: Path, number: int) -> str:
+    return f"{path}, line {number}" if _is_csv(path) else f"{path}, data[{number}]"
+
+
+def _entries(path: Path) -> list[_Entry]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return _csv_entries(path) if _is_csv(path) else _json_entries(path)
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise DataError(f"{path}: not readable as a manifest ({_reason(error)})") from None
-    entries = content.get("data") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
+
+
+def _json_entries(path: Path) -> list[_Entry]:
+    content: Any = json.loads(path.read_text(encoding="utf-8"))
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, list) or not data:
         raise DataError(
             f'{path}: expected {{"data": [{{"wav": path, "labels": "id,id"}}, ...]}} with at least one entry'
         )
-    index = {mid: i for i, mid in enumerate(labels.mids)}
-    clips = []
-    for number, entry in enumerate(entries):
-        where = f"{path}, data[{number}]"
+    entries = []
+    for number, entry in enumerate(data):
         if not isinstance(entry, dict) or not all(
             isinstance(entry.get(k), str) and entry[k] for k in ("wav", "labels")
         ):
-            raise DataError(f"{where}: found {str(entry)[:120]}, expected the text fields wav and labels")
-        mids = list(dict.fromkeys(mid.strip() for mid in entry["labels"].split(",")))
-        unknown = [mid for mid in mids if mid not in index]
-        if unknown:
             raise DataError(
-                f"{where}: unknown label {unknown[0]!r}, expected one of the {len(labels)} in the label table"
+                f"{_where(path, number)}: found {str(entry)[:120]}, expected the text fields wav and labels"
             )
-        clips.append(Clip(root / entry["wav"], tuple(index[mid] for mid in mids)))
-    return Manifest(path, tuple(clips), labels)
+        entries.append(_Entry(number, entry["wav"], entry["labels"]))
+    return entries
+
+
+def _csv_entries(path: Path) -> list[_Entry]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+        columns = reader.fieldnames or ()
+        if not {"path", "label"} <= set(columns):
+            raise DataError(f"{path}: found columns {reader.fieldnames}, expected path and label")
+        entries = []
+        for row in reader:
+            if None in row:
+                raise DataError(
+                    f"{_where(path, reader.line_num)}: found {len(columns) + len(row[None])} cells, expected {len(columns)};"
+                    " several labels, or a path with a comma, go in quotes"
+                )
+            wav, label = ((row[column] or "").strip() for column in ("path", "label"))
+            if not wav or "" in _split(label):
+                raise DataError(
+                    f"{_where(path, reader.line_num)}: found path {wav!r} and label {label!r},"
+                    " expected one and at least one"
+                )
+            entries.append(_Entry(reader.line_num, wav, label))
+    if not entries:
+        raise DataError(f"{path}: found no clips, expected at least one line below the header")
+    return entries
+
+
+def _split(label: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in label.split(",")))
+
+
+def _distinct(entries: Iterable[_Entry]) -> Labels:
+    mids = tuple(sorted({mid for entry in entries for mid in _split(entry.label)}))
+    return Labels(mids, mids)
+
+
+def _classes(source: Path, entry: _Entry, index: Mapping[str, int]) -> tuple[int, ...]:
+    if entry.label in index:  # also a name that holds a comma
+        return (index[entry.label],)
+    labels = _split(entry.label)
+    for label in labels:
+        if label not in index:
+            raise DataError(
+                f"{_where(source, entry.number)}: unknown label {label!r}, expected one of the"
+                f" {len(set(index.values()))} in the label table"
+            )
+    return tuple(dict.fromkeys(index[label] for label in labels))
 
 
 def _read_folder(folder: Path, labels: Labels | None) -> Manifest:

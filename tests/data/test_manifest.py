@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flexiast.data.manifest import Clip, Labels, Manifest, read_manifest, write_manifest
+from flexiast.data.manifest import Clip, Labels, Manifest, distinct_labels, read_manifest, write_manifest
 from flexiast.errors import DataError
 
 LABELS = Labels(("/m/cat", "/m/dog", "/m/owl"), ("Cat", "Dog, barking", "Öwl"))
@@ -151,6 +151,74 @@ def test_manifest_without_labels_is_refused(tmp_path):
     write_manifest(tmp_path / "m.json", [("a.wav", "/m/dog")])
     with refused(str(tmp_path / "m.json"), "label table"):
         read_manifest(tmp_path / "m.json")
+
+
+# CSV -----------------------------------------------------------------------------------------------------------
+
+
+def csv_manifest(folder: Path, content: str, encoding: str = "utf-8") -> Path:
+    """A manifest m.csv with this content."""
+    (folder / "m.csv").write_text(content, encoding=encoding)
+    return folder / "m.csv"
+
+
+def test_csv_brings_its_own_labels(tmp_path):
+    content = 'path,label,fold\na.wav,owl,1\n"b, c.flac","cat, owl,cat",2\n\n/abs/d.wav,cat,\n'
+    manifest = read_manifest(csv_manifest(tmp_path, content))
+    assert manifest.labels == Labels(("cat", "owl"), ("cat", "owl"))
+    assert manifest.clips == (
+        Clip(tmp_path / "a.wav", (1,)),
+        Clip(tmp_path / "b, c.flac", (0, 1)),
+        Clip(Path("/abs/d.wav"), (0,)),
+    )
+
+
+def test_csv_takes_mids_and_names_of_given_labels(tmp_path):
+    content = '\ufefflabel,path\n"/m/owl, Cat",a.wav\n"Dog, barking",b.wav\n"Cat,/m/cat",c.wav\n'
+    manifest = read_manifest(csv_manifest(tmp_path, content), LABELS, root=Path("/corpus"))
+    assert manifest.labels == LABELS
+    assert manifest.clips == (
+        Clip(Path("/corpus/a.wav"), (2, 0)),
+        Clip(Path("/corpus/b.wav"), (1,)),
+        Clip(Path("/corpus/c.wav"), (0,)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("", "None"),
+        ("wav,labels\na.wav,cat\n", "['wav', 'labels']"),
+        ("path;label\na.wav;cat\n", "['path;label']"),
+        ("path,label\n", "no clips"),
+        ("path,label\na.wav,/m/cat\nb.wav\n", "line 3"),
+        ("path,label\n,/m/cat\n", "line 2"),
+        ("path,label\na.wav,/m/cat\nb.wav, \n", "line 3"),
+        ("path,label\na.wav,/m/cat,/m/dog\n", "line 2: found 3 cells"),
+        ('path,label\na.wav,"/m/cat,/m/cow"\n', "line 2: unknown label '/m/cow', expected one of the 3"),
+        ('path,label\na.wav,"/m/cat,"\n', "line 2: found path 'a.wav' and label '/m/cat,'"),
+        ('path,label\na.wav,"/m/cat\n', "not readable"),
+    ],
+    ids=[
+        *("empty", "other columns", "semicolons", "no rows", "short row", "no path", "no label", "no quotes"),
+        *("unknown", "empty label", "open quote"),
+    ],
+)
+def test_wrong_csv_is_refused(content, found, tmp_path):
+    with refused(str(tmp_path / "m.csv"), found):
+        read_manifest(csv_manifest(tmp_path, content), LABELS)
+
+
+def test_csv_that_is_no_text_is_refused(tmp_path):
+    with refused(str(tmp_path / "m.csv"), "not readable"):
+        read_manifest(csv_manifest(tmp_path, "path,label\n", "utf-16"))
+
+
+def test_distinct_labels_of_either_format(tmp_path):
+    write_manifest(tmp_path / "m.json", [("a.wav", "/m/owl"), ("b.wav", "/m/cat, /m/owl")])
+    csv_manifest(tmp_path, 'path,label\na.wav,"b,a"\n')
+    assert distinct_labels(tmp_path / "m.json").mids == ("/m/cat", "/m/owl")
+    assert distinct_labels(tmp_path / "m.csv").mids == ("a", "b")
 
 
 # Folders -------------------------------------------------------------------------------------------------------
