@@ -197,8 +197,8 @@ def _csv_entries(path: Path) -> list[_Entry]:
         for row in reader:
             if None in row:
                 raise DataError(
-                    f"{_where(path, reader.line_num)}: found {len(columns) + len(row[None])} cells, expected {len(columns)};"
-                    " several labels, or a path with a comma, go in quotes"
+                    f"{_where(path, reader.line_num)}: found {len(columns) + len(row[None])} cells,"
+                    f" expected {len(columns)}; several labels, or a path with a comma, go in quotes"
                 )
             wav, label = ((row[column] or "").strip() for column in ("path", "label"))
             if not wav or "" in _split(label):
