@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import soundfile
@@ -39,21 +41,55 @@ def decode(
     Reads no more than gives `max_samples` at the new rate. Raises DataError, naming the file, if it is missing,
     unreadable, empty, of an unbelievable sample rate, or holds NaN or infinite samples.
     """
+    with _opened(path) as file:
+        source = file.samplerate
+        # A few samples more than asked for, so that the low-pass has no edge inside.
+        wanted = -1 if max_samples is None else -(-max_samples * source // sample_rate) + source // 100
+        waveform = _read(path, file, wanted, downmix)
+    if len(waveform) == 0:
+        raise DataError(f"{path}: found 0 samples, expected at least one 25 ms window")
+    waveform = resample(waveform, source, sample_rate)
+    return waveform if max_samples is None else waveform[:max_samples]
+
+
+def decode_pieces(
+    path: str | os.PathLike[str], sample_rate: int = 16_000, downmix: str = "mean", seconds: int = 60
+) -> Iterator[Tensor]:
+    """What `decode` returns for the whole file, in pieces (S,) of so many seconds: memory does not grow with length.
+
+    Raises DataError as `decode` does, though a fault late in the file only when the pieces before it are used up.
+    """
+    with _opened(path) as file:
+        source = file.samplerate
+        before = torch.zeros(0)
+        piece = _read(path, file, seconds * source, downmix)
+        if len(piece) == 0:
+            raise DataError(f"{path}: found 0 samples, expected at least one 25 ms window")
+        while len(piece):
+            after = _read(path, file, seconds * source, downmix)
+            # A second of the neighbours on either side, so that the low-pass has no edge at the joints. Joints fall
+            # on whole seconds, which are whole samples at either rate.
+            joined = resample(torch.cat([before, piece, after[:source]]), source, sample_rate)
+            start = len(before) // source * sample_rate
+            yield joined[start : start + seconds * sample_rate] if len(after) else joined[start:]
+            before, piece = piece[-source:], after
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
     try:
         with soundfile.SoundFile(path) as file:
-            source = file.samplerate
-            if not 0 < source <= MAX_SAMPLE_RATE:
-                raise DataError(f"{path}: found a sample rate of {source} Hz, expected 1 to {MAX_SAMPLE_RATE}")
-            # A few samples more than asked for, so that the low-pass has no edge inside.
-            wanted = -1 if max_samples is None else -(-max_samples * source // sample_rate) + source // 100
-            samples = file.read(wanted, dtype="float32", always_2d=True)  # (S, channels)
+            if not 0 < file.samplerate <= MAX_SAMPLE_RATE:
+                raise DataError(f"{path}: found a sample rate of {file.samplerate} Hz, expected 1 to {MAX_SAMPLE_RATE}")
+            yield file
     except (soundfile.LibsndfileError, OSError) as error:
         reason = "no such file" if not os.path.exists(path) else str(error)
         raise DataError(f"{path}: not readable as audio ({reason})") from None
-    if len(samples) == 0:
-        raise DataError(f"{path}: found 0 samples, expected at least one 25 ms window")
-    waveform = to_mono(torch.from_numpy(samples.T), downmix)
+
+
+def _read(path: str | os.PathLike[str], file: soundfile.SoundFile, samples: int, downmix: str) -> Tensor:
+    """The next `samples` (-1: all) as mono (S,), fewer at the end of the file."""
+    waveform = to_mono(torch.from_numpy(file.read(samples, dtype="float32", always_2d=True).T), downmix)
     if not torch.isfinite(waveform).all():
         raise DataError(f"{path}: found NaN or infinite samples, expected finite ones")
-    waveform = resample(waveform, source, sample_rate)
-    return waveform if max_samples is None else waveform[:max_samples]
+    return waveform

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from flexiast.data.audio import decode
+from flexiast.data.audio import decode, decode_pieces
 from flexiast.errors import DataError
 
 SECOND = 16_000
@@ -41,6 +41,45 @@ def test_formats(suffix, tolerance, tmp_path):
     np.testing.assert_allclose(got.numpy(), samples, atol=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("name", "subtype", "tolerance"),
+    [
+        ("clip.wav", "PCM_24", 2e-7),  # steps of 24 bits
+        ("clip.flac", "PCM_24", 2e-7),
+        ("clip.wav", "FLOAT", 1e-7),
+        ("clip.wav", "DOUBLE", 1e-7),
+        ("clip.wav", "PCM_U8", 0.008),  # steps of 8 bits
+        ("clip.wav", "ULAW", 0.02),
+    ],
+)
+def test_sample_formats(name, subtype, tolerance, tmp_path):
+    samples = tone(440)
+    got = decode(written(tmp_path, samples, name=name, subtype=subtype))
+    np.testing.assert_allclose(got.numpy(), samples, atol=tolerance)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_mp3(rate, tmp_path):
+    got = decode(written(tmp_path, np.stack([tone(440, rate)] * 2, axis=1), rate, name="clip.mp3"))
+    assert level(got, 440) == pytest.approx(0.5, rel=0.02)
+    assert SECOND <= len(got) <= SECOND + 4000  # an mp3 is made of whole blocks, of up to 1152 samples at its rate
+
+
+def test_samples_beyond_full_scale_are_kept(tmp_path):
+    got = decode(written(tmp_path, tone(440, level=3.0), subtype="FLOAT"))
+    assert level(got, 440) == pytest.approx(3.0, rel=1e-3)
+
+
+@pytest.mark.parametrize(("downmix", "expected"), [("mean", 0.5 / 8), ("first", 0.5)])
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_eight_channels_become_mono(downmix, expected, suffix, tmp_path):
+    samples = np.zeros((SECOND, 8))
+    samples[:, 0] = tone(440)
+    got = decode(written(tmp_path, samples, name=f"clip.{suffix}"), downmix=downmix)
+    assert got.shape == (SECOND,)
+    assert level(got, 440) == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize(("downmix", "left", "right"), [("mean", 0.25, 0.1), ("first", 0.5, 0.0)])
 def test_stereo_becomes_mono(downmix, left, right, tmp_path):
     path = written(tmp_path, np.stack([tone(440), tone(1000, level=0.2)], axis=1))
@@ -57,9 +96,11 @@ def test_resampling_keeps_frequency_and_level(rate, tmp_path):
     assert level(got, 1000) == pytest.approx(0.5, rel=0.01)
 
 
-def test_resampling_removes_what_the_new_rate_cannot_hold(tmp_path):
-    got = decode(written(tmp_path, tone(10_000, 44_100), 44_100))
-    assert level(got, 6000) < 0.005  # 16,000 - 10,000 Hz, where it would fold to
+# Half of 16,000 Hz is 8,000; what lies above would fold to 16,000 less its frequency.
+@pytest.mark.parametrize(("hertz", "rate"), [(15_000, 44_100), (10_000, 44_100), (15_000, 48_000), (20_000, 96_000)])
+def test_resampling_removes_what_the_new_rate_cannot_hold(hertz, rate, tmp_path):
+    got = decode(written(tmp_path, tone(hertz, rate), rate))
+    assert level(got, abs(SECOND - hertz)) < 0.005
     assert got[1000:-1000].abs().max() < 0.005  # of 0.5; the edges of the file click
 
 
@@ -74,6 +115,26 @@ def test_reading_stops_at_max_samples(rate, samples, tmp_path):
 
 def test_shorter_clip_than_max_samples_is_whole(tmp_path):
     assert len(decode(written(tmp_path, tone(440)), max_samples=2 * SECOND)) == SECOND
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 8000, 11_025])
+@pytest.mark.parametrize("seconds", [0.4, 1.0, 2.0, 3.0001, 5.7])
+def test_pieces_of_a_file_make_up_the_whole(rate, seconds, tmp_path):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (int(seconds * rate), 2))
+    path = written(tmp_path, samples, rate)
+    pieces = list(decode_pieces(path, seconds=1))
+    assert all(len(piece) == SECOND for piece in pieces[:-1])
+    torch.testing.assert_close(torch.cat(pieces), decode(path), atol=1e-6, rtol=0)
+
+
+def test_pieces_of_what_is_no_audio_are_refused(tmp_path):
+    for path in (tmp_path / "none.wav", written(tmp_path, np.zeros(0))):
+        with pytest.raises(DataError, match=re.escape(str(path))):
+            list(decode_pieces(path))
+    samples = tone(440, seconds=3)
+    samples[-1] = np.nan
+    with pytest.raises(DataError, match="NaN"):
+        list(decode_pieces(written(tmp_path, samples, subtype="FLOAT"), seconds=1))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
