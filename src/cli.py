@@ -1,16 +1,23 @@
-"""The command line: `flexiast train | measure | predict`, made from the same dataclasses that Python users fill in."""
+"""The command line: `flexiast train | measure | ...`, made from the same dataclasses that Python users fill in."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
-from .errors import FlexiASTError
+from .data.manifest import distinct_labels, read_manifest
+from .data.statistics import measure_statistics
+from .errors import ConfigError, FlexiASTError
+from .features import FeatureConfig
 from .loading import load
+from .models.checkpoint import write_atomically
+from .traintest.checkpointing import require_writable
 from .traintest.config import PatchArg, TrainConfig
 from .traintest.measure import MeasureConfig, format_table, measure
 from .traintest.train import Interrupted, train
@@ -33,6 +40,32 @@ class PredictConfig:
     """Classes named for each file."""
 
 
+@dataclasses.dataclass(frozen=True)
+class StatsConfig:
+    """Measure mean and standard deviation of the log-mel over all real frames of a data set, for normalisation."""
+
+    manifest: tyro.conf.Positional[Path]
+    """Manifest JSON, CSV with the columns path and label, or a folder with one sub-folder per class."""
+    labels: Path | None = None
+    """Label CSV to check the labels against; the statistics do not depend on it."""
+    root: Path | None = None
+    """Where relative paths of the manifest start (default: the manifest's own folder)."""
+    bins: int = 128
+    """Mel bins."""
+    sample_rate: int = 16_000
+    """Sample rate in Hz that audio is converted to."""
+    downmix: Literal["mean", "first"] = "mean"
+    """Stereo to mono."""
+    workers: int = 2
+    """Decoding processes; 0 decodes in this process."""
+    out: Path | None = None
+    """JSON file to write the statistics to."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ConfigError(f"workers: found {self.workers}, expected 0 or more")
+
+
 def run_train(config: TrainConfig) -> None:
     """Train, or resume, and say where the model is."""
     print(f"trained model: {train(config)}")
@@ -52,10 +85,25 @@ def run_predict(config: PredictConfig) -> None:
             print(f"{path}\t{label}\t{score:.4f}")
 
 
+def run_stats(config: StatsConfig) -> None:
+    """Print the statistics, and the options that use them."""
+    features = FeatureConfig(config.sample_rate, config.bins, downmix=config.downmix)
+    labels = config.labels or (distinct_labels(config.manifest) if config.manifest.is_file() else None)
+    data = read_manifest(config.manifest, labels, config.root)
+    if config.out:
+        require_writable(config.out.parent)
+    found = measure_statistics(data, features, config.workers)
+    if config.out:
+        write_atomically(config.out, (json.dumps(dataclasses.asdict(found)) + "\n").encode())
+    print(f"mean {found.mean:.7f}, std {found.std:.7f}, frames {found.frames}, clips {found.clips}")
+    print(f"--data.mean {found.mean:.7f} --data.std {found.std:.7f}")
+
+
 COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "train": (TrainConfig, run_train),
     "measure": (MeasureConfig, run_measure),
     "predict": (PredictConfig, run_predict),
+    "stats": (StatsConfig, run_stats),
 }
 
 

@@ -1,0 +1,135 @@
+"""Mean and standard deviation of the log-mel over a data set, for normalisation: real frames alone, one pass.
+
+Whole clips, however long, without augmentation and without padding: a padded frame is no sound, and would pull both
+numbers towards the padding value. Clips are decoded a minute at a time, so memory does not grow with their length.
+
+Dimensions: T frames, F mel bins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..errors import DataError
+from ..features import FeatureConfig, LogMel
+from .audio import decode_pieces
+from .manifest import Manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations of numbers: what more numbers can be added to, exactly, in one pass."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of both sets of numbers together (Chan, Golub, LeVeque, 1979)."""
+        count = self.count + other.count
+        if count == 0:
+            return self
+        apart = other.mean - self.mean
+        squares = self.squares + other.squares + apart**2 * self.count * other.count / count
+        return Moments(count, self.mean + apart * other.count / count, squares)
+
+    @classmethod
+    def of(cls, values: Tensor) -> Moments:
+        """Moments of all elements of a tensor, computed in float64."""
+        if values.numel() == 0:
+            return cls()
+        values = values.double()
+        mean = values.mean()
+        return cls(values.numel(), mean.item(), (values - mean).square().sum().item())
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Statistics of the log-mel over the real frames of a data set."""
+
+    mean: float
+    """Mean over all frames and mel bins."""
+    std: float
+    """Standard deviation over all frames and mel bins (of the population: divided by n)."""
+    frames: int
+    """Frames of 10 ms seen."""
+    clips: int
+    """Clips they come from."""
+
+
+class _ClipMoments(Dataset):
+    """The moments of the log-mel of each clip; an unusable clip is its error, which workers could not raise whole."""
+
+    def __init__(self, manifest: Manifest, features: FeatureConfig) -> None:
+        self.manifest, self.features = manifest, features
+        self.log_mel = LogMel(features.sample_rate, features.bins)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    @torch.inference_mode()
+    def __getitem__(self, clip: int) -> Moments | DataError:
+        path = self.manifest.clips[clip].path
+        try:
+            moments = sum((Moments.of(log_mel) for log_mel in self._log_mels(path)), Moments())
+        except DataError as error:
+            return error
+        if moments.count == 0:
+            return DataError(f"{path}: found no whole window, expected at least 25 ms")
+        return moments
+
+    def _log_mels(self, path: Path) -> Iterator[Tensor]:
+        """Log-mel (1, T, F) of a file piece by piece; windows that straddle two pieces go with the later one."""
+        rest = torch.zeros(0)
+        for piece in decode_pieces(path, self.features.sample_rate, self.features.downmix):
+            waveform = torch.cat([rest, piece])
+            log_mel = self.log_mel(waveform[None])
+            rest = waveform[log_mel.shape[1] * self.log_mel.hop :]
+            yield log_mel
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _as_is(moments: Any) -> Any:
+    return moments
+
+
+def measure_statistics(
+    manifest: Manifest, features: FeatureConfig, workers: int = 2, progress: bool = True, max_bad: float = 0.0
+) -> Statistics:
+    """Mean and standard deviation of the log-mel over every real frame of every clip, as `features` computes it.
+
+    features: its sample rate, bins and downmix count; frames, mean and std do not. workers: decoding processes, 0 for
+    this one; the result does not depend on them. max_bad: share of the clips that may be unusable and are left out.
+    Raises DataError, naming the file, at an unusable clip beyond that share, and if all frames are alike.
+    """
+    loader: DataLoader = DataLoader(
+        _ClipMoments(manifest, features),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_is,
+        worker_init_fn=_one_thread,
+    )
+    total, bad = Moments(), 0
+    for found in tqdm(loader, "statistics", unit="clip", disable=not progress):
+        if isinstance(found, DataError):
+            bad += 1
+            if bad > max_bad * len(manifest):
+                raise found
+            continue
+        total += found
+    if total.squares == 0:
+        raise DataError(f"{manifest.source}: every frame of its {len(manifest)} clips is alike, expected sound")
+    frames = total.count // features.bins
+    return Statistics(total.mean, math.sqrt(total.squares / total.count), frames, len(manifest) - bad)
