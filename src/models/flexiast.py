@@ -18,6 +18,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from .attention import lay_back, layer_weights, rollout_weights
+from .export import FrozenAST, freeze
 from .geometry import Coverage, Grid, PatchLike, PatchSize, forward_flops, padded_extent, scaled_stride, token_grid
 from .resize import Resize, apply_to_grid, cached_matrix, resample_positions, resize_kernel
 
@@ -172,6 +174,37 @@ class FlexiAST(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
+
+    @torch.no_grad()
+    def attention(
+        self,
+        log_mel: Tensor,
+        patch_size: PatchLike | None = None,
+        layer: int = -1,
+        rollout: bool = False,
+        resize: Resize = "pi",
+    ) -> Tensor:
+        """What the classifier listens to: attention per patch, laid back on the spectrogram, (B, T, F).
+
+        A bin holds the weight, from 0 to 1, that the pooled tokens (see `Pool`) give the patch it lies in, the
+        mean over heads in block `layer`; or, with `rollout`, what reaches them of that patch from the first block
+        on (`attention.rollout_weights`). What the prefix tokens keep for themselves is on no bin. Raises
+        ConfigError for an unusable input, patch size or layer.
+        """
+        x = self.embed(log_mel, patch_size, resize)
+        weights = rollout_weights(self.blocks, x, layer) if rollout else layer_weights(self.blocks, x, layer).mean(1)
+        prefix = self.config.prefix_tokens
+        queries = weights[:, :prefix] if self.config.pool == "cls" else weights[:, prefix:]  # (B, queries, N)
+        patch = self.config.patch_size if patch_size is None else PatchSize.parse(patch_size)
+        grid = self.config.grid(patch, log_mel.shape[1])
+        per_token = queries.mean(dim=1)[:, prefix:].unflatten(1, grid)  # (B, H, W)
+        return lay_back(per_token, log_mel.shape[1], self.config.bins, patch, self.config.stride_at(patch))
+
+    def freeze(
+        self, patch_size: PatchLike | None = None, frames: int | None = None, resize: Resize = "pi"
+    ) -> FrozenAST:
+        """This network at one patch size and number of frames, with nothing left to resize, see `export.freeze`."""
+        return freeze(self, patch_size, frames, resize)
 
     def embed(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Tensor:
         """Tokens with their positions, (B, N, D), before the first block."""
