@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +21,9 @@ from .loading import load
 from .models.checkpoint import write_atomically
 from .traintest.checkpointing import require_writable
 from .traintest.config import PatchArg, TrainConfig
+from .traintest.interruption import Interrupted
 from .traintest.measure import MeasureConfig, format_table, measure
-from .traintest.train import Interrupted, train
+from .traintest.train import train
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
@@ -117,9 +120,27 @@ def guarded(action: Callable[[], object]) -> int:
     except FlexiASTError as error:
         print(f"flexiast: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"flexiast: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _log_to_stderr() -> None:
+    """What the package reports while it works goes to stderr; of several processes the leading one informs."""
+    rank = os.environ.get("RANK", "0")
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        logging.Formatter("flexiast: %(message)s" if rank == "0" else f"flexiast[{rank}]: %(message)s")
+    )
+    logger = logging.getLogger("flexiast")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO if rank == "0" else logging.WARNING)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             {name: config_type for name, (config_type, _) in COMMANDS.items()}, args=argv, prog="flexiast"
         )
         action = next(action for config_type, action in COMMANDS.values() if isinstance(config, config_type))
+        _log_to_stderr()
         action(config)
 
     return guarded(run)

@@ -51,7 +51,7 @@ fi
 
 if runs 2 "a fixed AST at patch 16"; then
   $train --out "$exp/fixed" $fixed --model.size "$size" --model.patch-size 16 --model.coverage "$coverage" \
-    --features.frames 96 --features.mean "$mean" --features.std "$std"
+    --features.frames 96 --data.mean "$mean" --data.std "$std"
 fi
 
 if runs 3 "control: the fixed AST trained further at patch 16"; then

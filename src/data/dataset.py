@@ -8,15 +8,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import DataError
 from ..features import FeatureConfig, frame_count
 from .audio import decode
 from .manifest import Manifest
 from .sampler import Draw
+
+REPLACEMENTS = 20
+"""Clips tried in the place of an unusable one."""
+_MAX_WORKERS = 256
+
+
+class Failure(NamedTuple):
+    """A clip that could not be used, and why."""
+
+    clip: int
+    """Its index in the manifest."""
+    reason: str
+    """The DataError's text, which names the file."""
 
 
 class Batch(NamedTuple):
@@ -32,13 +46,21 @@ class Batch(NamedTuple):
     """(B,) int64 epoch each clip was drawn in."""
     clips: Tensor
     """(B,) int64 index of each clip in the manifest."""
+    failures: list[Failure]
+    """Clips that were drawn and are unusable: replaced in training, left out in evaluation."""
 
 
 class ClipDataset(Dataset):
-    """Decodes the clips of a manifest, cut or padded to the feature settings' length, a batch of draws at a time."""
+    """Decodes the clips of a manifest, cut or padded to the feature settings' length, a batch of draws at a time.
 
-    def __init__(self, manifest: Manifest, features: FeatureConfig) -> None:
-        self.manifest, self.features = manifest, features
+    replace: put another clip, drawn at random from the draw itself, in the place of an unusable one, so that batches
+    keep their size (training); without it the unusable clip is left out (evaluation).
+    """
+
+    def __init__(self, manifest: Manifest, features: FeatureConfig, replace: bool = False) -> None:
+        self.manifest, self.features, self.replace = manifest, features, replace
+        # The clip each worker is on, in shared memory, so that a worker that dies or hangs can be asked.
+        self.current = torch.full((_MAX_WORKERS,), -1).share_memory_()
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -51,20 +73,37 @@ class ClipDataset(Dataset):
             raise DataError(f"{path}: found {len(waveform)} samples, expected at least one 25 ms window")
         return waveform
 
-    def __getitems__(self, draws: Sequence[Draw]) -> Batch | DataError:
-        """The batch of these draws; an unusable clip comes back as its error, which workers could not raise whole."""
-        waveform = torch.zeros(len(draws), self.features.samples)
-        lengths = torch.zeros(len(draws), dtype=torch.int64)
-        targets = torch.zeros(len(draws), len(self.manifest.labels))
-        for row, draw in enumerate(draws):
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+        """The batch of these draws."""
+        failures: list[Failure] = []
+        usable = [(draw, *found) for draw in draws if (found := self._usable(draw, failures))]
+        waveform = torch.zeros(len(usable), self.features.samples)
+        targets = torch.zeros(len(usable), len(self.manifest.labels))
+        for row, (_, clip, samples) in enumerate(usable):
+            waveform[row, : len(samples)] = samples
+            targets[row, list(self.manifest.clips[clip].classes)] = 1.0
+        return Batch(
+            waveform,
+            torch.tensor([len(samples) for _, _, samples in usable], dtype=torch.int64),
+            targets,
+            torch.tensor([draw.epoch for draw, _, _ in usable], dtype=torch.int64),
+            torch.tensor([clip for _, clip, _ in usable], dtype=torch.int64),
+            failures,
+        )
+
+    def _usable(self, draw: Draw, failures: list[Failure]) -> tuple[int, Tensor] | None:
+        """The drawn clip and its samples, or those of its replacement."""
+        worker = get_worker_info()
+        rng = np.random.default_rng([draw.epoch, draw.clip])
+        clip = draw.clip
+        for _ in range(1 + REPLACEMENTS * self.replace):
+            self.current[worker.id if worker else 0] = clip
             try:
-                clip = self.waveform(draw.clip)
+                return clip, self.waveform(clip)
             except DataError as error:
-                return error
-            waveform[row, : len(clip)] = clip
-            lengths[row] = len(clip)
-            targets[row, list(self.manifest.clips[draw.clip].classes)] = 1.0
-        return Batch(waveform, lengths, targets, *torch.tensor(draws).unbind(1))
+                failures.append(Failure(clip, str(error)))
+            clip = int(rng.integers(len(self.manifest)))
+        return None
 
 
 def _one_thread(_worker: int) -> None:
@@ -75,20 +114,31 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def load_batches(dataset: ClipDataset, batches: Iterable[list[Draw]], workers: int) -> Iterator[Batch]:
-    """Decode the batches in order, in `workers` processes (0: in this one). Raises DataError at an unusable clip."""
+def load_batches(
+    dataset: ClipDataset, batches: Iterable[list[Draw]], workers: int, timeout: float = 0
+) -> Iterator[Batch]:
+    """Decode the batches in order, in `workers` processes (0: in this one).
+
+    Raises DataError with the files in question when a worker dies, or takes more than `timeout` seconds (0: no limit)
+    for a batch.
+    """
     loader: DataLoader = DataLoader(
         dataset,
         batch_sampler=batches,  # type: ignore[arg-type]
-        num_workers=workers,
+        num_workers=min(workers, _MAX_WORKERS),
         collate_fn=_as_is,
         worker_init_fn=_one_thread,
         pin_memory=torch.cuda.is_available(),
+        timeout=timeout if workers else 0,
     )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield Batch(*batch)
+    try:
+        for batch in loader:
+            yield Batch(*batch)
+    except RuntimeError as error:  # the DataLoader's own way to say so
+        reason = str(error).splitlines()[0].rstrip(".")
+        at_work = [int(clip) for clip in dataset.current[:workers] if clip >= 0]
+        files = ", ".join(str(dataset.manifest.clips[clip].path) for clip in at_work)
+        raise DataError(f"{dataset.manifest.source}: a decoding process failed ({reason}) while on {files}") from error
 
 
 def sequential_batches(clips: int, batch_size: int) -> list[list[Draw]]:

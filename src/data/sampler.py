@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,17 +22,22 @@ class BatchSchedule:
     """An endless stream of shuffled epochs, one after the other, cut into batches of equal size.
 
     Clip k of the stream is the (k mod n)-th of epoch k // n's own permutation: no clip is left out, none comes
-    twice in an epoch, and a batch may hold the end of one epoch and the start of the next.
+    twice in an epoch, and a batch may hold the end of one epoch and the start of the next. With `weights`, one per
+    clip, an epoch is n draws with replacement instead, each clip's chance in proportion to its weight.
     """
 
-    def __init__(self, clips: int, batch_size: int, seed: int) -> None:
+    def __init__(self, clips: int, batch_size: int, seed: int, weights: np.ndarray | None = None) -> None:
         if clips < 1 or batch_size < 1:
             raise ConfigError(f"batches: found {clips} clips in batches of {batch_size}, expected at least 1 of each")
         self.clips, self.batch_size, self.seed = clips, batch_size, seed
-        self._order = lru_cache(maxsize=2)(self._permutation)
+        self._shares = None if weights is None else weights / weights.sum()
+        self._order = lru_cache(maxsize=2)(self._draw_epoch)
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.clips)
+    def _draw_epoch(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch])
+        if self._shares is None:
+            return rng.permutation(self.clips)
+        return rng.choice(self.clips, size=self.clips, p=self._shares)
 
     def steps(self, epochs: float) -> int:
         """Batches in so many epochs, the last one completed."""
@@ -47,3 +52,15 @@ class BatchSchedule:
     def batches(self, start: int, stop: int) -> Iterator[list[Draw]]:
         """The batches of steps start, ..., stop - 1."""
         return (self[step] for step in range(start, stop))
+
+
+def balancing_weights(classes: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """A weight per clip, given its classes: the sum over them of one over the number of clips of that class (AST)."""
+    counts = np.bincount(np.concatenate([np.asarray(c, dtype=np.int64) for c in classes]))
+    return np.array([sum(1.0 / counts[c] for c in own) for own in classes])
+
+
+def share_of(batch: Sequence[Draw], rank: int, size: int, unit: int = 1) -> list[Draw]:
+    """The part of a batch that one of `size` processes takes; `unit` clips in a row are never parted."""
+    units = -(-len(batch) // unit)
+    return list(batch[units * rank // size * unit : units * (rank + 1) // size * unit])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ConfigError
-from ..models.checkpoint import write_atomically
+from ..errors import CheckpointError, ConfigError, FlexiASTError
+from ..files import replacing
+
+logger = logging.getLogger(__name__)
+
+
+class SaveError(FlexiASTError):
+    """A training state could not be written; the last good one is still there."""
 
 
 def require_writable(directory: Path) -> None:
@@ -25,24 +31,67 @@ def require_writable(directory: Path) -> None:
         raise ConfigError(f"out: {directory} is not writable ({error.strerror})") from None
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a training state (tensors, numbers, text and containers of them) whole, or not at all."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
+class CheckpointStore:
+    """The training states of a run: `step-00001000.pt` and so on, the newest few of them.
+
+    Each is written whole or not at all, and only then is the oldest removed, so that a full disk or a killed process
+    leaves the last good one.
+    """
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        self.directory, self.keep = directory, keep
+
+    def paths(self) -> list[Path]:
+        """The states on disk, oldest first."""
+        return sorted(self.directory.glob("step-*.pt"))
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write a state (tensors, numbers, text and containers of them). Raises SaveError if the disk will not."""
+        path = self.directory / f"step-{step:08d}.pt"
+        try:
+            with replacing(path) as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
+            kept = self.paths()
+            raise SaveError(
+                f"{path}: not written ({_first_line(error)});"
+                + (f" the last good checkpoint is {kept[-1]}," if kept else " there is none yet,")
+                + " the same command goes on from there"
+            ) from None
+        for old in self.paths()[: -self.keep]:
+            old.unlink()
+
+    def latest(self) -> dict[str, Any] | None:
+        """The newest readable state, none if none was ever saved. Raises CheckpointError if all are damaged."""
+        damaged = []
+        for path in reversed(self.paths()):
+            try:
+                state = load_state(path)
+            except CheckpointError as error:
+                damaged.append(str(error))
+                logger.warning("%s; going back to the one before", error)
+            else:
+                logger.info("going on from %s", path)
+                return state
+        if damaged:
+            raise CheckpointError("; ".join(damaged) + "; remove them to start anew")
+        return None
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote, running no code. Raises CheckpointError if it is damaged."""
+    """Read one state of a CheckpointStore, running no code. Raises CheckpointError if it is damaged."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, LookupError, AssertionError) as error:
-        raise CheckpointError(
-            f"{path}: not readable as a training state ({(str(error) or type(error).__name__).splitlines()[0]})"
-        ) from None
+        raise CheckpointError(f"{path}: not readable as a training state ({_first_line(error)})") from None
     if not isinstance(state, dict) or "step" not in state:
         raise CheckpointError(f"{path}: found no training state in it, expected one with a step")
     return state
+
+
+def _first_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (text.strip() or type(error).__name__).splitlines()[0]
 
 
 def rng_state() -> dict[str, Any]:

@@ -33,6 +33,9 @@ Size = Literal["micro", "tiny", "small", "base"]
 OptimizerName = Literal["adam", "adamw", "muon"]
 Schedule = Literal["constant", "step", "cosine"]
 Precision = Literal["auto", "fp32", "bf16"]
+Sampling = Literal["shuffle", "balanced"]
+Log = Literal["tensorboard", "wandb", "none"]
+Metric = Literal["auto", "accuracy", "mAP"]
 
 
 def _require(condition: bool, field: str, found: object, expected: str) -> None:
@@ -45,21 +48,44 @@ class DataConfig:
     """Where the clips are and how they are read."""
 
     train: Path
-    """Manifest JSON, or a folder with one sub-folder per class."""
+    """Manifest JSON, CSV with the columns path and label, or a folder with one sub-folder per class."""
     val: Path | None = None
     """Manifest or folder that models are compared on during training; never the test set."""
     labels: Path | None = None
-    """Label CSV (index, mid, display_name); folders of classes do without."""
+    """Label CSV (index, mid, display_name); folders of classes and CSV manifests do without."""
     root: Path | None = None
     """Where relative paths of the manifests start (default: the manifest's own folder)."""
+    mean: float | Literal["auto"] | None = None
+    """Mean of the training data's log-mel; `auto` measures it, as `flexiast stats` does (default: that of the model
+    started from, else AudioSet's)."""
+    std: float | None = None
+    """Standard deviation of the training data's log-mel; measured together with an `auto` mean."""
+    sampling: Sampling = "shuffle"
+    """`shuffle`: every clip once an epoch. `balanced`: drawn with replacement, rare classes more often (AST)."""
     batch_size: int = 12
-    """Clips per step."""
+    """Clips per optimizer step, over all processes together."""
     workers: int = 2
-    """Decoding processes; 0 decodes in the training process."""
+    """Decoding processes of each training process; 0 decodes in the training process."""
+    timeout: float = 300
+    """Seconds a decoding process may take for a batch before the run stops and names the file it was on."""
+    max_bad: float = 0.01
+    """Share of the training clips that may be unusable. Each is named in bad_files.csv and replaced by another clip;
+    beyond this share the run stops."""
+    strict: bool = False
+    """Stop at the first unusable clip."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
         _require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        _require(self.timeout > 0, "data.timeout", self.timeout, "a positive number of seconds")
+        _require(0 <= self.max_bad <= 1, "data.max_bad", self.max_bad, "a share from 0 to 1")
+        _require(self.std is None or self.std > 0, "data.std", self.std, "a positive number")
+        _require(
+            self.mean != "auto" or self.std is None,
+            "data.std",
+            self.std,
+            "nothing beside data.mean auto, which measures it",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,30 +94,30 @@ class FeatureOptions:
 
     frames: int | None = None
     """Frames of 10 ms per clip."""
-    mean: float | None = None
-    """Mean of the training data's log-mel."""
-    std: float | None = None
-    """Standard deviation of the training data's log-mel."""
     downmix: Literal["mean", "first"] | None = None
     """Stereo to mono."""
 
-    def resolve(self, start: FeatureConfig | None) -> FeatureConfig:
+    def resolve(self, start: FeatureConfig | None, mean: float | None, std: float | None) -> FeatureConfig:
         """The settings given here, over those of the model started from, over the defaults."""
-        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        return dataclasses.replace(start or FeatureConfig(), **given)
+        given = dataclasses.asdict(self) | {"mean": mean, "std": std}
+        return dataclasses.replace(
+            start or FeatureConfig(), **{name: value for name, value in given.items() if value is not None}
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
     """The network, or the checkpoint it starts from."""
 
-    init: Path | None = None
-    """Checkpoint to start from (a fixed-patch model to flexify, say); its architecture is kept, and all
-    fields below must be left alone, except `coverage`."""
+    init: str | None = None
+    """What to start from: a checkpoint of any readable format (a fixed-patch model to flexify, an AudioSet AST), a
+    Hub id, or `timm:NAME`, an ImageNet ViT or DeiT of timm. Its width and depth are kept, so `size`, `pool` and
+    `prefix_tokens` must be left alone."""
     size: Size | None = None
     """Width, depth and heads (default: base)."""
     patch_size: PatchArg | None = None
-    """Base patch: the size of the stored kernel (default: 16)."""
+    """Base patch: the size of the stored kernel (default: 16, or the checkpoint's; another one resizes its kernel
+    and positions once, before training)."""
     pool: Pool | None = None
     """What the classifier sees: prefix tokens or mean of the patch tokens (default: cls)."""
     prefix_tokens: int | None = None
@@ -102,7 +128,7 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         if self.init is not None:
-            for name in ("size", "patch_size", "pool", "prefix_tokens"):
+            for name in ("size", "pool", "prefix_tokens"):
                 _require(getattr(self, name) is None, f"model.{name}", getattr(self, name), "nothing beside model.init")
 
     def architecture(self) -> dict[str, Any]:
@@ -160,7 +186,7 @@ class OptimConfig:
 class DistillConfig:
     """Knowledge distillation from a frozen fixed-patch teacher."""
 
-    teacher: Path | None = None
+    teacher: str | None = None
     """Checkpoint of the teacher; none for supervised training."""
     patch_size: PatchArg | None = None
     """Patch size the teacher works at (default: its base patch)."""
@@ -201,14 +227,32 @@ class TrainConfig:
     """Sizes validated at (default: those trained at). The best model is the one with the best mean over them."""
     eval_every: float = 1
     """Epochs between validations; the last epoch is always validated."""
+    metric: Metric = "auto"
+    """What the best model is chosen by: `auto` is accuracy with loss ce, mAP with bce."""
     average_from: float = 0
     """Average the weights at every validation from this epoch on; 0 for no averaging."""
     save_every: int = 1000
     """Steps between checkpoints; each validation saves one too."""
+    save_every_minutes: float = 30
+    """Minutes after which a checkpoint is saved in any case."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept in `out`/checkpoints, the newest ones."""
+    override: bool = False
+    """Go on with a saved run though its settings or data were others."""
     log_every: int = 20
     """Steps per line of the log."""
+    micro_batch: int = 0
+    """Most clips per forward pass of a process; a larger share of the batch is passed in parts whose gradients are
+    accumulated. 0 for no limit."""
+    token_budget: int = 0
+    """Most tokens (clips x patches) per forward pass of a process, so that small patches train in the memory of large
+    ones: 12 clips of 1,024 frames at patch 16 are 6,156. 0 for no limit."""
     precision: Precision = "auto"
     """`auto`: bfloat16 autocast where the device has fast bfloat16, else float32."""
+    compile: bool = False
+    """Compile the transformer blocks (torch.compile), one graph per patch size; the first step at each size is slow."""
+    log: Log = "tensorboard"
+    """Where curves go, beside train.jsonl and epochs.csv."""
     device: str = "auto"
     """`auto`: the GPU where there is one, else the CPU."""
     threads: int = 0
@@ -217,11 +261,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _require(self.epochs > 0, "epochs", self.epochs, "a positive number")
         _require(self.eval_every > 0, "eval_every", self.eval_every, "a positive number")
-        for name in ("save_every", "log_every"):
+        _require(self.save_every_minutes > 0, "save_every_minutes", self.save_every_minutes, "a positive number")
+        for name in ("save_every", "log_every", "keep_checkpoints"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("seed", "average_from", "threads"):
+        for name in ("seed", "average_from", "threads", "micro_batch", "token_budget"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a share from 0 to below 1")
+
+    @property
+    def selection_metric(self) -> str:
+        """Name in `Metrics` of what the best model is chosen by."""
+        return self.metric if self.metric != "auto" else "accuracy" if self.loss == "ce" else "mAP"
 
 
 def to_json(value: Any) -> Any:
@@ -235,9 +285,12 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-# Settings that may differ between the two halves of an interrupted run: they do not change what is learnt.
+# Settings that may differ between the two halves of an interrupted run: they do not change what is learnt. The data
+# are compared by what is in them, not by where they are.
 FREE_SETTINGS = frozenset(
-    {"out", "data.workers", "device", "threads", "save_every", "log_every", "data.root", "data.train", "data.val"}
+    {"out", "data.train", "data.val", "data.labels", "data.root", "data.workers", "data.timeout", "data.strict"}
+    | {"data.max_bad", "micro_batch", "token_budget", "device", "threads", "compile", "log", "log_every"}
+    | {"save_every", "save_every_minutes", "keep_checkpoints", "override"}
 )
 
 

@@ -9,19 +9,21 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from ..classifier import AudioClassifier
-from ..data.dataset import ClipDataset, load_batches, sequential_batches
+from ..data.dataset import ClipDataset, Failure, load_batches, sequential_batches
 from ..data.manifest import Manifest
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..models.geometry import PatchSize
 from ..models.resize import Resize
 from .config import Precision
 from .device import autocast
+from .distributed import World
 from .losses import classification_loss
 from .metrics import Metrics, classification_metrics
 
@@ -44,18 +46,28 @@ class Result:
     metrics: Metrics
     scores: np.ndarray
     """(n, C) float32 probabilities."""
+    excluded: tuple[Failure, ...] = ()
+    """Clips that could not be used; n does not count them."""
 
 
 @dataclasses.dataclass
 class _Pass:
-    """What accumulates for one (model, resize, patch size) while the data goes by."""
+    """What accumulates for one (model, resize, patch size) while the data goes by, an entry per batch."""
 
     model: AudioClassifier
     resize: Resize
     patch: PatchSize
     seconds: float = 0.0
-    loss: float = 0.0
+    losses: list[float] = dataclasses.field(default_factory=list)
     scores: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class _Truth:
+    """What the clips of all batches really are."""
+
+    targets: list[np.ndarray] = dataclasses.field(default_factory=list)
+    failures: list[list[Failure]] = dataclasses.field(default_factory=list)
 
 
 def sweep(
@@ -67,11 +79,14 @@ def sweep(
     workers: int = 2,
     precision: Precision = "auto",
     progress: bool = True,
+    world: World | None = None,
 ) -> list[Result]:
     """Every model at every patch size on the same batches; models of equal feature settings share one pass.
 
-    Results come in the order models, resizes, patch sizes. Raises ConfigError for a patch size that does not fit
-    or labels that differ, before any work; DataError at an unusable clip.
+    The batches are shared out among the processes of `world`, each to one, and every process gets all results.
+    Results come in the order models, resizes, patch sizes. An unusable clip is left out and named in the result.
+    Raises ConfigError for a patch size that does not fit or labels that differ, before any work; DataError if no clip
+    is usable.
     """
     for name, model in models.items():
         if len(model.labels) != len(data.labels):
@@ -88,22 +103,38 @@ def sweep(
             for name, resize, patch in product(group, resizes, patch_sizes)
         }
         dataset = ClipDataset(data, features)
-        targets = _run_passes(list(passes.values()), dataset, batch_size, workers, precision, progress)
-        results |= {key: _result(key[0], one, targets) for key, one in passes.items()}
+        truth = _run_passes(list(passes.values()), dataset, batch_size, workers, precision, progress, world or World())
+        if not sum(map(len, truth.targets)):
+            raise DataError(f"{data.source}: found no usable clip; the first: {truth.failures[0][0].reason}")
+        results |= {key: _result(key[0], one, truth) for key, one in passes.items()}
     return [results[key] for key in product(models, resizes, patch_sizes)]
 
 
 @torch.inference_mode()
 def _run_passes(
-    passes: list[_Pass], dataset: ClipDataset, batch_size: int, workers: int, precision: Precision, progress: bool
-) -> np.ndarray:
-    """Fill the passes with the scores, losses and times of all clips; returns the targets (n, C)."""
+    passes: list[_Pass],
+    dataset: ClipDataset,
+    batch_size: int,
+    workers: int,
+    precision: Precision,
+    progress: bool,
+    world: World,
+) -> _Truth:
+    """Fill the passes with the scores, losses and times of all batches."""
     device = passes[0].model.kernel.device
     front_end = passes[0].model.front_end
-    schedule = sequential_batches(len(dataset), batch_size)
-    targets = []
-    with tqdm(total=len(dataset), unit="clip", desc="evaluate", disable=not progress, leave=False) as bar:
+    schedule = sequential_batches(len(dataset), batch_size)[world.rank :: world.size]
+    truth, clips = _Truth(), sum(map(len, schedule))
+    with tqdm(total=clips, unit="clip", desc="evaluate", disable=not progress, leave=False) as bar:
         for batch in load_batches(dataset, schedule, workers):
+            truth.targets.append(batch.targets.numpy())
+            truth.failures.append(batch.failures)
+            bar.update(len(batch.targets) + len(batch.failures))
+            if not len(batch.targets):
+                for one in passes:  # every batch has its entry
+                    one.losses.append(0.0)
+                    one.scores.append(batch.targets.numpy())
+                continue
             log_mel = front_end(batch.waveform.to(device), batch.lengths.to(device))
             target = batch.targets.to(device)
             for one in passes:
@@ -113,11 +144,26 @@ def _run_passes(
                     logits = one.model(log_mel, one.patch, one.resize).float()
                 _synchronise(device)
                 one.seconds += time.perf_counter() - start
-                one.loss += float(classification_loss(logits, target, one.model.loss)) * len(target)
+                one.losses.append(float(classification_loss(logits, target, one.model.loss)) * len(target))
                 one.scores.append(one.model.probabilities(logits).cpu().numpy())
-            targets.append(batch.targets.numpy())
-            bar.update(len(target))
-    return np.concatenate(targets)
+    _exchange(passes, truth, world)
+    return truth
+
+
+def _exchange(passes: list[_Pass], truth: _Truth, world: World) -> None:
+    """Put together what the processes have, in the order of the batches."""
+    if world.size == 1:
+        return
+    parts: list[tuple[Any, tuple[str, str]]] = [(truth, ("targets", "failures"))]
+    for part, names in parts + [(one, ("losses", "scores")) for one in passes]:
+        for name in names:
+            per_rank = world.gather(getattr(part, name))
+            merged: list[Any] = [None] * sum(map(len, per_rank))
+            for rank, values in enumerate(per_rank):
+                merged[rank :: world.size] = values
+            setattr(part, name, merged)
+    for one in passes:
+        one.seconds = max(world.gather(one.seconds))
 
 
 def _synchronise(device: torch.device) -> None:
@@ -125,8 +171,9 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _result(name: str, done: _Pass, targets: np.ndarray) -> Result:
+def _result(name: str, done: _Pass, truth: _Truth) -> Result:
     config, frames, scores = done.model.config, done.model.feature_config.frames, np.concatenate(done.scores)
+    targets = np.concatenate(truth.targets)
     return Result(
         model=name,
         resize=done.resize,
@@ -134,7 +181,8 @@ def _result(name: str, done: _Pass, targets: np.ndarray) -> Result:
         tokens=config.grid(done.patch, frames).tokens,
         gflops=config.flops(done.patch, frames) / 1e9,
         clips_per_second=len(targets) / done.seconds,
-        loss=done.loss / len(targets),
+        loss=sum(done.losses) / len(targets),
         metrics=classification_metrics(scores, targets),
         scores=scores,
+        excluded=tuple(failure for failures in truth.failures for failure in failures),
     )

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import tyro
 
-from ..data.manifest import read_manifest
+from ..classifier import AudioClassifier
+from ..data.manifest import Manifest, read_manifest
 from ..errors import ConfigError
 from ..loading import load
 from ..models.checkpoint import WEIGHTS, write_atomically
@@ -22,6 +24,7 @@ from ..provenance import provenance, sha256
 from .checkpointing import require_writable
 from .config import PatchArg, Precision, to_json
 from .device import pick_device
+from .distributed import World, connected
 from .evaluate import Result, sweep
 
 COLUMNS = [
@@ -83,8 +86,18 @@ class MeasureConfig:
 
 
 def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
-    """Evaluate and write the three files. Raises FlexiASTError for wrong input before anything is measured."""
+    """Evaluate and write the three files, with the processes of torchrun if there are any; the leading one writes.
+
+    Raises FlexiASTError for wrong input before anything is measured.
+    """
+    with connected() as world:
+        return _measure(config, progress and world.leads, world)
+
+
+def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result]:
     device = pick_device(config.device)
+    if device.type == "cuda" and world.size > 1:
+        device = torch.device("cuda", world.local_rank)
     names = model_names(config.checkpoints)
     models = {name: load(path, device, config.heads) for name, path in zip(names, config.checkpoints, strict=True)}
     first = next(iter(models.values()))
@@ -94,15 +107,42 @@ def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
             raise ConfigError(f"labels: model {name} has other classes than {config.labels or names[0]}")
     require_writable(config.out)
     results = sweep(
-        models, data, config.patch_sizes, config.resize, config.batch_size, config.workers, config.precision, progress
+        models,
+        data,
+        config.patch_sizes,
+        config.resize,
+        config.batch_size,
+        config.workers,
+        config.precision,
+        progress,
+        world,
     )
+    if world.leads:
+        _write(config, results, models, data, device)
+    return results
+
+
+def _write(
+    config: MeasureConfig,
+    results: list[Result],
+    models: dict[str, AudioClassifier],
+    data: Manifest,
+    device: torch.device,
+) -> None:
+    """flexibility.csv, .json and .png."""
+    excluded = {data.clips[failure.clip].path: failure.reason for failure in results[0].excluded}
     rows = [as_row(result) for result in results]
     source = {
         "command": to_json(config),
         "models": {
-            name: {"path": str(p), "sha256": _hash(p)} for name, p in zip(names, config.checkpoints, strict=True)
+            name: {"path": str(p), "sha256": _hash(p)} for name, p in zip(models, config.checkpoints, strict=True)
         },
-        "data": {"path": str(config.data), "clips": len(data), "fingerprint": data.fingerprint},
+        "data": {
+            "path": str(config.data),
+            "clips": len(data) - len(excluded),
+            "fingerprint": data.fingerprint,
+            "excluded": {str(path): reason for path, reason in excluded.items()},
+        },
         "seeds": {name: model.metadata.get("training", {}).get("seed") for name, model in models.items()},
         **provenance(device),
     }
@@ -110,8 +150,7 @@ def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
     write_atomically(
         config.out / "flexibility.json", (json.dumps({"provenance": source, "results": rows}, indent=1) + "\n").encode()
     )
-    write_atomically(config.out / "flexibility.png", plot(rows, len(data)))
-    return results
+    write_atomically(config.out / "flexibility.png", plot(rows, len(data) - len(excluded)))
 
 
 def model_names(paths: Sequence[Path]) -> list[str]:
@@ -162,6 +201,8 @@ def format_table(results: Sequence[Result]) -> str:
     any_line = [by_key[(*lines[0], p)] for p in patches]
     cells.append(["tokens".ljust(width), *(f"{r.tokens:6d}" for r in any_line)])
     cells.append(["GFLOPs".ljust(width), *(f"{r.gflops:6.3g}" for r in any_line)])
+    if excluded := results[0].excluded:
+        cells.append([f"without {len(excluded)} unusable clips: {excluded[0].reason}" + ", ..." * (len(excluded) > 1)])
     return "\n".join(" ".join(line).rstrip() for line in cells)
 
 

@@ -13,18 +13,12 @@ import numpy as np
 
 from ..errors import ConfigError
 
-
-def _ranked(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True and false positives at every threshold of one class, and which ranks end a run of equal scores."""
-    order = np.argsort(-scores, kind="stable")
-    positive = targets[order] > 0
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    true = np.cumsum(positive)[ends]
-    return true, ends + 1 - true, ends
+BLOCK = 32
+"""Classes laid out side by side at a time: few enough that a large evaluation needs no second copy of its scores."""
 
 
 def _checked(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
+    scores, targets = np.asarray(scores), np.asarray(targets)
     if scores.shape != targets.shape or scores.ndim != 2 or len(scores) == 0:
         raise ConfigError(
             f"metrics: found scores {scores.shape} and targets {targets.shape}, expected the same (clips, classes)"
@@ -34,31 +28,43 @@ def _checked(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nd
     return scores, targets
 
 
+def _ranking(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and area under the ROC curve, (C,) each.
+
+    Both are sums over the positives alone: of how many clips, and how many positives, score as high or higher,
+    and lower. So all it takes is to sort the scores, and to look up in them those of the few positives.
+    """
+    clips, classes = scores.shape
+    precision, area = np.full(classes, np.nan), np.full(classes, np.nan)
+    for first in range(0, classes, BLOCK):
+        block = scores[:, first : first + BLOCK].T.copy()
+        positive = targets[:, first : first + BLOCK].T.copy() > 0
+        hits = [np.sort(row[mask]) for row, mask in zip(block, positive, strict=True)]  # scores of the positives
+        block.sort(axis=1)
+        for c, (row, hit) in enumerate(zip(block, hits, strict=True), start=first):
+            lower, hits_lower = np.searchsorted(row, hit), np.searchsorted(hit, hit)
+            if len(hit):
+                precision[c] = np.mean((len(hit) - hits_lower) / (clips - lower))
+            if 0 < len(hit) < clips:
+                # Negatives below each positive, those of equal score half: all that are lower, minus positives.
+                not_higher, hits_not_higher = np.searchsorted(row, hit, "right"), np.searchsorted(hit, hit, "right")
+                twice_below = (lower - hits_lower).sum() + (not_higher - hits_not_higher).sum()
+                area[c] = twice_below / (2 * len(hit) * (clips - len(hit)))
+    return precision, area
+
+
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Average precision per class (C,) of scores and targets (n, C); NaN for a class without positives.
 
     The sum over thresholds of precision times the gain in recall, equal scores sharing one threshold, as
     scikit-learn defines it.
     """
-    scores, targets = _checked(scores, targets)
-    result = np.full(scores.shape[1], np.nan)
-    for c in range(scores.shape[1]):
-        true, false, _ = _ranked(scores[:, c], targets[:, c])
-        if true[-1]:
-            result[c] = np.sum(np.diff(true, prepend=0) * (true / (true + false))) / true[-1]
-    return result
+    return _ranking(*_checked(scores, targets))[0]
 
 
 def roc_auc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Area under the ROC curve per class (C,) of scores and targets (n, C); NaN without positives or negatives."""
-    scores, targets = _checked(scores, targets)
-    result = np.full(scores.shape[1], np.nan)
-    for c in range(scores.shape[1]):
-        true, false, _ = _ranked(scores[:, c], targets[:, c])
-        if true[-1] and false[-1]:
-            heights = true + np.concatenate([[0], true[:-1]])  # twice the mean height of each trapezoid
-            result[c] = np.sum(np.diff(false, prepend=0) * heights) / (2.0 * true[-1] * false[-1])
-    return result
+    return _ranking(*_checked(scores, targets))[1]
 
 
 def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
@@ -90,9 +96,9 @@ class Metrics:
 
 def classification_metrics(scores: np.ndarray, targets: np.ndarray) -> Metrics:
     """All metrics of scores and targets (n, C)."""
-    scores = np.asarray(scores)
-    auc = _mean(roc_auc(scores, targets))
-    return Metrics(accuracy(scores, targets), _mean(average_precision(scores, targets)), auc, d_prime(auc))
+    precision, area = _ranking(*_checked(scores, targets))
+    auc = _mean(area)
+    return Metrics(accuracy(scores, targets), _mean(precision), auc, d_prime(auc))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,121 +1,100 @@
 """The training loop: one patch size per step, from (seed, step); supervised, or distilled from a fixed-patch teacher.
 
-A run directory holds `train_config.json`, `train.jsonl` (the log), `checkpoint.pt` (the full state, for resuming)
-and, as they come to be, `model.safetensors` with `config.json`: the model to use.
+A run directory holds `train_config.json`, the log (`train.jsonl`, `epochs.csv`, `tensorboard/`), the newest full
+states for resuming (`checkpoints/`) and, as they come to be, `model.safetensors` with `config.json`: the model to use.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import signal
+import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..classifier import AudioClassifier
-from ..data.augment import augment_features, clip_keys, mixup
-from ..data.dataset import Batch, ClipDataset, load_batches
-from ..data.manifest import Manifest, read_manifest
-from ..data.sampler import BatchSchedule
-from ..errors import CheckpointError, ConfigError, FlexiASTError
-from ..loading import adapt, load
-from ..models.checkpoint import write_atomically
-from ..models.flexiast import FlexiASTConfig
+from ..data.dataset import Batch, ClipDataset, Failure, load_batches
+from ..data.sampler import BatchSchedule, balancing_weights, share_of
+from ..errors import CheckpointError, ConfigError
+from ..files import write_atomically
 from ..models.geometry import PatchSize
 from ..provenance import commit
-from .checkpointing import WeightAverage, load_state, require_writable, restore_rng, rng_state, save_state
+from .bad_files import BadFiles
+from .checkpointing import CheckpointStore, WeightAverage, require_writable, restore_rng, rng_state
 from .config import TrainConfig, differences, to_json
-from .device import autocast, pick_device
+from .distributed import World, connected
 from .evaluate import sweep
-from .losses import classification_loss, distillation_loss
-from .optim import build_optimizers, lr_factor
+from .interruption import Interrupted, noted_signals
+from .objective import Objective
+from .optim import lr_factor
 from .patch_sampler import PatchSampler
+from .run_log import RunLog, require_log
+from .setup import setup_data, setup_model, setup_teacher
+from .stepper import Stepper
+
+logger = logging.getLogger(__name__)
+
+MOST_SKIPPED = 5
+"""Steps in a row that may be skipped for a loss or gradient that is no finite number."""
 
 
-class Interrupted(FlexiASTError):
-    """The run was asked to stop; its state is saved."""
+class Diverged(ConfigError):
+    """Several steps in a row gave no finite loss or gradient; the state is saved for inspection."""
 
 
 def train(config: TrainConfig, progress: bool = True) -> Path:
-    """Train, or go on with the training in `config.out`; returns the run directory.
+    """Train, or go on with the training in `config.out`; returns the run directory. Joins torchrun's processes.
 
-    Raises FlexiASTError for wrong input, before anything is written; Interrupted after SIGINT or SIGTERM, once
-    the step is finished and the state saved.
+    Raises FlexiASTError for wrong input, before anything is written; Interrupted after SIGINT, SIGTERM or SIGUSR1,
+    once the step is finished and the state saved; Diverged if the loss stays no number.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    Trainer(config, progress).run()
+    with connected() as world:
+        Trainer(config, progress, world).run()
     return config.out
 
 
 class Trainer:
     """One run: everything set up on construction, nothing written before `run`."""
 
-    def __init__(self, config: TrainConfig, progress: bool = True) -> None:
-        self.config, self.progress = config, progress
-        self.device = pick_device(config.device)
+    def __init__(self, config: TrainConfig, progress: bool = True, world: World | None = None) -> None:
+        self.config, self.world = config, world or World()
+        self.progress = progress and self.world.leads
+        require_log(config.log)
         self.commit = commit()  # of the code that is loaded now; the tree may move on while it trains
-        self._setup_data()
-        self._setup_model()
-        self._setup_teacher()
+        self.store = CheckpointStore(config.out / "checkpoints", config.keep_checkpoints)
+        self.train_data, self.val_data = setup_data(config)
+        self.model, self.statistics = setup_model(config, self.train_data, self.world, self.progress)
+        self.teacher = setup_teacher(config, self.model)
+        self.dataset = ClipDataset(self.train_data, self.model.feature_config, replace=True)
+        self.bad_files = BadFiles(self.train_data, config.data, config.out / "bad_files.csv")
         self._setup_schedule()
-        self.optimizers = build_optimizers(self.model, config.optim)
+        self.objective = Objective(config, self.model, self.teacher)
+        self.stepper = Stepper(config, self.model, self.objective, self.world)
         self.average = WeightAverage()
         self.step, self.best = 0, float("-inf")
-        self.losses: list[Tensor] = []  # of the steps since the last line of the log
-
-    # Set-up, in order ------------------------------------------------------------------------------------------
-
-    def _setup_data(self) -> None:
-        data = self.config.data
-        self.train_data = read_manifest(data.train, data.labels, data.root)
-        self.val_data: Manifest | None = None
-        if data.val is not None:
-            self.val_data = read_manifest(data.val, self.train_data.labels, data.root)
-        if self.config.loss == "ce" and (several := [c for c in self.train_data.clips if len(c.classes) != 1]):
-            raise ConfigError(
-                f"{data.train}: {several[0].path} has {len(several[0].classes)} labels, expected 1 with loss ce"
-            )
-
-    def _setup_model(self) -> None:
-        config, labels = self.config, self.train_data.labels
-        torch.manual_seed(config.seed)
-        start = load(config.model.init) if config.model.init else None
-        features = config.features.resolve(start.feature_config if start else None)
-        if start is not None:
-            model = adapt(start, features, labels, config.loss, config.model.coverage)
-        else:
-            network = FlexiASTConfig(
-                classes=len(labels), frames=features.frames, pad_value=features.pad_value, **config.model.architecture()
-            )
-            model = AudioClassifier(network, features, labels, config.loss)
-        self.model = model.to(self.device)
-        self.dataset = ClipDataset(self.train_data, features)
-
-    def _setup_teacher(self) -> None:
-        distill, self.teacher = self.config.distill, None
-        if distill.teacher is None:
-            return
-        self.teacher = load(distill.teacher, self.device).requires_grad_(False)
-        if self.teacher.feature_config != self.model.feature_config or self.teacher.labels != self.model.labels:
-            raise ConfigError(
-                f"distill.teacher: {distill.teacher} has other feature settings or labels than the student:"
-                f" {self.teacher.feature_config}, expected {self.model.feature_config}"
-            )
+        self.skipped, self.skipped_in_a_row = 0, 0
+        self.losses: list[float] = []  # of the steps since the last line of the log
+        self.epoch_losses: list[float] = []  # and since the last validation
 
     def _setup_schedule(self) -> None:
-        config, base = self.config, self.model.config.patch_size
-        self.schedule = BatchSchedule(len(self.train_data), config.data.batch_size, config.seed)
-        self.steps_per_epoch = len(self.train_data) / config.data.batch_size
+        config, base, clips = self.config, self.model.config.patch_size, self.train_data.clips
+        weights = balancing_weights([clip.classes for clip in clips]) if config.data.sampling == "balanced" else None
+        self.schedule = BatchSchedule(len(clips), config.data.batch_size, config.seed, weights)
+        self.steps_per_epoch = len(clips) / config.data.batch_size
         self.total_steps = self.schedule.steps(config.epochs)
+        self.unit = 2 if config.augment.mixup else 1  # mixup's pairs stay together
+        if config.data.batch_size < self.world.size * self.unit:
+            raise ConfigError(
+                f"data.batch_size: found {config.data.batch_size} for {self.world.size} processes, expected at least"
+                f" {self.world.size * self.unit}" + (" (mixup needs two clips in each)" if self.unit == 2 else "")
+            )
         self.patches = PatchSampler(config.patches.sizes or (base,), config.patches.weights, config.seed)
         self.eval_patches = config.eval_patch_sizes or self.patches.sizes
         for patch in {*self.patches.sizes, *self.eval_patches}:
@@ -127,85 +106,95 @@ class Trainer:
 
     def run(self) -> None:
         """Train from the saved state, or from the start, to the end."""
-        state = self._saved_state()
-        require_writable(self.config.out)
-        with open(self.config.out / "train.jsonl", "a+b") as self.log_file:
-            if state is None:
-                self._start()
-            else:
+        state = self.world.broadcast(self._saved_state() if self.world.leads else None)
+        if state and state["step"] >= self.total_steps:
+            logger.info("%s: already trained to step %d of %d", self.config.out, state["step"], self.total_steps)
+            return
+        if self.world.leads:
+            self._open(state)
+        try:
+            if state:
                 self._restore(state)
-            with _stop_signals() as stopping:
+            else:
+                self._save()  # so that a run that was ever started can go on, wherever it is killed
+            with noted_signals() as stopping:
                 self._loop(stopping)
+        finally:
+            if self.world.leads:
+                self.log.close()
 
     def _loop(self, stopping: list[int]) -> None:
         config, steps = self.config, self.total_steps
-        batches = load_batches(self.dataset, self.schedule.batches(self.step, steps), config.data.workers)
+        batches = load_batches(self.dataset, self._draws(steps), config.data.workers, config.data.timeout)
+        self.saved_time = self.logged_time = time.perf_counter()
+        self.logged_step = self.step
         with tqdm(total=steps, initial=self.step, unit="step", desc=config.out.name, disable=not self.progress) as bar:
-            self.logged_step, self.logged_time = self.step, time.perf_counter()
             while self.step < steps:
                 patch = self.patches[self.step]
-                self.losses.append(self._step(next(batches), patch))
-                self.step += 1
+                self._train_on(next(batches), patch)
                 bar.update()
                 if self.step % config.log_every == 0:
                     self._report(bar, patch)
                 validating = self.step in self.eval_steps
                 if validating:
                     self._validate()
-                if validating or stopping or self.step % config.save_every == 0:
+                stop = self.world.any(bool(stopping))
+                if validating or stop or self._due():
                     self._save()
-                if stopping and self.step < steps:
+                if stop and self.step < steps:
                     raise Interrupted(
-                        f"stopped by signal {stopping[0]} after step {self.step} of {steps};"
-                        f" the same command goes on from there"
+                        f"stopped by signal {stopping[0] if stopping else 'of another process'} after step {self.step}"
+                        f" of {steps}; the same command goes on from there"
                     )
 
+    def _draws(self, stop: int) -> Iterator[list[Any]]:
+        """This process's share of the batches from the present step on."""
+        for batch in self.schedule.batches(self.step, stop):
+            yield share_of(batch, self.world.rank, self.world.size, self.unit)
+
+    def _train_on(self, batch: Batch, patch: PatchSize) -> None:
+        """One step; one whose loss or gradient is no finite number is skipped."""
+        self._note_bad_files(batch.failures)
+        factor = lr_factor(self.step, self.total_steps, self.steps_per_epoch, self.config.optim)
+        loss, used = self.stepper.step(self.objective.prepare(batch), patch, factor)
+        self.step += 1
+        if used:
+            self.skipped_in_a_row = 0
+            self.losses.append(loss)
+            self.epoch_losses.append(loss)
+            return
+        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+        files = [str(self.train_data.clips[draw.clip].path) for draw in self.schedule[self.step - 1]]
+        logger.warning(
+            "step %d skipped: its loss (%s) or gradient at patch size %s is not finite", self.step, loss, patch
+        )
+        self._log(skipped=str(loss), patch_size=str(patch), files=files)
+        if self.skipped_in_a_row > MOST_SKIPPED:
+            self._save()
+            raise Diverged(
+                f"loss: found no finite value or gradient in {self.skipped_in_a_row} steps up to step {self.step},"
+                f" patch size {patch}; the state is in {self.store.directory}; a lower optim.lr may help"
+            )
+
+    def _note_bad_files(self, failures: list[Failure]) -> None:
+        if self.world.any(bool(failures)):
+            everywhere = [failure for of_one in self.world.gather(failures) for failure in of_one]
+            self.bad_files.note(everywhere, writes=self.world.leads)
+
+    def _due(self) -> bool:
+        """Whether a checkpoint is due; the leading process's clock and count decide."""
+        minutes = (time.perf_counter() - self.saved_time) / 60
+        return self.step % self.config.save_every == 0 or minutes >= self.config.save_every_minutes
+
     def _report(self, bar: tqdm, patch: PatchSize) -> None:
-        """A line of the log about the steps since the last one; stops the run if the loss is no number."""
+        """A line of the log about the steps since the last one."""
         now = time.perf_counter()
         rate = (self.step - self.logged_step) * self.config.data.batch_size / (now - self.logged_time)
-        loss = float(torch.stack(self.losses).mean())
-        bar.set_postfix(loss=f"{loss:.3f}", patch=str(patch), clips=f"{rate:.0f}/s")
-        self._log(loss=loss, patch_size=str(patch), lr=self._learning_rate(), clips_per_second=rate)
-        if math.isnan(loss):
-            raise ConfigError(f"loss: found NaN by step {self.step}, patch size {patch}; try a lower optim.lr")
+        if self.losses:
+            loss = sum(self.losses) / len(self.losses)
+            bar.set_postfix(loss=f"{loss:.3f}", patch=str(patch), clips=f"{rate:.0f}/s")
+            self._log(loss=loss, patch_size=str(patch), lr=self.stepper.learning_rate, clips_per_second=rate)
         self.losses, self.logged_step, self.logged_time = [], self.step, now
-
-    def _step(self, batch: Batch, patch: PatchSize) -> Tensor:
-        """One optimizer step on one batch; returns its loss."""
-        self.model.train()
-        factor = lr_factor(self.step, self.total_steps, self.steps_per_epoch, self.config.optim)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * factor
-            optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(batch, patch)
-        loss.backward()
-        if self.config.optim.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_norm)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        return loss.detach()
-
-    def _loss(self, batch: Batch, patch: PatchSize) -> Tensor:
-        config, features = self.config, self.model.feature_config
-        keys = clip_keys(config.seed, batch.epochs, batch.clips).to(self.device)
-        waveform, lengths, targets = (t.to(self.device, non_blocking=True) for t in batch[:3])
-        if config.augment.mixup:
-            waveform, lengths, targets = mixup(waveform, lengths, targets, config.augment.mixup, keys)
-        log_mel = self.model.front_end.raw(waveform, lengths)
-        inputs = augment_features(log_mel, features, config.augment, keys)
-        with autocast(self.device, config.precision):
-            logits = self.model(inputs, patch)
-            supervised = classification_loss(logits.float(), targets, config.loss, config.label_smoothing)
-            if self.teacher is None:
-                return supervised
-            shown = features.normalise(log_mel) if config.distill.clean_teacher else inputs
-            with torch.no_grad():
-                taught = self.teacher(shown, config.distill.patch_size)
-        distilled = distillation_loss(logits, taught, config.loss, config.distill.temperature)
-        share = config.distill.label_weight
-        return share * supervised + (1 - share) * distilled
 
     # Validation and what it leaves -----------------------------------------------------------------------------
 
@@ -217,13 +206,15 @@ class Trainer:
             self.average.add(self.model)
         model = self._averaged() if averaging and self.step == self.total_steps else self.model
         score, curve = self._score(model)
+        self._report_epoch(score, curve)
         keep = self.step == self.total_steps if self.config.average_from else score >= self.best
         self.best = max(self.best, score)
-        if keep:
+        if keep and self.world.leads:
             self._keep(model, curve)
 
     def _score(self, model: AudioClassifier) -> tuple[float, dict[str, Any]]:
-        """Mean over the evaluated patch sizes of accuracy (ce) or mAP (bce), and the metrics at each."""
+        """Mean over the evaluated patch sizes of the metric, and all metrics at each; 0 without validation data."""
+        self.excluded = 0
         if self.val_data is None:
             return 0.0, {}
         results = sweep(
@@ -234,19 +225,31 @@ class Trainer:
             workers=self.config.data.workers,
             precision=self.config.precision,
             progress=False,
+            world=self.world,
         )
+        self.excluded = len(results[0].excluded)
+        for failure in results[0].excluded:
+            logger.warning("excluded from the validation: %s", failure.reason)
         curve = {str(r.patch_size): {"loss": r.loss, **dataclasses.asdict(r.metrics)} for r in results}
-        metric = "accuracy" if self.config.loss == "ce" else "mAP"
-        score = sum(one[metric] for one in curve.values()) / len(curve)
-        self._log(validation=curve, mean=score, metric=metric)
-        return score, curve
+        metric = self.config.selection_metric
+        return sum(one[metric] for one in curve.values()) / len(curve), curve
+
+    def _report_epoch(self, score: float, curve: dict[str, Any]) -> None:
+        """A line of the log about the steps since the last validation, and epochs.csv."""
+        losses, self.epoch_losses = self.epoch_losses, []
+        record = {"train_loss": sum(losses) / len(losses)} if losses else {}
+        if curve:
+            record |= {"mean": score, "excluded": self.excluded}
+        self._log(**record, lr=self.stepper.learning_rate, skipped_steps=self.skipped, validation=curve)
+        if self.world.leads:
+            self.log.write_epochs()
 
     def _averaged(self) -> AudioClassifier:
         model = AudioClassifier(
             self.model.config, self.model.feature_config, self.model.labels, self.model.loss, self.model.metadata
         )
         model.load_state_dict(self.average.weights())
-        return model.to(self.device)
+        return model.to(self.model.kernel.device)
 
     def _keep(self, model: AudioClassifier, curve: dict[str, Any]) -> None:
         """Write the model to use."""
@@ -259,13 +262,9 @@ class Trainer:
         }
         model.save_pretrained(self.config.out)
 
-    def _learning_rate(self) -> float:
-        return float(self.optimizers[0].param_groups[0]["lr"])
-
     def _log(self, **record: Any) -> None:
-        epoch = round(self.step / self.steps_per_epoch, 4)
-        self.log_file.write((json.dumps({"step": self.step, "epoch": epoch, **record}) + "\n").encode())
-        self.log_file.flush()
+        if self.world.leads:
+            self.log.write(self.step, self.step / self.steps_per_epoch, **record)
 
     # Saving and resuming ---------------------------------------------------------------------------------------
 
@@ -273,78 +272,65 @@ class Trainer:
         return [d.fingerprint for d in (self.train_data, self.val_data) if d is not None]
 
     def _save(self) -> None:
+        """Save the state; only the leading process writes."""
+        self.saved_time = time.perf_counter()
+        if not self.world.leads:
+            return
         state = {
             "step": self.step,
             "best": self.best,
             "losses": self.losses,
+            "epoch_losses": self.epoch_losses,
+            "skipped": [self.skipped, self.skipped_in_a_row],
+            "bad_files": self.bad_files.reasons,
             "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizers": self.stepper.state_dict(),
             "average": self.average.state_dict(),
             "rng": rng_state(),
-            "log_bytes": self.log_file.tell(),
+            "log_bytes": self.log.size,
             "config": json.dumps(to_json(self.config)),
             "data": self._data_fingerprints(),
         }
-        save_state(self.config.out / "checkpoint.pt", state)
+        self.store.save(self.step, state)
 
     def _saved_state(self) -> dict[str, Any] | None:
         """The state to go on from, if there is one. Raises ConfigError if it belongs to another training."""
-        path = self.config.out / "checkpoint.pt"
-        if not path.exists():
-            if (self.config.out / "model.safetensors").exists():
-                raise ConfigError(
-                    f"out: {self.config.out} already holds a model but no training state; choose another folder"
-                )
+        state, out = self.store.latest(), self.config.out
+        if state is None:
+            if (out / "model.safetensors").exists():
+                raise ConfigError(f"out: {out} already holds a model but no training state; choose another folder")
             return None
-        state = load_state(path)
-        if changed := differences(json.loads(state["config"]), to_json(self.config)):
-            raise ConfigError(
-                f"{path}: belongs to a run with other settings ({'; '.join(changed)});"
-                f" repeat its settings to go on with it, or choose another out"
-            )
+        changed = differences(json.loads(state["config"]), to_json(self.config))
         if state["data"] != self._data_fingerprints():
+            changed.append(f"the data: {self.config.data.train} or its validation data have changed")
+        if changed and not self.config.override:
             raise ConfigError(
-                f"{path}: belongs to a run on other data than {self.config.data.train}; choose another out"
+                f"{self.store.directory}: belongs to a run with other settings ({'; '.join(changed)}); repeat its"
+                " settings to go on with it, choose another out, or go on all the same with --override"
             )
         return state
 
-    def _start(self) -> None:
-        self.log_file.truncate(0)
-        write_atomically(
-            self.config.out / "train_config.json", (json.dumps(to_json(self.config), indent=1) + "\n").encode()
-        )
+    def _open(self, state: dict[str, Any] | None) -> None:
+        """Start the files of the run, or take them up again."""
+        out, settings = self.config.out, to_json(self.config)
+        require_writable(out)
+        if state is None:
+            write_atomically(out / "train_config.json", (json.dumps(settings, indent=1) + "\n").encode())
+        if self.statistics is not None:
+            content = {"statistics": dataclasses.asdict(self.statistics), "data": self.train_data.fingerprint}
+            write_atomically(out / "statistics.json", (json.dumps(content) + "\n").encode())
+        step, size = (state["step"], state["log_bytes"]) if state else (0, 0)
+        self.log = RunLog(out, self.config.log, settings, step, size)
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.model.load_state_dict(state["model"])
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
+            self.stepper.load_state_dict(state["optimizers"])
             self.average.load_state_dict(state["average"])
             restore_rng(state["rng"])
             self.step, self.best = state["step"], state["best"]
-            self.losses = [loss.to(self.device) for loss in state["losses"]]
-            self.log_file.truncate(state["log_bytes"])  # lines of steps that are about to be repeated
+            self.skipped, self.skipped_in_a_row = state["skipped"]
+            self.losses, self.epoch_losses = state["losses"], state["epoch_losses"]
+            self.bad_files.reasons = state["bad_files"]
         except (KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{self.config.out / 'checkpoint.pt'}: does not fit this training ({error})"
-            ) from None
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """While inside, note SIGINT and SIGTERM in the list, to be acted on between steps; a second one ends at once."""
-    received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        for other, handler in previous.items():
-            signal.signal(other, handler)
-
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in previous:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+            raise CheckpointError(f"{self.store.directory}: does not fit this training ({error})") from None

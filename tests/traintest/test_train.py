@@ -1,5 +1,6 @@
 """The loop: it learns, becomes flexible, resumes exactly, and refuses what makes no sense before it writes."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -14,6 +15,7 @@ from flexiast import PatchSize
 from flexiast.data.augment import AugmentConfig
 from flexiast.data.dataset import load_batches
 from flexiast.errors import CheckpointError, ConfigError, DataError
+from flexiast.traintest.checkpointing import CheckpointStore, load_state
 from flexiast.traintest.config import (
     DataConfig,
     DistillConfig,
@@ -23,7 +25,9 @@ from flexiast.traintest.config import (
     PatchOptions,
     TrainConfig,
 )
-from flexiast.traintest.train import Interrupted, Trainer, train
+from flexiast.traintest.interruption import Interrupted
+from flexiast.traintest.train import MOST_SKIPPED, Diverged, Trainer, train
+from tests.sounds import write_folder
 
 SIZES = tuple(PatchSize(s, s) for s in (8, 16, 24, 32, 48))
 
@@ -32,15 +36,21 @@ def config(sounds: Path, out: Path, **changes: object) -> TrainConfig:
     """A run of a few seconds; `changes` replace whole fields."""
     base = TrainConfig(
         out=out,
-        data=DataConfig(train=sounds / "train", val=sounds / "val", batch_size=12, workers=0),
-        features=FeatureOptions(frames=96, mean=-6.0, std=3.5),
+        data=DataConfig(train=sounds / "train", val=sounds / "val", batch_size=12, workers=0, mean=-6.0, std=3.5),
+        features=FeatureOptions(frames=96),
         model=ModelOptions(size="micro", pool="mean"),
         optim=OptimConfig(name="adamw", lr=1e-3, warmup_steps=5, schedule="cosine"),
         augment=AugmentConfig(roll=4, noise=0.1, freq_mask=8, mixup=0.5),
         epochs=1,
         log_every=2,
+        log="none",
     )
     return dataclasses.replace(base, **changes)
+
+
+def state(run: Path) -> dict:
+    """The newest saved state of a run."""
+    return load_state(CheckpointStore(run / "checkpoints", keep=1).paths()[-1])
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -66,7 +76,7 @@ def test_a_small_run_learns_collapses_at_other_sizes_and_becomes_flexible(sounds
     flexible = dataclasses.replace(
         fixed,
         out=tmp_path / "flexible",
-        model=ModelOptions(init=tmp_path / "fixed"),
+        model=ModelOptions(init=str(tmp_path / "fixed")),
         patches=PatchOptions(SIZES, (1, 2, 2, 3, 3)),
     )
     train(flexible, progress=False)
@@ -95,18 +105,18 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
         )
 
     train(run("whole"), progress=False)
-    step = Trainer._step
+    step = Trainer._train_on
 
-    def dies_at_step_8(self: Trainer, *args: object) -> torch.Tensor:
+    def dies_at_step_8(self: Trainer, *args: object) -> None:
         if self.step == 8:
             raise KeyboardInterrupt
-        return step(self, *args)
+        step(self, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_step", dies_at_step_8)
+        patched.setattr(Trainer, "_train_on", dies_at_step_8)
         with pytest.raises(KeyboardInterrupt):
             train(run("broken"), progress=False)
-    assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)["step"] == 6
+    assert state(tmp_path / "broken")["step"] == 6
     train(run("broken"), progress=False)
 
     expected = weights(tmp_path / "whole")
@@ -115,16 +125,17 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     assert records(tmp_path / "broken") == records(tmp_path / "whole")
 
 
-def test_a_signal_finishes_the_step_saves_and_the_run_goes_on(sounds: Path, tmp_path: Path, monkeypatch) -> None:
-    step = Trainer._step
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_finishes_the_step_saves_and_the_run_goes_on(sounds, tmp_path: Path, monkeypatch, number) -> None:
+    step = Trainer._train_on
 
-    def signalled(self: Trainer, *args: object) -> torch.Tensor:
+    def signalled(self: Trainer, *args: object) -> None:
         if self.step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *args)
+            os.kill(os.getpid(), number)
+        step(self, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_step", signalled)
+        patched.setattr(Trainer, "_train_on", signalled)
         with pytest.raises(Interrupted, match="after step 5 of 10"):
             train(config(sounds, tmp_path / "run"), progress=False)
     train(config(sounds, tmp_path / "run"), progress=False)
@@ -132,11 +143,13 @@ def test_a_signal_finishes_the_step_saves_and_the_run_goes_on(sounds: Path, tmp_
     assert records(tmp_path / "run") == records(tmp_path / "whole")
 
 
-def test_a_finished_run_does_nothing_when_run_again(sounds: Path, tmp_path: Path) -> None:
+def test_a_finished_run_says_so_and_does_nothing_when_run_again(sounds, tmp_path: Path, caplog) -> None:
     train(config(sounds, tmp_path / "run"), progress=False)
-    before = {f.name: f.read_bytes() for f in (tmp_path / "run").iterdir()}
-    train(config(sounds, tmp_path / "run"), progress=False)
-    assert {f.name: f.read_bytes() for f in (tmp_path / "run").iterdir()} == before
+    before = {f: f.read_bytes() for f in (tmp_path / "run").rglob("*") if f.is_file()}
+    with caplog.at_level("INFO", "flexiast"):
+        train(config(sounds, tmp_path / "run"), progress=False)
+    assert {f: f.read_bytes() for f in (tmp_path / "run").rglob("*") if f.is_file()} == before
+    assert "already trained to step 10 of 10" in caplog.text
 
 
 def test_distillation_alone_pulls_the_student_to_the_teacher(sounds: Path, tmp_path: Path) -> None:
@@ -145,7 +158,7 @@ def test_distillation_alone_pulls_the_student_to_the_teacher(sounds: Path, tmp_p
         sounds,
         tmp_path / "student",
         epochs=3,
-        distill=DistillConfig(teacher=tmp_path / "teacher", label_weight=0.0, temperature=2.0),
+        distill=DistillConfig(teacher=str(tmp_path / "teacher"), label_weight=0.0, temperature=2.0),
     )
     train(student, progress=False)
     losses = [line["loss"] for line in records(tmp_path / "student") if "loss" in line]
@@ -156,13 +169,13 @@ def test_distillation_alone_pulls_the_student_to_the_teacher(sounds: Path, tmp_p
 def test_teacher_sees_what_the_student_sees_unless_asked_to_be_clean(sounds: Path, tmp_path: Path, clean: bool) -> None:
     plain = config(sounds, tmp_path / "run", augment=AugmentConfig(noise=0.5))
     Trainer(plain).model.save_pretrained(tmp_path / "teacher")
-    distill = DistillConfig(teacher=tmp_path / "teacher", clean_teacher=clean)
+    distill = DistillConfig(teacher=str(tmp_path / "teacher"), clean_teacher=clean)
     trainer = Trainer(dataclasses.replace(plain, distill=distill))
     seen: dict[str, torch.Tensor] = {}
     for name, model in (("student", trainer.model), ("teacher", trainer.teacher)):
         model.register_forward_pre_hook(lambda _model, inputs, name=name: seen.__setitem__(name, inputs[0]))
     batch = next(load_batches(trainer.dataset, trainer.schedule.batches(0, 1), workers=0))
-    trainer._loss(batch, PatchSize(16, 16))
+    trainer.objective(trainer.model, trainer.objective.prepare(batch), PatchSize(16, 16))
     unaugmented = trainer.model.front_end(batch.waveform, batch.lengths)
     assert torch.equal(seen["teacher"], unaugmented if clean else seen["student"])
     assert not torch.equal(seen["student"], unaugmented)
@@ -177,16 +190,32 @@ def test_patch_sizes_in_the_log_are_those_of_the_sampler(sounds: Path, tmp_path:
     assert len(set(logged)) > 1
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_says_where(sounds: Path, tmp_path: Path) -> None:
-    wild = config(sounds, tmp_path / "run", optim=OptimConfig(lr=1e30, warmup_steps=0), log_every=1)
-    with pytest.raises(ConfigError, match=r"found NaN by step \d+, patch size 16"):
+def test_steps_without_a_finite_loss_are_skipped_named_and_stop_the_run(sounds: Path, tmp_path: Path) -> None:
+    wild = config(sounds, tmp_path / "run", optim=OptimConfig(lr=1e30, warmup_steps=0), log_every=1, epochs=3)
+    with pytest.raises(Diverged, match=r"no finite value or gradient in 6 steps up to step \d+, patch size 16"):
         train(wild, progress=False)
+    skipped = [line for line in records(tmp_path / "run") if "skipped" in line]
+    assert len(skipped) == MOST_SKIPPED + 1
+    assert all(len(line["files"]) == 12 and line["patch_size"] == "16" for line in skipped)
+    assert state(tmp_path / "run")["skipped"] == [MOST_SKIPPED + 1] * 2
+
+
+def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(sounds: Path, tmp_path: Path) -> None:
+    trainer = Trainer(config(sounds, tmp_path / "run"))
+    batch = next(load_batches(trainer.dataset, trainer.schedule.batches(0, 1), workers=0))
+    inputs = trainer.objective.prepare(batch)
+    trainer.stepper.step(inputs, PatchSize(16, 16), 1.0)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    _, used = trainer.stepper.step(inputs._replace(student=inputs.student * float("inf")), PatchSize(16, 16), 1.0)
+    assert not used
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
+    assert all(s["step"] == 1 for s in trainer.stepper.optimizers[0].state.values())
 
 
 def test_average_of_weights_is_what_is_kept(sounds: Path, tmp_path: Path) -> None:
     run = config(sounds, tmp_path / "run", epochs=2, average_from=1.0, optim=OptimConfig(lr=1e-3, warmup_steps=0))
     train(run, progress=False)
-    last = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    last = state(tmp_path / "run")
     assert last["average"]["count"] == 2
     kept = weights(tmp_path / "run")
     assert all(torch.equal(kept[name], mean.float()) for name, mean in last["average"]["mean"].items())
@@ -198,32 +227,40 @@ def test_a_model_is_adapted_to_other_labels_and_a_shorter_input(sounds: Path, tm
     network = flexiast.FlexiASTConfig(classes=35, frames=128, width=96, depth=4, heads=3)
     big = flexiast.AudioClassifier(network, flexiast.FeatureConfig(frames=128), labels)
     big.save_pretrained(tmp_path / "big")
-    trainer = Trainer(config(sounds, tmp_path / "run", model=ModelOptions(init=tmp_path / "big")))
+    trainer = Trainer(config(sounds, tmp_path / "run", model=ModelOptions(init=str(tmp_path / "big"))))
     assert trainer.model.pos_embed.shape == (8, 6, 96)
     assert torch.equal(trainer.model.pos_embed, big.pos_embed[:, :6])
     assert trainer.model.head.weight.shape == (6, 96)
     assert torch.equal(trainer.model.kernel, big.kernel)
 
 
-def test_resume_refuses_other_settings_and_other_data(sounds: Path, tmp_path: Path) -> None:
+def test_resume_refuses_other_settings_and_other_data_unless_overridden(sounds: Path, tmp_path: Path) -> None:
     run = config(sounds, tmp_path / "run")
     train(run, progress=False)
-    state = (tmp_path / "run" / "checkpoint.pt").read_bytes()
-    with pytest.raises(ConfigError, match=r"checkpoint\.pt: belongs to a run with other settings \(seed: 0 -> 1\)"):
-        train(dataclasses.replace(run, seed=1), progress=False)
-    swapped = DataConfig(train=sounds / "val", val=sounds / "train", batch_size=12, workers=0)
-    with pytest.raises(ConfigError, match="other data"):
+    before = state(tmp_path / "run")["step"]
+    with pytest.raises(ConfigError, match=r"checkpoints: belongs to a run with other settings \(epochs: 1 -> 1.5\)"):
+        train(dataclasses.replace(run, epochs=1.5), progress=False)
+    swapped = dataclasses.replace(run.data, train=sounds / "val", val=sounds / "train")
+    with pytest.raises(ConfigError, match=r"the data: .* have changed"):
         train(dataclasses.replace(run, data=swapped), progress=False)
-    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == state
+    assert state(tmp_path / "run")["step"] == before == 10
+    train(dataclasses.replace(run, epochs=1.5, override=True), progress=False)
+    assert state(tmp_path / "run")["step"] == 15
 
 
-def test_a_damaged_state_is_named_and_left_alone(sounds: Path, tmp_path: Path) -> None:
-    run = config(sounds, tmp_path / "run")
+def test_a_damaged_state_is_named_and_the_one_before_is_used(sounds: Path, tmp_path: Path, caplog) -> None:
+    run = config(sounds, tmp_path / "run", save_every=4, epochs=0.7)
     train(run, progress=False)
-    state = tmp_path / "run" / "checkpoint.pt"
-    state.write_bytes(state.read_bytes()[:1000])
+    whole = weights(tmp_path / "run")
+    older, newest = CheckpointStore(tmp_path / "run" / "checkpoints", keep=2).paths()
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(run, progress=False)
+    assert f"{newest}: not readable" in caplog.text
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in weights(tmp_path / "run").items())
+    for path in (older, newest):
+        path.write_bytes(b"PK")
     model = (tmp_path / "run" / "model.safetensors").read_bytes()
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: not readable"):
+    with pytest.raises(CheckpointError, match=r"step-0+7\.pt: not readable.*step-0+4\.pt: not readable"):
         train(run, progress=False)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == model
 
@@ -233,8 +270,8 @@ def test_a_damaged_state_is_named_and_left_alone(sounds: Path, tmp_path: Path) -
     [
         ({"patches": PatchOptions((PatchSize(16, 128),))}, r"patch size 16x128"),
         ({"patches": PatchOptions((PatchSize(16, 16),), (1.0, 2.0))}, r"patches\.weights"),
-        ({"model": ModelOptions(init=Path("nowhere"))}, r"nowhere: no such checkpoint"),
-        ({"distill": DistillConfig(teacher=Path("nobody"))}, r"nobody: no such checkpoint"),
+        ({"model": ModelOptions(init="nowhere")}, r"nowhere: no such checkpoint"),
+        ({"distill": DistillConfig(teacher="nobody")}, r"nobody: no such checkpoint"),
         ({"device": "quantum"}, r"device: found 'quantum'"),
         ({"data": DataConfig(train=Path("no/such/folder.json"), labels=Path("no.csv"))}, r"no\.csv"),
     ],
@@ -245,17 +282,43 @@ def test_wrong_input_is_refused_before_anything_is_written(sounds: Path, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_an_empty_clip_stops_the_run_and_keeps_what_was_saved(tmp_path: Path) -> None:
-    from tests.sounds import write_folder
+def break_clip(path: Path) -> None:
+    """Leave a wav header that promises samples, and none."""
+    path.write_bytes(path.read_bytes()[:44])
 
-    root = tmp_path / "sounds"
-    write_folder(root / "train", 4, seed=0)
-    write_folder(root / "val", 1, seed=1)
-    run = config(root, tmp_path / "run", epochs=3, save_every=1)
-    trainer = Trainer(run)
-    last_drawn = trainer.schedule[1][-1].clip  # the first epoch is two batches of twelve
-    victim = trainer.train_data.clips[last_drawn].path
-    victim.write_bytes(victim.read_bytes()[:44])  # a wav header that promises samples, and none
-    with pytest.raises(DataError, match=victim.name):
-        trainer.run()
-    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 1
+
+@pytest.fixture
+def broken_sounds(tmp_path: Path) -> Path:
+    """Twenty-four training clips, two of them unusable, and one of six validation clips."""
+    write_folder(tmp_path / "sounds" / "train", 4, seed=0)
+    write_folder(tmp_path / "sounds" / "val", 1, seed=1)
+    for name in ("train/low_up/0.wav", "train/mid_up/3.wav", "val/low_up/0.wav"):
+        break_clip(tmp_path / "sounds" / name)
+    return tmp_path / "sounds"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unusable_clips_are_named_once_replaced_and_excluded(broken_sounds, tmp_path: Path, caplog, workers) -> None:
+    run = config(broken_sounds, tmp_path / "run", epochs=2, log_every=1)
+    train(dataclasses.replace(run, data=dataclasses.replace(run.data, max_bad=0.1, workers=workers)), progress=False)
+    with open(tmp_path / "run" / "bad_files.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {Path(r["path"]).relative_to(broken_sounds).as_posix() for r in rows} == {
+        "train/low_up/0.wav",
+        "train/mid_up/3.wav",
+    }
+    assert len(rows) == 2
+    assert all("found 0 samples" in r["reason"] for r in rows)
+    assert caplog.text.count("replaced:") == 2
+    assert len([line for line in records(tmp_path / "run") if "loss" in line]) == 4  # batches are as many as ever
+    assert [line["excluded"] for line in records(tmp_path / "run") if "validation" in line] == [1, 1]
+
+
+def test_too_many_unusable_clips_or_strictness_stop_the_run(broken_sounds, tmp_path: Path) -> None:
+    run = config(broken_sounds, tmp_path / "run")
+    with pytest.raises(DataError, match=r"clips are unusable, expected at most 0 \(data\.max_bad 0\.01\).*low_up"):
+        train(run, progress=False)
+    assert state(tmp_path / "run")["step"] == 0
+    strict = dataclasses.replace(run.data, strict=True, max_bad=1.0)
+    with pytest.raises(DataError, match=r"wav: found 0 samples"):
+        train(dataclasses.replace(run, data=strict), progress=False)

@@ -1,0 +1,71 @@
+"""The loss of a batch: augmentation on the device, then labels, teacher, or a mix of both.
+
+Dimensions: B clips, T frames, F mel bins, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..classifier import AudioClassifier
+from ..data.augment import augment_features, clip_keys, mixup
+from ..data.dataset import Batch
+from ..models.geometry import PatchSize
+from .config import TrainConfig
+from .device import autocast
+from .losses import classification_loss, distillation_loss
+
+
+class Inputs(NamedTuple):
+    """A batch as the networks see it."""
+
+    student: Tensor
+    """(B, T, F) augmented, normalised log-mel."""
+    teacher: Tensor | None
+    """(B, T, F) what the teacher is shown, if there is one."""
+    targets: Tensor
+    """(B, C), soft after mixup."""
+
+    def parts(self, size: int) -> Iterator[Inputs]:
+        """In order, parts of at most `size` clips."""
+        for start in range(0, len(self.targets), size):
+            cut = slice(start, start + size)
+            yield Inputs(self.student[cut], None if self.teacher is None else self.teacher[cut], self.targets[cut])
+
+
+class Objective:
+    """What training minimises, on one device."""
+
+    def __init__(self, config: TrainConfig, model: AudioClassifier, teacher: AudioClassifier | None) -> None:
+        self.config, self.front_end, self.teacher = config, model.front_end, teacher
+        self.device = model.kernel.device
+
+    def prepare(self, batch: Batch) -> Inputs:
+        """Features and augmentation. A clip's augmentation depends on its own draw only, mixup on its pair's."""
+        config, features = self.config, self.front_end.config
+        keys = clip_keys(config.seed, batch.epochs, batch.clips).to(self.device)
+        waveform, lengths, targets = (t.to(self.device, non_blocking=True) for t in batch[:3])
+        if config.augment.mixup:
+            waveform, lengths, targets = mixup(waveform, lengths, targets, config.augment.mixup, keys)
+        log_mel = self.front_end.raw(waveform, lengths)
+        student = augment_features(log_mel, features, config.augment, keys)
+        shown = features.normalise(log_mel) if config.distill.clean_teacher else student
+        return Inputs(student, shown if self.teacher else None, targets)
+
+    def __call__(self, network: nn.Module, inputs: Inputs, patch: PatchSize) -> Tensor:
+        """Mean loss over the clips of the inputs, of a network (the model, or its data-parallel wrapper)."""
+        config = self.config
+        with autocast(self.device, config.precision):
+            logits = network(inputs.student, patch)
+            supervised = classification_loss(logits.float(), inputs.targets, config.loss, config.label_smoothing)
+            if self.teacher is None or inputs.teacher is None:
+                return supervised
+            with torch.no_grad():
+                taught = self.teacher(inputs.teacher, config.distill.patch_size)
+        distilled = distillation_loss(logits, taught, config.loss, config.distill.temperature)
+        share = config.distill.label_weight
+        return share * supervised + (1 - share) * distilled

@@ -1,0 +1,136 @@
+"""One optimizer step on one batch, whatever it takes: parts that fit the memory, many processes, bad gradients.
+
+Dimensions: B clips of this process, N tokens of a clip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..classifier import AudioClassifier
+from ..models.geometry import PatchSize
+from .config import TrainConfig
+from .distributed import World
+from .objective import Inputs, Objective
+from .optim import build_optimizers
+
+logger = logging.getLogger(__name__)
+
+
+class Stepper:
+    """Model, optimizers and the way from a batch to new weights."""
+
+    def __init__(self, config: TrainConfig, model: AudioClassifier, objective: Objective, world: World) -> None:
+        self.config, self.model, self.objective, self.world = config, model, objective, world
+        self.optimizers = build_optimizers(model, config.optim)
+        self.most_clips: dict[PatchSize, int] = {}
+        """Clips per forward pass that have been found to fit the memory, by patch size."""
+        if config.compile:
+            compile_blocks(model)
+        self.network: nn.Module = model
+        if world.size > 1:
+            # Buffers are constants of the front end; there is nothing to broadcast.
+            self.network = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the first parameter group, as last set."""
+        return float(self.optimizers[0].param_groups[0]["lr"])
+
+    def step(self, inputs: Inputs, patch: PatchSize, lr_factor: float) -> tuple[float, bool]:
+        """Train on this process's share of the batch; returns the loss of the whole batch and whether it was used.
+
+        A loss or gradient that is no finite number leaves weights and optimizer as they were.
+        """
+        self.model.train()
+        loss = self._gradients(inputs, patch)
+        norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return loss, False
+        if self.config.optim.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optim.clip_norm, norm)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * lr_factor
+            optimizer.step()
+        return loss, True
+
+    def _gradients(self, inputs: Inputs, patch: PatchSize) -> float:
+        """Fill the gradients, in smaller parts if the memory does not suffice; returns the whole batch's mean loss.
+
+        Over several processes a backward pass that shares its gradients cannot be repeated alone; it is the last
+        part's, so that what does not fit has failed in an earlier part, unless there is only one.
+        """
+        while True:
+            size = self.part_size(patch, len(inputs.targets))
+            try:
+                total = self._accumulate(inputs, patch, size)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or size == 1:
+                    raise
+            # Outside the except clause, so that the failed pass's tensors are free before the next one.
+            self.most_clips[patch] = (size + 1) // 2
+            logger.warning("out of memory at patch size %s: from now on %d clips at once", patch, (size + 1) // 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        if self.world.size > 1:
+            dist.all_reduce(total)
+        return total.item()
+
+    def _accumulate(self, inputs: Inputs, patch: PatchSize, size: int) -> Tensor:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=inputs.targets.device)
+        done = 0
+        for part in inputs.parts(size):
+            done += len(part.targets)
+            alone = self.world.size > 1 and done < len(inputs.targets)
+            with self.network.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
+                loss = self.objective(self.network, part, patch) * (len(part.targets) / self.config.data.batch_size)
+                (loss * self.world.size).backward()  # data parallelism takes the mean over processes
+            total += loss.detach()
+        return total
+
+    def part_size(self, patch: PatchSize, clips: int) -> int:
+        """Clips per forward pass: all, or as many as `micro_batch`, `token_budget` and the memory allow."""
+        config, model = self.config, self.model.config
+        limits = [clips, self.most_clips.get(patch, clips)]
+        if config.micro_batch:
+            limits.append(config.micro_batch)
+        if config.token_budget:
+            tokens = model.grid(patch, self.model.feature_config.frames).tokens + model.prefix_tokens
+            limits.append(config.token_budget // tokens)
+        return max(1, min(limits))
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """States of the optimizers."""
+        return [optimizer.state_dict() for optimizer in self.optimizers]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Put the optimizers back; raises ValueError if they are others."""
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def compile_blocks(model: AudioClassifier) -> None:
+    """Compile each transformer block, one graph per number of tokens, that is per patch size.
+
+    The blocks are alike, so that one graph serves them all; resizing stays outside, with its cached matrices.
+    """
+    torch._dynamo.config.recompile_limit = 256  # the default of 8 is below the number of patch sizes
+    for block in model.blocks:
+        block.compile(dynamic=False)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's or the CPU's memory has run out."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
