@@ -11,7 +11,7 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from flexiast.errors import ConfigError
-from flexiast.traintest.metrics import accuracy, average_precision, classification_metrics, d_prime, roc_auc
+from flexiast.traintest.metrics import BLOCK, accuracy, average_precision, classification_metrics, d_prime, roc_auc
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.npz"
 
@@ -28,6 +28,28 @@ def test_average_precision_and_auc_are_those_of_scikit_learn(clips, levels, seed
     auc = [roc_auc_score(targets[:, c], scores[:, c]) for c in columns]
     np.testing.assert_allclose(average_precision(scores, targets), ap, atol=1e-12)
     np.testing.assert_allclose(roc_auc(scores, targets), auc, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_any_dtype_any_share_of_positives_and_more_classes_than_a_block(dtype, share):
+    rng = np.random.default_rng(0)
+    scores, classes = (100 * rng.standard_normal((200, BLOCK + 3))).astype(dtype), range(BLOCK + 3)
+    scores[:20] *= 0  # 0 and -0 are equal scores
+    targets = rng.random(scores.shape) < share
+    targets[:2, :] = [[True], [False]]
+    ap = [average_precision_score(targets[:, c], scores[:, c]) for c in classes]
+    auc = [roc_auc_score(targets[:, c], scores[:, c]) for c in classes]
+    np.testing.assert_allclose(average_precision(scores, targets), ap, atol=1e-12)
+    np.testing.assert_allclose(roc_auc(scores, targets.astype(np.float32)), auc, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(9, 1), (1, 9), (9, 9)])
+def test_scores_and_targets_are_left_as_they_are(shape):
+    scores, targets = np.random.default_rng(0).random((2, *shape))
+    kept = scores.copy(), targets.copy()
+    classification_metrics(scores, targets)
+    np.testing.assert_array_equal((scores, targets), kept)
 
 
 @pytest.mark.parametrize("kind", ["exact", "ties"])
