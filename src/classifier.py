@@ -21,6 +21,7 @@ from .features import FeatureConfig, FrontEnd, frame_count
 from .models.checkpoint import Checkpoint, save_checkpoint
 from .models.flexiast import FlexiAST, FlexiASTConfig
 from .models.geometry import PatchLike
+from .models.report import LoadReport
 
 Loss = Literal["ce", "bce"]
 """What a model is trained with. `ce`: one class per clip, softmax cross-entropy. `bce`: any number, sigmoids."""
@@ -37,6 +38,9 @@ class Prediction(NamedTuple):
 
 class AudioClassifier(FlexiAST):
     """FlexiAST with feature settings and labels: waveforms and files in, named classes out."""
+
+    load_report: LoadReport | None = None
+    """What became of every tensor of the source, for a model that was loaded or adapted; printable."""
 
     def __init__(
         self,

@@ -121,3 +121,13 @@ def resample_positions(positions: Tensor, grid: Grid) -> Tensor:
     rows = cached_matrix("interpolation", old.freq, grid.freq, True, **options)
     cols = cached_matrix("interpolation", old.time, grid.time, True, **options)
     return apply_to_grid(positions, rows, cols)
+
+
+def fit_positions(positions: Tensor, grid: Grid) -> Tensor:
+    """Fit a position grid (H, W, D) to `grid` in AST's way: an axis that shrinks is cut to its centre, one that
+    grows is interpolated (Gong et al., INTERSPEECH 2021, section 2.2)."""
+    for axis, new in enumerate(grid):
+        old = positions.shape[axis]
+        if new < old:
+            positions = positions.narrow(axis, old // 2 - new // 2, new)
+    return resample_positions(positions, grid)

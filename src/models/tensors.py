@@ -1,0 +1,69 @@
+"""Tensors out of a file, without running anything that is in it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+State = dict[str, Tensor]
+NESTED = ("model", "state_dict")
+"""Names under which training programs keep the state dict beside other things."""
+
+
+def some(names: Iterable[str], most: int = 4) -> str:
+    """A few of the names, for an error message."""
+    names = sorted(names)
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def read_tensors(path: Path) -> tuple[State, dict[str, str], list[str]]:
+    """Tensors of a safetensors or PyTorch file, the safetensors header's texts, and other things that lay beside.
+
+    PyTorch files are read with `weights_only=True`. A state dict that lies under `model` or `state_dict` is taken
+    out; what lay beside it is named. Raises CheckpointError that names the file.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+        # Zip archive or older bare pickle; safetensors may start alike, but its JSON header begins at byte 8.
+        if start[:2] in (b"PK", b"\x80\x02") and start[8:] != b"{":
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            with safetensors.safe_open(path, "pt") as opened:
+                header = opened.metadata() or {}
+            return load_file(path), header, []
+    except (
+        safetensors.SafetensorError,
+        pickle.UnpicklingError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        LookupError,
+        AssertionError,
+    ) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: not readable as a checkpoint ({reason})") from None
+    return _state_dict(content, path)
+
+
+def _state_dict(content: Any, path: Path) -> tuple[State, dict[str, str], list[str]]:
+    def is_state(value: Any) -> bool:
+        return isinstance(value, dict) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+
+    if is_state(content):
+        return content, {}, []
+    if isinstance(content, dict):
+        for name in NESTED:
+            if is_state(content.get(name)):
+                return content[name], {}, [str(other) for other in content if other != name]
+    raise CheckpointError(f"{path}: found {type(content).__name__}, expected a state dict (names to tensors)")
