@@ -61,10 +61,11 @@ def _contiguous(state: State) -> State:
 def read_checkpoint(path: Path, heads: int | None = None, frames: int | None = None) -> Checkpoint:
     """Read a file or a directory of any format in `FORMATS`; the checkpoint's `report` says what became of what.
 
-    heads: attention heads, which a state dict does not tell; by default one per 64 of the width, as in every ViT.
-    frames: length of the input in frames, where the source leaves it open (AST state dicts, image models).
+    heads and frames are used where the source leaves them open, and not where it tells. heads: attention heads, which
+    a state dict does not tell; by default one per 64 of the width, as in every ViT. frames: length of the input, which
+    an image model has not, and of which an AST state dict tells the number of positions only.
     Raises CheckpointError that names the file and what is wrong with it: missing, unreadable, of no known format,
-    a tensor that is missing, unexplained or of the wrong shape, heads or frames that it contradicts.
+    a tensor that is missing, unexplained or of the wrong shape.
     """
     path = Path(path)
     if not path.exists():
@@ -82,9 +83,6 @@ def read_checkpoint(path: Path, heads: int | None = None, frames: int | None = N
         except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(f"{source.path}: looks like a {form.name}, but does not fit ({error})") from None
         if found is not None:
-            for name, given in (("heads", heads), ("frames", frames)):
-                if given and given != (stated := getattr(found.config, name)):
-                    raise CheckpointError(f"{source.path}: {name} given as {given}, but the checkpoint says {stated}")
             checkpoint = convert(source, form, found, str(path))
             if checkpoint.report and beside:
                 checkpoint.report.notes.append(f"beside the state dict, not read: {some(beside)}")

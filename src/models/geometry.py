@@ -108,16 +108,16 @@ USUAL_FRAMES = (1024, 512, 256, 128)
 def infer_layout(tokens: int, patch: PatchSize, bins: int, frames: int | None = None) -> tuple[PatchSize, int] | None:
     """Stride and frames of an AST that has so many patch positions, or None if nothing fits.
 
-    Square patches may overlap by up to 10 of 16 (AST's strides are 10 to 16 at patch 16). Without `frames` the usual
-    lengths are tried, then patches side by side over any length. Where several strides fit, patches side by side
-    come first, then AST's own 10, 12 and 14 of 16.
+    Square patches may overlap, with strides of 10 to 16 at patch 16 as AST has them. `frames`, if given, is tried
+    first, then the usual lengths, then patches side by side over any length. Where several strides fit, patches side
+    by side come first, then AST's own 10, 12 and 14 of 16.
     """
     strides = [patch]
     if patch.freq == patch.time:
         sixteenths = (10, 12, 14, 11, 13, 15)
         overlapping = [round(patch.freq * n / 16) for n in sixteenths]
         strides += [PatchSize(s, s) for s in dict.fromkeys(overlapping) if s != patch.freq]
-    for length in (frames,) if frames else USUAL_FRAMES:
+    for length in (*((frames,) if frames else ()), *USUAL_FRAMES):
         for stride in strides:
             rows, columns = (
                 axis_tokens(extent, size, hop, "drop")
@@ -126,7 +126,7 @@ def infer_layout(tokens: int, patch: PatchSize, bins: int, frames: int | None = 
             if rows * columns == tokens:
                 return stride, length
     columns, rest = divmod(tokens, max(1, bins // patch.freq))
-    return None if frames or rest or not columns else (patch, columns * patch.time)
+    return None if rest or not columns else (patch, columns * patch.time)
 
 
 def forward_flops(

@@ -1,6 +1,6 @@
 """Original AST state dicts (github.com/YuanGongND/ast), overlapping patches included.
 
-The file says neither stride nor length: both follow from the number of positions, see `geometry.infer_stride`.
+The file says neither stride nor length: both follow from the number of positions, see `geometry.infer_layout`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def describe(source: Source) -> Description | None:
     layout = infer_layout(tokens, patch, source.bins, source.frames)
     if layout is None:
         raise CheckpointError(
-            f"{source.path}: v.pos_embed has {tokens} patch positions, which fit no stride of a {patch} patch on"
-            f" {source.bins} bins and {source.frames or 'a usual number of'} frames; give `frames`"
+            f"{source.path}: v.pos_embed has {tokens} patch positions, which fit no stride of patch {patch} on"
+            f" {source.bins} bins and {source.frames or 'a usual number of'} frames; give the right `frames`"
         )
     stride, frames = layout
     config = FlexiASTConfig(

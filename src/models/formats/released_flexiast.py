@@ -42,7 +42,9 @@ def describe(source: Source) -> Description | None:
     patch = PatchSize(*source.state["patch_embed.proj.weight"].shape[-2:])
     classes, width = source.need("mlp_head.1.weight").shape
     columns = (source.state["pos_embed.pos_embed"].shape[1] - prefix) // (source.bins // patch.freq)
-    frames = source.frames or columns * patch.time
+    frames = columns * patch.time
+    if source.frames and source.frames // patch.time == columns:
+        frames = source.frames
     config = FlexiASTConfig(
         classes=classes,
         frames=frames,
