@@ -7,33 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from .data.audio import decode, resample
 from .data.manifest import Labels
 from .errors import ConfigError, DataError
-from .features import FeatureConfig, FrontEnd, frame_count
+from .features import FeatureConfig, FrontEnd
 from .models.checkpoint import Checkpoint, save_checkpoint
 from .models.flexiast import FlexiAST, FlexiASTConfig
 from .models.geometry import PatchLike
 from .models.report import LoadReport
+from .predict import Aggregate, Audio, Prediction, Window, batches, excerpts
 
 Loss = Literal["ce", "bce"]
 """What a model is trained with. `ce`: one class per clip, softmax cross-entropy. `bce`: any number, sigmoids."""
-Audio = str | os.PathLike[str] | Tensor | Any
-"""A file, or samples (S,) as a tensor or array."""
-
-
-class Prediction(NamedTuple):
-    """One class and its score: a softmax probability (`ce`) or the class's own probability (`bce`)."""
-
-    label: str
-    score: float
 
 
 class AudioClassifier(FlexiAST):
@@ -71,51 +62,90 @@ class AudioClassifier(FlexiAST):
         """Scores (B, C) of logits (B, C): softmax for single-label models, sigmoid for multi-label ones."""
         return logits.softmax(dim=-1) if self.loss == "ce" else logits.sigmoid()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(
         self,
         audio: Audio | Sequence[Audio],
         patch_size: PatchLike | None = None,
         top_k: int = 5,
         sample_rate: int | None = None,
+        hop: float | None = None,
+        aggregate: Aggregate = "mean",
+        batch_size: int = 16,
     ) -> list[Prediction] | list[list[Prediction]]:
-        """The `top_k` classes of a file or of samples (S,), best first; of a list of them, a list for each.
+        """The `top_k` classes of a file or of samples, (S,) or (channels, S), best first; of a list, a list for each.
 
-        sample_rate: of the samples given, in Hz (default: the model's). Clips are cut or padded to the model's
-        length. Raises DataError for an unusable file, ConfigError for a patch size that does not fit.
+        sample_rate: of the samples given, in Hz (default: the model's). A clip longer than the model's window is
+        heard in windows, one every `hop` seconds (default: side by side), and the mean or the largest of their
+        scores is returned; files are streamed, so they may be of any length. batch_size: windows per forward pass.
+        Raises DataError for an unusable file or samples, ConfigError for a patch size or setting that does not fit.
         """
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise ConfigError(f"top_k: found {top_k!r}, expected a whole number of at least 1")
+        if aggregate not in get_args(Aggregate):
+            raise ConfigError(f"aggregate: found {aggregate!r}, expected one of {get_args(Aggregate)}")
         several = isinstance(audio, (list, tuple))
-        clips: Sequence[Audio] = audio if isinstance(audio, (list, tuple)) else [audio]
-        waveforms = [self._listen(clip, sample_rate) for clip in clips]
-        if not waveforms:
-            return []
-        lengths = torch.tensor([len(w) for w in waveforms])
-        batch = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
-        device = self.kernel.device
-        logits = self(self.front_end(batch.to(device), lengths.to(device)), patch_size)
-        top = self.probabilities(logits.float()).topk(min(top_k, len(self.labels)), dim=-1)
+        clips = list(audio) if isinstance(audio, (list, tuple)) else [audio]
+        if not clips:
+            raise DataError("audio: found an empty list, expected at least one clip")
+        scores: list[Tensor | None] = [None] * len(clips)
+        windows = [0] * len(clips)
+        for clip, window in self._score(clips, patch_size, sample_rate, hop, batch_size):
+            so_far = scores[clip]
+            if so_far is None:
+                scores[clip] = window.scores
+            else:
+                scores[clip] = so_far + window.scores if aggregate == "mean" else so_far.maximum(window.scores)
+            windows[clip] += 1
+        totals = torch.stack([total for total in scores if total is not None])  # every clip has a window, or raised
+        if aggregate == "mean":
+            totals = totals / torch.tensor(windows)[:, None]
+        top = totals.topk(min(top_k, len(self.labels)), dim=-1)
         predictions = [
             [Prediction(self.labels.names[i], score) for score, i in zip(scores, classes, strict=True)]
             for scores, classes in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
         return predictions if several else predictions[0]
 
-    def _listen(self, audio: Audio, sample_rate: int | None) -> Tensor:
-        features = self.feature_config
-        if isinstance(audio, (str, os.PathLike)):
-            waveform = decode(audio, features.sample_rate, features.downmix, features.samples)
-        else:
-            waveform = torch.as_tensor(audio).detach().cpu()
-            if waveform.ndim != 1 or not waveform.is_floating_point() or not torch.isfinite(waveform).all():
-                raise DataError(
-                    f"audio: found {waveform.dtype} samples of shape {tuple(waveform.shape)},"
-                    " expected finite floating-point samples (S,) in [-1, 1], or a file name"
-                )
-            waveform = resample(waveform.float(), sample_rate or features.sample_rate, features.sample_rate)
-        if frame_count(len(waveform), features.sample_rate) == 0:
-            name = audio if isinstance(audio, (str, os.PathLike)) else "audio"
-            raise DataError(f"{name}: found {len(waveform)} samples, expected at least one 25 ms window")
-        return waveform[: features.samples]
+    @torch.no_grad()
+    def predict_windows(
+        self,
+        audio: Audio,
+        patch_size: PatchLike | None = None,
+        sample_rate: int | None = None,
+        hop: float | None = None,
+        batch_size: int = 16,
+    ) -> list[Window]:
+        """What is heard when: the windows of a file or of samples, with start and end in seconds and scores (C,).
+
+        Arguments and errors are those of `predict`. The last window is padded; a rest that would add less than a
+        tenth of a window is left out.
+        """
+        return [window for _, window in self._score([audio], patch_size, sample_rate, hop, batch_size)]
+
+    def _score(
+        self,
+        clips: Sequence[Audio],
+        patch_size: PatchLike | None,
+        sample_rate: int | None,
+        hop: float | None,
+        batch_size: int,
+    ) -> Iterator[tuple[int, Window]]:
+        """Every window of every clip in order, with the number of its clip; batches go across clips."""
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size: found {batch_size!r}, expected a whole number of at least 1")
+        found = (
+            excerpt._replace(clip=number)
+            for number, clip in enumerate(clips)
+            for excerpt in excerpts(clip, self.feature_config, sample_rate, hop)
+        )
+        for batch in batches(found, batch_size):
+            lengths = torch.tensor([len(excerpt.waveform) for excerpt in batch])
+            waveforms = torch.nn.utils.rnn.pad_sequence([e.waveform for e in batch], batch_first=True)
+            device = self.kernel.device
+            logits = self(self.front_end(waveforms.to(device), lengths.to(device)), patch_size)
+            for excerpt, scores in zip(batch, self.probabilities(logits.float()).cpu(), strict=True):
+                yield excerpt.clip, Window(excerpt.start, excerpt.end, scores)
 
     def checkpoint(self) -> Checkpoint:
         """Weights, configuration and metadata, ready to be written."""

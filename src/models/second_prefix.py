@@ -99,9 +99,8 @@ def add_second_prefix(config: FlexiASTConfig, state: State) -> tuple[FlexiASTCon
     gain = math.sqrt(config.norm_eps / config.head_norm_eps)
     restored = 2 * gain * shrink / (SMALL * old * track)  # (E,)
     constant = restored * mark * math.sqrt(new / 2) / 2
-    bias = state["norm.bias"]
     out["norm.weight"] = torch.cat([2 * gain * shrink * final, restored])
-    out["norm.bias"] = torch.cat([gain * bias, gain * bias.mean() - constant])
+    out["norm.bias"] = gain * torch.cat([state["norm.bias"], state["norm.bias"].mean() - constant / gain])
     return wide, {name: tensor.float() for name, tensor in out.items()}
 
 
