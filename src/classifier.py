@@ -6,9 +6,7 @@ Dimensions: B clips, S samples, T frames, F mel bins, C classes.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,7 +15,8 @@ from torch import Tensor
 from .data.manifest import Labels
 from .errors import ConfigError, DataError
 from .features import FeatureConfig, FrontEnd
-from .models.checkpoint import Checkpoint, save_checkpoint
+from .hub import HubMixin
+from .models.checkpoint import Checkpoint
 from .models.flexiast import FlexiAST, FlexiASTConfig
 from .models.geometry import PatchLike
 from .models.report import LoadReport
@@ -27,7 +26,7 @@ Loss = Literal["ce", "bce"]
 """What a model is trained with. `ce`: one class per clip, softmax cross-entropy. `bce`: any number, sigmoids."""
 
 
-class AudioClassifier(FlexiAST):
+class AudioClassifier(FlexiAST, HubMixin):
     """FlexiAST with feature settings and labels: waveforms and files in, named classes out."""
 
     load_report: LoadReport | None = None
@@ -156,7 +155,3 @@ class AudioClassifier(FlexiAST):
             "loss": self.loss,
         }
         return Checkpoint(self.config, self.state_dict(), metadata)
-
-    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Write `model.safetensors` and `config.json`, which `flexiast.load(directory)` reads."""
-        save_checkpoint(Path(directory), self.checkpoint())

@@ -13,6 +13,7 @@ from typing import Literal
 
 import tyro
 
+from .conversion import ConvertConfig, convert
 from .data.manifest import distinct_labels, read_manifest
 from .data.statistics import measure_statistics
 from .errors import ConfigError, FlexiASTError
@@ -102,11 +103,18 @@ def run_stats(config: StatsConfig) -> None:
     print(f"--data.mean {found.mean:.7f} --data.std {found.std:.7f}")
 
 
+def run_convert(config: ConvertConfig) -> None:
+    """Print what became of every tensor, and where the model is."""
+    print(convert(config))
+    print(f"written: {config.out}")
+
+
 COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "train": (TrainConfig, run_train),
     "measure": (MeasureConfig, run_measure),
     "predict": (PredictConfig, run_predict),
     "stats": (StatsConfig, run_stats),
+    "convert": (ConvertConfig, run_convert),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -34,13 +35,24 @@ def load(
     `read_checkpoint`. `print(model.load_report)` shows what became of every tensor. No code of the source is run.
     Raises CheckpointError that names the source and what is wrong.
     """
-    checkpoint = read_checkpoint(locate(source), heads, frames)
+    return load_from(locate(source), os.fspath(source), device, heads, frames)
+
+
+def load_from(
+    path: Path,
+    source: str,
+    device: str | torch.device | None = None,
+    heads: int | None = None,
+    frames: int | None = None,
+) -> AudioClassifier:
+    """`load` for a file or directory that is there; source: how the user named it, for the report."""
+    checkpoint = read_checkpoint(path, heads, frames)
     if checkpoint.report:
-        checkpoint.report.source = os.fspath(source)
-    return classifier(checkpoint, os.fspath(source)).to(device or "cpu").eval()
+        checkpoint.report.source = source
+    return _classifier(checkpoint, source).to(device or "cpu").eval()
 
 
-def classifier(checkpoint: Checkpoint, source: str) -> AudioClassifier:
+def _classifier(checkpoint: Checkpoint, source: str) -> AudioClassifier:
     """A checkpoint's network with its features and labels. Raises CheckpointError if they are not valid."""
     metadata, config = dict(checkpoint.metadata), checkpoint.config
     try:
