@@ -1,22 +1,30 @@
-# The engine of every recipe: stages, options, logging, launching. Source it after setting defaults.
+# The engine of every recipe: stages, options, launching. Source it after setting defaults.
 #
-# A recipe sets its variables, sources this file (which reads the command line: `--stage 2 --stop-stage 4
-# --epochs 10` sets stage, stop_stage and epochs, if the recipe has set them before), then guards each step with
+# A recipe names its options and their defaults in variables, lists them in `options`, sources this file (which reads
+# the command line: `--stage 2 --stop-stage 4 --epochs 10` sets stage, stop_stage and epochs), then guards each step with
 #   if runs 2 "what it does"; then ... fi
+#
+# Many GPUs or machines, by torchrun (environment variables):
+#   NPROC         processes on this machine, one per GPU (default 1: no torchrun; `gpu` takes all GPUs)
+#   NNODES        machines (default 1); start the same recipe on each of them
+#   RDZV          host:port of the first machine, where they meet (needed with NNODES > 1)
+#   RDZV_ID       name of the job, the same on all machines (default: flexiast)
+#   MAX_RESTARTS  times torchrun starts failed processes again; they go on from the last checkpoint (default 0)
+# egs/slurm.sh runs a recipe under Slurm.
 
 set -euo pipefail
 
-: "${stage:=0}" "${stop_stage:=100}"
+: "${stage:=0}" "${stop_stage:=100}" "${options:=}"
 
 die() { echo "$(basename "$0"): error: $*" >&2; exit 2; }
 
-# --some-option VALUE sets $some_option, provided the recipe declared it; --help lists what it declared.
+# --some-option VALUE sets $some_option, provided the recipe declared it; --help is the header of the recipe.
 while [ $# -gt 0 ]; do
   case "$1" in
     --help|-h) sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     --*)
       name=${1#--}; name=${name//-/_}
-      [ -n "${!name+declared}" ] || die "unknown option $1; see --help"
+      [[ " stage stop_stage $options " == *" $name "* ]] || die "unknown option $1; see --help"
       [ $# -ge 2 ] || die "option $1 needs a value"
       printf -v "$name" '%s' "$2"; shift 2 ;;
     *) die "unexpected argument $1; see --help" ;;
@@ -27,6 +35,12 @@ for name in stage stop_stage; do
 done
 command -v flexiast >/dev/null || die "the command flexiast is not on PATH; activate the environment (make .venv/installed)"
 
+# one_of OPTION WORD...: die unless the option's value is one of the words.
+one_of() {
+  local name=$1; shift
+  [[ " $* " == *" ${!name} "* ]] || die "--${name//_/-}: found ${!name}, expected one of $*"
+}
+
 # runs N "title": whether stage N is to run; says so if it is.
 runs() {
   if [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; then
@@ -34,6 +48,21 @@ runs() {
     return 0
   fi
   return 1
+}
+
+# launch COMMAND...: flexiast COMMAND, on as many processes as NPROC and NNODES say.
+launch() {
+  local nproc=${NPROC:-1} nnodes=${NNODES:-1}
+  if [ "$nproc" = 1 ] && [ "$nnodes" = 1 ]; then
+    flexiast "$@"
+    return
+  fi
+  local meeting=(--standalone)
+  if [ "$nnodes" != 1 ]; then
+    [ -n "${RDZV:-}" ] || die "NNODES is $nnodes, so RDZV is needed: host:port of the first machine"
+    meeting=(--nnodes "$nnodes" --rdzv-backend c10d --rdzv-endpoint "$RDZV" --rdzv-id "${RDZV_ID:-flexiast}")
+  fi
+  torchrun --nproc-per-node "$nproc" "${meeting[@]}" --max-restarts "${MAX_RESTARTS:-0}" -m flexiast.cli "$@"
 }
 
 # in_background LOG COMMAND...: start a job of a stage. `join` waits for all of them, shows how far they are, and

@@ -28,6 +28,7 @@ coverage=pad
 label_weight=0.5  # share of the labels in distillation
 patch_sizes="8 10 12 16 20 24 32 40 48"
 weights="3 4 7 18 13 13 14 14 14"
+options="data exp speakers seed epochs flex_epochs size mean std coverage label_weight patch_sizes weights"
 
 . "$here/../common.sh"
 

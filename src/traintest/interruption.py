@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import FlexiASTError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C; what schedulers, torchrun and `kill` send; what Slurm's `--signal=USR1@120` sends before the time is up."""
+"""Ctrl-C; what schedulers, torchrun and `kill` send; what Slurm can be told to send before the time is up."""
 
 
 class Interrupted(FlexiASTError):
@@ -17,14 +18,24 @@ class Interrupted(FlexiASTError):
 
 
 @contextmanager
-def noted_signals() -> Iterator[list[int]]:
-    """While inside, note SIGNALS in the list, to be acted on between steps; a second one ends at once."""
-    received: list[int] = []
+def noted_signals(grace: float = 0.0) -> Iterator[list[int]]:
+    """While inside, note SIGNALS in the list, to be acted on between steps; a second one ends at once.
 
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        for other, handler in previous.items():
-            signal.signal(other, handler)
+    grace: seconds within which more signals count as the first, for processes that get it both from the terminal or
+    scheduler and from their launcher.
+    """
+    received: list[int] = []
+    first = 0.0
+
+    def note(number: int, frame: object) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if not received:
+            first = now
+            received.append(number)
+        elif now - first >= grace:
+            signal.signal(number, previous[number])
+            signal.raise_signal(number)
 
     previous = {number: signal.getsignal(number) for number in SIGNALS}
     for number in previous:

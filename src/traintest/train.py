@@ -39,6 +39,8 @@ from .stepper import Stepper
 
 logger = logging.getLogger(__name__)
 
+LAUNCHER_GRACE = 3.0
+"""Seconds in which torchrun passes on a signal that its processes have also got themselves."""
 MOST_SKIPPED = 5
 """Steps in a row that may be skipped for a loss or gradient that is no finite number."""
 
@@ -117,7 +119,7 @@ class Trainer:
                 self._restore(state)
             else:
                 self._save()  # so that a run that was ever started can go on, wherever it is killed
-            with noted_signals() as stopping:
+            with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
                 self._loop(stopping)
         finally:
             if self.world.leads:

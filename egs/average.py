@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""The average of a flexibility curve over the folds of a data set.
+
+    python egs/average.py EXP_DIR
+
+EXP_DIR/fold*/flexibility/flexibility.csv are what `flexiast measure` wrote for each fold. Prints mean and standard
+deviation of the accuracy at each patch size, and writes them, with mAP and the number of folds, to EXP_DIR/average.csv.
+"""
+
+import csv
+import re
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+from flexiast.cli import guarded
+from flexiast.errors import DataError
+
+METRICS = ("accuracy", "mAP")
+Key = tuple[str, str]
+"""Model and patch size (freq x time)."""
+
+
+def read_folds(directory: Path) -> dict[Key, dict[str, list[float]]]:
+    """Metrics of all folds by model and patch size. Raises DataError if a fold lacks some of them."""
+    files = sorted(directory.glob("fold*/flexibility/flexibility.csv"))
+    if not files:
+        raise DataError(f"{directory}: found no fold*/flexibility/flexibility.csv")
+    found: dict[Key, dict[str, list[float]]] = {}
+    for path in files:
+        try:
+            with open(path, newline="") as file:
+                for row in csv.DictReader(file):
+                    model = re.sub(r"/?fold\d+$", "", row["model"]) or directory.name
+                    values = found.setdefault((model, f"{row['patch_freq']}x{row['patch_time']}"), {})
+                    for metric in METRICS:
+                        values.setdefault(metric, []).append(float(row[metric]))
+        except (OSError, KeyError, ValueError) as error:
+            raise DataError(f"{path}: not readable as a flexibility table ({error!r})") from None
+    for (model, patch), values in found.items():
+        if len(values[METRICS[0]]) != len(files):
+            raise DataError(
+                f"{directory}: found {len(values[METRICS[0]])} folds of {model} at {patch}, expected {len(files)}"
+            )
+    return found
+
+
+def average(directory: Path) -> str:
+    """Write average.csv; returns the table for people."""
+    lines = [f"{'model':30} {'patch':>8} {'accuracy, %':>14}"]
+    with open(directory / "average.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["model", "patch", "folds", *(f"{m}_{s}" for m in METRICS for s in ("mean", "std"))])
+        for (model, patch), values in read_folds(directory).items():
+            spread = {m: (mean(v), stdev(v) if len(v) > 1 else 0.0) for m, v in values.items()}
+            folds = len(values[METRICS[0]])
+            writer.writerow([model, patch, folds, *(f"{x:.6g}" for m in METRICS for x in spread[m])])
+            centre, width = spread["accuracy"]
+            lines.append(f"{model:30} {patch:>8} {100 * centre:8.1f} ± {100 * width:.1f}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    if len(sys.argv) != 2:
+        print("usage: average.py EXP_DIR", file=sys.stderr)
+        return 2
+    return guarded(lambda: print(average(Path(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

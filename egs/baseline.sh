@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# A standard AST at one patch size on one data set: the baseline, and what is flexified later.
+#
+#   egs/baseline.sh DATASET PATCH --data DIR [--init SOURCE|scratch] [--exp DIR] [--preset published|modern]
+#                   [--stage N] [--stop-stage N] [--OPTION VALUE ...]
+#
+# DATASET: audioset, vggsound, esc50, speechcommands or voxceleb; egs/DATASET/run8.sh, run16.sh and run32.sh call this.
+# Stages: 1 manifests from --data, 2 training (of each fold, where there are folds), 3 the flexibility curve on the
+# test split, 4 the average over folds. Interrupted, the same command goes on. Results: egs/DATASET/exp/patchPATCH.
+# --init: an ImageNet ViT or DeiT (timm:NAME), an AudioSet AST, any checkpoint; its kernel and positions are resized to
+# the patch size. Each published setting is an option (--lr, --epochs, --batch-size, --frames, ...): see egs/recipe.sh and
+# egs/DATASET/settings.sh. --extra "..." goes to `flexiast train` as it is. Many GPUs: NPROC=4, see egs/common.sh.
+set -euo pipefail
+usage() { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"; exit "$1"; }
+[[ " $* " != *" --help "* ]] || usage 0
+[[ "${1:-}" != -* && "${2:-}" =~ ^[0-9]+$ ]] || usage 2
+dataset=$1 patch_size=$2 options=
+shift 2
+. "$(dirname "$0")/recipe.sh"
+
+if [ "$init" = scratch ]; then
+  start=(--model.size "${size:-base}" --model.patch-size "$patch_size")
+else
+  start=(--model.init "$init" --model.patch-size "$patch_size")
+fi
+
+if runs 1 "manifests"; then
+  prepare_data
+fi
+for fold in ${folds:-all}; do
+  out=$(of_fold "$fold" "$exp/patch$patch_size")
+  if runs 2 "an AST at patch $patch_size${folds:+, fold $fold held out}"; then
+    launch train --out "$out" $(splits "$fold") "${start[@]}" "${training[@]}"
+  fi
+  if runs 3 "its flexibility curve${folds:+, fold $fold}"; then
+    measure "$fold" "$out/flexibility" "$eval_sizes" "$out"
+  fi
+done
+if [ -n "$folds" ] && runs 4 "average over the folds"; then
+  python "$egs/average.py" "$exp/patch$patch_size"
+fi

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Flexification, distill.   egs/supvs_flexiast/distill.sh DATASET --data DIR [--from 8|16|32] [--axes both|time|freq] ...
+# Stages, options and sources: flexify.sh --help.
+[ $# -gt 0 ] || exec "$(dirname "$0")/flexify.sh"
+dataset=$1; shift
+exec "$(dirname "$0")/flexify.sh" "$dataset" --method distill "$@"

@@ -1,0 +1,307 @@
+"""Every published hyper-parameter against the configuration that each recipe's shell script resolves to.
+
+The scripts run for real up to the command `flexiast`, which is replaced by a recorder; its arguments are then parsed
+by the command line's own parser. The expected numbers are those of the papers' repositories, as the scripts name them.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import tyro
+
+from flexiast import PatchSize
+from flexiast.traintest.config import TrainConfig
+from flexiast.traintest.measure import MeasureConfig
+
+EGS = Path(__file__).resolve().parents[2] / "egs"
+ALL_SIZES = [8, 10, 12, 15, 16, 20, 24, 30, 32, 40, 48]
+EVAL_SIZES = [8, 10, 12, 16, 20, 24, 30, 32, 40, 48]
+COMMON = {
+    "optim.name": "adam",
+    "optim.betas": (0.95, 0.999),
+    "optim.weight_decay": 5e-7,
+    "optim.warmup_steps": 1000,
+    "optim.schedule": "step",
+    "precision": "auto",
+}
+HALVED_FROM_2 = {"optim.step_from": 2, "optim.step_every": 1, "optim.step_factor": 0.5}
+SLOWLY_FROM_5 = {"optim.step_from": 5, "optim.step_every": 1, "optim.step_factor": 0.85}
+AST_MASKS = {"augment.freq_mask": 48, "augment.time_mask": 192}
+PUBLISHED = {
+    "audioset": {
+        **HALVED_FROM_2,
+        **AST_MASKS,
+        "optim.lr": 1e-5,
+        "epochs": 5,
+        "data.batch_size": 12,
+        "data.sampling": "balanced",
+        "augment.mixup": 0.5,
+        "average_from": 1,
+        "loss": "bce",
+        "metric": "mAP",
+        "features.frames": 1024,
+        "data.mean": -4.2677393,
+        "data.std": 4.5689974,
+    },
+    "vggsound": {
+        **HALVED_FROM_2,
+        **AST_MASKS,
+        "optim.lr": 1e-5,
+        "epochs": 20,
+        "data.batch_size": 12,
+        "data.sampling": "balanced",
+        "augment.mixup": 0,
+        "loss": "bce",
+        "metric": "accuracy",
+        "features.frames": 1024,
+        "data.mean": -5.0767093,
+        "data.std": 4.4533687,
+    },
+    "voxceleb": {
+        **HALVED_FROM_2,
+        **AST_MASKS,
+        "optim.lr": 1e-5,
+        "epochs": 20,
+        "data.batch_size": 12,
+        "augment.mixup": 0,
+        "loss": "ce",
+        "metric": "accuracy",
+        "features.frames": 1024,
+        "data.mean": -3.7614744,
+        "data.std": 4.2011642,
+    },
+    "esc50": {
+        **SLOWLY_FROM_5,
+        "augment.freq_mask": 24,
+        "augment.time_mask": 96,
+        "augment.mixup": 0,
+        "augment.noise": 0,
+        "optim.lr": 1e-5,
+        "epochs": 25,
+        "data.batch_size": 48,
+        "data.sampling": "shuffle",
+        "loss": "ce",
+        "metric": "accuracy",
+        "features.frames": 512,
+        "data.mean": -6.6268077,
+        "data.std": 5.358466,
+    },
+    "speechcommands": {
+        **SLOWLY_FROM_5,
+        "augment.freq_mask": 48,
+        "augment.time_mask": 48,
+        "augment.mixup": 0.6,
+        "augment.noise": 0.1,
+        "augment.roll": 10,
+        "optim.lr": 2.5e-4,
+        "epochs": 30,
+        "data.batch_size": 128,
+        "data.sampling": "shuffle",
+        "loss": "bce",
+        "metric": "accuracy",
+        "features.frames": 128,
+        "data.mean": -6.845978,
+        "data.std": 5.5654526,
+    },
+}
+DATA_SETS = list(PUBLISHED)
+
+
+@pytest.fixture
+def commands(tmp_path: Path):
+    """Runs a recipe with `flexiast` (or torchrun) replaced by a recorder; returns the recorded argument lists."""
+    recorder = tmp_path / "bin" / "flexiast"
+    recorder.parent.mkdir()
+    recorder.write_text(
+        f'#!/bin/sh\n{{ for a in "$(basename "$0")" "$@"; do echo "$a"; done; echo ---; }} >> {tmp_path}/log\n'
+    )
+    recorder.chmod(0o755)
+    (recorder.parent / "torchrun").symlink_to(recorder)
+
+    def run(script: str, *options: str, **environment: str) -> list[list[str]]:
+        (tmp_path / "log").write_text("")
+        arguments = [str(EGS / script), *options, "--exp", str(tmp_path / "exp")]
+        path = {"PATH": f"{recorder.parent}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, check=False, env=os.environ | path | environment
+        )
+        assert done.returncode == 0, done.stderr
+        return [block.splitlines() for block in (tmp_path / "log").read_text().split("---\n") if block]
+
+    return run
+
+
+def training(command: list[str]) -> TrainConfig:
+    """The configuration that a recorded `flexiast train` command resolves to."""
+    assert command[:2] == ["flexiast", "train"]
+    return tyro.cli(TrainConfig, args=command[2:])
+
+
+def setting(config: object, name: str) -> object:
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def assert_settings(config: TrainConfig, expected: dict[str, object]) -> None:
+    assert {name: setting(config, name) for name in expected} == expected
+
+
+def squares(sizes: list[int]) -> tuple[PatchSize, ...]:
+    return tuple(PatchSize(size, size) for size in sizes)
+
+
+@pytest.mark.parametrize("dataset", DATA_SETS)
+def test_baselines_resolve_to_the_published_settings(commands, dataset: str) -> None:
+    for patch in (8, 16, 32):
+        train, measure = commands(f"{dataset}/run{patch}.sh", "--stage", "2", "--stop-stage", "3", *one_fold(dataset))
+        config = training(train)
+        assert_settings(config, COMMON | PUBLISHED[dataset])
+        assert config.model.patch_size == PatchSize(patch, patch)
+        assert config.patches.sizes == ()
+        measured = tyro.cli(MeasureConfig, args=measure[2:])
+        assert measured.patch_sizes == squares(EVAL_SIZES)
+        assert measured.data.name == "test.json"
+        assert measured.checkpoints == (config.out,)
+        assert config.data.val is None or config.data.val.name == "val.json"
+
+
+def one_fold(dataset: str) -> list[str]:
+    return ["--folds", "3"] if dataset == "esc50" else []
+
+
+def test_balanced_audioset_has_a_schedule_of_its_own(commands) -> None:
+    (train,) = commands("audioset/run16.sh", "--set", "balanced", "--stage", "2", "--stop-stage", "2")
+    expected = {"optim.lr": 5e-5, "epochs": 25, "optim.step_from": 10, "optim.step_every": 5, "average_from": 6}
+    expected |= {"optim.step_factor": 0.5, "data.sampling": "shuffle"}
+    assert_settings(
+        training(train),
+        COMMON | PUBLISHED["audioset"] | expected,
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ("audioset", "timm:deit_base_distilled_patch16_384.fb_in1k"),
+        ("vggsound", "timm:vit_base_patch16_224.augreg_in21k_ft_in1k"),
+        ("esc50", "AudioSet AST"),
+        ("speechcommands", "AudioSet AST"),
+        ("voxceleb", "AudioSet AST"),
+    ],
+)
+def test_where_baselines_start(commands, dataset: str, expected: str) -> None:
+    only_training = ["--stage", "2", "--stop-stage", "2", *one_fold(dataset)]
+    init = training(commands(f"{dataset}/run16.sh", *only_training)[0]).model.init
+    assert init == expected or Path(init).parent.name == "pretrained_models"
+    other = training(commands(f"{dataset}/run16.sh", *only_training, "--init", "a.pth")[0])
+    assert other.model.init == "a.pth"
+    scratch = training(commands(f"{dataset}/run32.sh", *only_training, "--init", "scratch", "--size", "tiny")[0])
+    assert (scratch.model.init, scratch.model.size, scratch.model.patch_size) == (None, "tiny", PatchSize(32, 32))
+
+
+@pytest.mark.parametrize("dataset", DATA_SETS)
+def test_flexification_draws_the_published_sizes_from_the_trained_baseline(commands, dataset: str) -> None:
+    train, measure = commands(
+        f"{dataset}/flexify.sh", "--from", "8", "--stage", "2", "--stop-stage", "3", *one_fold(dataset)
+    )
+    config = training(train)
+    assert_settings(config, COMMON | PUBLISHED[dataset])
+    sizes, measured = squares(ALL_SIZES), squares(EVAL_SIZES)
+    if dataset == "voxceleb":  # 16 x t, without 15
+        sizes = measured = tuple(PatchSize(16, size) for size in EVAL_SIZES)
+    assert config.patches.sizes == sizes
+    assert config.patches.weights == ()
+    assert config.eval_patch_sizes == measured
+    assert config.model.patch_size == PatchSize(16, 16)  # base kernel
+    assert Path(config.model.init).relative_to(config.out.parents[1 if dataset == "esc50" else 0]).parts[0] == "patch8"
+    assert config.distill.teacher is None
+    assert tyro.cli(MeasureConfig, args=measure[2:]).patch_sizes == measured
+
+
+@pytest.mark.parametrize("axes", ["both", "time", "freq"])
+def test_distillation_is_from_the_frozen_baseline_at_its_own_size(commands, axes: str) -> None:
+    options = ["--method", "distill", "--axes", axes, "--temperature", "2", "--label-weight", "0.25", "--stage", "2"]
+    config = training(commands("vggsound/flexify.sh", *options, "--stop-stage", "2")[0])
+    assert config.distill.teacher == config.model.init
+    assert config.distill.patch_size is None
+    assert (config.distill.temperature, config.distill.label_weight) == (2.0, 0.25)
+    expected = {"both": (48, 48), "time": (16, 48), "freq": (48, 16)}[axes]
+    assert config.patches.sizes[-1] == PatchSize(*expected)
+
+
+def test_named_recipes_of_supvs_flexiast(commands) -> None:
+    for script, teacher in (("supervised", False), ("distill", True)):
+        (train,) = commands(f"supvs_flexiast/{script}.sh", "audioset", "--stage", "2", "--stop-stage", "2")
+        assert (training(train).distill.teacher is not None) == teacher
+
+
+def test_five_folds_are_five_runs(commands) -> None:
+    runs = [training(c) for c in commands("esc50/run16.sh", "--stage", "2", "--stop-stage", "2")]
+    assert [run.out.name for run in runs] == [f"fold{k}" for k in range(1, 6)]
+    assert len({run.data.train for run in runs}) == 5
+
+
+def test_modern_preset_and_other_options(commands) -> None:
+    options = ["--preset", "modern", "--lr", "3e-4", "--mean", "auto", "--token-budget", "6156", "--extra", "--compile"]
+    config = training(commands("vggsound/run16.sh", *options, "--stage", "2", "--stop-stage", "2")[0])
+    expected = {
+        "optim.name": "adamw",
+        "optim.schedule": "cosine",
+        "optim.clip_norm": 1.0,
+        "optim.lr": 3e-4,
+        "data.mean": "auto",
+        "data.std": None,
+        "token_budget": 6156,
+        "compile": True,
+    }
+    assert_settings(config, expected)
+
+
+def test_many_processes_are_started_by_torchrun(commands) -> None:
+    only = ["--stage", "2", "--stop-stage", "2"]
+    (command,) = commands("audioset/run16.sh", *only, NPROC="4")
+    assert command[:4] == ["torchrun", "--nproc-per-node", "4", "--standalone"]
+    (command,) = commands("audioset/run16.sh", *only, NPROC="8", NNODES="2", RDZV="first:29500", RDZV_ID="7")
+    launch = " ".join(command[: command.index("-m")])
+    assert launch.startswith("torchrun --nproc-per-node 8 --nnodes 2 --rdzv-backend c10d --rdzv-endpoint first:29500")
+    assert training(["flexiast", *command[command.index("-m") + 2 :]]).data.batch_size == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["audioset/run16.sh", "--set", "half"], "--set: found half, expected one of full balanced"),
+        (["vggsound/run16.sh", "--preset", "new"], "--preset: found new, expected one of published modern"),
+        (["vggsound/flexify.sh", "--axes", "z"], "--axes: found z, expected one of both time freq"),
+        (["esc50/run16.sh", "--stage", "1"], "--data is needed"),
+        (["esc50/run16.sh", "--HOME", "x"], "unknown option --HOME"),
+        (["supvs_flexiast/flexify.sh", "urban8k"], "no recipe for data set urban8k"),
+    ],
+)
+def test_a_mistake_gets_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    stub = tmp_path / "flexiast"
+    stub.write_text("#!/bin/sh\n")
+    stub.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [EGS / arguments[0], *arguments[1:]], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("script", ["baseline.sh", "audioset/run8.sh", "supvs_flexiast/flexify.sh", "esc50/flexify.sh"])
+def test_help_names_options_and_sources(script: str) -> None:
+    done = subprocess.run([EGS / script, "--help"], capture_output=True, text=True, check=False)
+    assert "--stop-stage" in done.stdout
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("script", sorted(EGS.glob("*/*.sh")), ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_headers_name_a_source_or_point_to_one(script: Path) -> None:
+    header = script.read_text().split("\n\n")[0]
+    assert any(word in header for word in ("et al.", "flexify.sh --help", "settings.sh", "--mean -6.845978"))

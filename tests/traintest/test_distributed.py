@@ -1,0 +1,115 @@
+"""Two processes over gloo do what one does: losses, patch sizes, metrics, resume."""
+
+import dataclasses
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import flexiast
+from flexiast import PatchSize
+from flexiast.data.augment import AugmentConfig
+from flexiast.data.manifest import Manifest, read_manifest
+from flexiast.data.sampler import Draw, share_of
+from flexiast.errors import ConfigError
+from flexiast.traintest.config import PatchOptions, TrainConfig
+from flexiast.traintest.distributed import World, connected
+from flexiast.traintest.evaluate import Result, sweep
+from flexiast.traintest.train import Trainer, train
+from tests.traintest import test_train, two_ranks
+from tests.traintest.test_train import records
+
+PATCHES = [PatchSize(16, 16), PatchSize(24, 32)]
+
+
+def config(sounds: Path, out: Path, **changes: object) -> TrainConfig:
+    """A run with mixup, an uneven split (three pairs over two ranks) and several patch sizes."""
+    base = test_train.config(
+        sounds,
+        out,
+        patches=PatchOptions((PatchSize(16, 16), PatchSize(24, 32), PatchSize(48, 48))),
+        augment=AugmentConfig(roll=4, noise=0.1, mixup=0.5),
+        log_every=1,
+        precision="fp32",
+    )
+    base = dataclasses.replace(base, data=dataclasses.replace(base.data, batch_size=6), epochs=0.5)
+    return dataclasses.replace(base, **changes)
+
+
+def seven_clips(sounds: Path) -> Manifest:
+    whole = read_manifest(sounds / "val")
+    return dataclasses.replace(whole, clips=whole.clips[::5] + whole.clips[1:2])
+
+
+def evaluate(model: Path, sounds: Path, world: World) -> list[Result]:
+    return sweep(
+        {"m": flexiast.load(model)},
+        seven_clips(sounds),
+        PATCHES,
+        batch_size=2,
+        workers=0,
+        precision="fp32",
+        progress=False,
+        world=world,
+    )
+
+
+def test_two_ranks_equal_one_process(sounds: Path, tmp_path: Path) -> None:
+    ranks = two_ranks.start("train_and_evaluate", str(tmp_path / "two"), str(sounds))
+    train(config(sounds, tmp_path / "one"), progress=False)
+    first, second = (json.loads(out) for out in two_ranks.finish(ranks))
+
+    alone = [line for line in records(tmp_path / "one") if "loss" in line]
+    together = [line for line in records(tmp_path / "two") if "loss" in line]
+    assert len(alone) == 10
+    np.testing.assert_allclose([r["loss"] for r in together], [r["loss"] for r in alone], atol=1e-5)
+    assert first["patches"] == second["patches"] == [line["patch_size"] for line in alone]
+    assert len(set(first["patches"])) > 1
+
+    assert len(seven_clips(sounds)) == 7
+    expected = [vars(r.metrics) | {"loss": r.loss} for r in evaluate(tmp_path / "two", sounds, World())]
+    assert first["metrics"] == second["metrics"] == expected
+
+
+@pytest.mark.slow
+def test_a_killed_rank_stops_the_run_and_two_ranks_go_on_to_the_same_weights(sounds: Path, tmp_path: Path) -> None:
+    two_ranks.finish(two_ranks.start("train_and_evaluate", str(tmp_path / "whole"), str(sounds)))
+    ranks = two_ranks.start("train_and_evaluate", str(tmp_path / "broken"), str(sounds))
+    while not list((tmp_path / "broken" / "checkpoints").glob("*.pt")):
+        time.sleep(0.05)
+    os.kill(ranks[1].pid, signal.SIGKILL)
+    ranks[0].kill()  # as torchrun does when one of its processes dies
+    for rank in ranks:
+        rank.communicate()
+    two_ranks.finish(two_ranks.start("train_and_evaluate", str(tmp_path / "broken"), str(sounds)))
+    whole, broken = (flexiast.load(tmp_path / name).state_dict() for name in ("whole", "broken"))
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in broken.items())
+
+
+@pytest.mark.parametrize(("clips", "size", "unit"), [(12, 2, 2), (12, 3, 1), (7, 3, 2), (5, 2, 1), (6, 2, 2)])
+def test_shares_are_disjoint_complete_and_keep_pairs(clips: int, size: int, unit: int) -> None:
+    batch = [Draw(0, clip) for clip in range(clips)]
+    shares = [share_of(batch, rank, size, unit) for rank in range(size)]
+    assert [draw for share in shares for draw in share] == batch
+    assert all(shares)
+    assert all(share[0].clip % unit == 0 for share in shares)
+
+
+def test_a_batch_too_small_for_the_processes_is_refused(sounds: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.batch_size: found 6 for 4 processes, expected at least 8 \(mixup"):
+        Trainer(config(sounds, tmp_path / "run"), world=World(rank=0, size=4))
+
+
+def test_without_torchrun_one_process_is_alone() -> None:
+    with connected() as world:
+        assert world == World()
+        assert world.leads
+        assert world.any(True)
+        assert not world.any(False)
+        assert world.gather(3) == [3]
+        assert world.broadcast("x") == "x"

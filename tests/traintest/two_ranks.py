@@ -1,0 +1,65 @@
+"""Runs a job of the tests on two processes over gloo; `python -m tests.traintest.two_ranks JOB ...` is one of them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+
+def start(job: str, *arguments: str) -> list[subprocess.Popen]:
+    """Start a job on two ranks, as torchrun would: through the environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).resolve().parents[2]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.traintest.two_ranks", job, *arguments],
+            env=os.environ | world | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
+def finish(ranks: list[subprocess.Popen]) -> list[str]:
+    """What the ranks printed, once they have succeeded."""
+    outputs = [rank.communicate(timeout=120) for rank in ranks]
+    for rank, (_, errors) in zip(ranks, outputs, strict=True):
+        assert rank.returncode == 0, errors
+    return [out for out, _ in outputs]
+
+
+def train_and_evaluate(out: str, sounds: str) -> None:
+    """Train, print the patch sizes this rank was told, then its metrics of seven clips."""
+    from flexiast.traintest.distributed import connected
+    from flexiast.traintest.train import Trainer
+    from tests.traintest.test_distributed import config, evaluate
+
+    seen = []
+    with connected() as world:
+        trainer = Trainer(config(Path(sounds), Path(out)), progress=False, world=world)
+        step = trainer.stepper.step
+
+        def noted_step(inputs, patch, lr_factor):
+            seen.append(str(patch))
+            return step(inputs, patch, lr_factor)
+
+        trainer.stepper.step = noted_step  # type: ignore[method-assign]
+        trainer.run()
+        world.any(False)  # the model is written by rank 0; rank 1 waits for it here
+        results = evaluate(Path(out), Path(sounds), world)
+    print(json.dumps({"patches": seen, "metrics": [vars(r.metrics) | {"loss": r.loss} for r in results]}))
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+    {"train_and_evaluate": train_and_evaluate}[sys.argv[1]](*sys.argv[2:])
