@@ -9,7 +9,7 @@ BIN := .venv/bin
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[demo,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[demo,export,notebook,test]'
 	touch $@
 
 demo: .venv/installed

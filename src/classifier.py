@@ -79,8 +79,6 @@ class AudioClassifier(FlexiAST, HubMixin):
         scores is returned; files are streamed, so they may be of any length. batch_size: windows per forward pass.
         Raises DataError for an unusable file or samples, ConfigError for a patch size or setting that does not fit.
         """
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise ConfigError(f"top_k: found {top_k!r}, expected a whole number of at least 1")
         if aggregate not in get_args(Aggregate):
             raise ConfigError(f"aggregate: found {aggregate!r}, expected one of {get_args(Aggregate)}")
         several = isinstance(audio, (list, tuple))
@@ -99,12 +97,16 @@ class AudioClassifier(FlexiAST, HubMixin):
         totals = torch.stack([total for total in scores if total is not None])  # every clip has a window, or raised
         if aggregate == "mean":
             totals = totals / torch.tensor(windows)[:, None]
-        top = totals.topk(min(top_k, len(self.labels)), dim=-1)
-        predictions = [
-            [Prediction(self.labels.names[i], score) for score, i in zip(scores, classes, strict=True)]
-            for scores, classes in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-        ]
+        predictions = [self.best(total, top_k) for total in totals]
         return predictions if several else predictions[0]
+
+    def best(self, scores: Tensor, top_k: int = 5) -> list[Prediction]:
+        """The `top_k` classes of scores (C,) by name, best first. Raises ConfigError for a number below 1."""
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise ConfigError(f"top_k: found {top_k!r}, expected a whole number of at least 1")
+        top = scores.topk(min(top_k, len(self.labels)))
+        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return [Prediction(self.labels.names[number], score) for number, score in pairs]
 
     @torch.no_grad()
     def predict_windows(

@@ -17,9 +17,11 @@ from .conversion import ConvertConfig, convert
 from .data.manifest import distinct_labels, read_manifest
 from .data.statistics import measure_statistics
 from .errors import ConfigError, FlexiASTError
+from .export import Format, Input, export
 from .features import FeatureConfig
 from .loading import load
 from .models.checkpoint import write_atomically
+from .predict import Aggregate
 from .traintest.checkpointing import require_writable
 from .traintest.config import PatchArg, TrainConfig
 from .traintest.interruption import Interrupted
@@ -42,6 +44,28 @@ class PredictConfig:
     """Patch size to use (default: the model's base patch)."""
     top_k: int = 5
     """Classes named for each file."""
+    hop: float | None = None
+    """Seconds between the windows in which a file longer than the model's window is heard (default: side by side)."""
+    aggregate: Aggregate = "mean"
+    """Scores of such a file from those of its windows."""
+    windows: bool = False
+    """Name the classes of every window, with start and end in seconds, instead of those of the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Write one patch size as a fixed model for ONNX Runtime, transformers or PyTorch, and check that it agrees."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Model directory, or any other readable checkpoint."""
+    out: Path
+    """File to write, ending in .onnx or .pt2; for `hf` a new directory."""
+    format: Format = "onnx"
+    """`onnx`: ONNX Runtime. `hf`: a transformers AST for pipeline("audio-classification"). `torch`: torch.export."""
+    patch_size: PatchArg | None = None
+    """Patch size to keep (default: the model's base patch)."""
+    input: Input = "waveform"
+    """`waveform`: (batch, samples), log-mel inside. `spectrogram`: normalised log-mel (batch, frames, bins)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +109,20 @@ def run_predict(config: PredictConfig) -> None:
     """Print the best classes of each file."""
     model = load(config.checkpoint)
     for path in config.audio:
-        for label, score in model.predict(path, config.patch_size, config.top_k):
-            print(f"{path}\t{label}\t{score:.4f}")
+        if config.windows:
+            for window in model.predict_windows(path, config.patch_size, hop=config.hop):
+                for label, score in model.best(window.scores, config.top_k):
+                    print(f"{path}\t{window.start:.2f}\t{window.end:.2f}\t{label}\t{score:.4f}")
+            continue
+        best = model.predict(path, config.patch_size, config.top_k, hop=config.hop, aggregate=config.aggregate)
+        for prediction in best:
+            print(f"{path}\t{prediction[0]}\t{prediction[1]:.4f}")
+
+
+def run_export(config: ExportConfig) -> None:
+    """Export, and say how well it agrees."""
+    done = export(load(config.checkpoint), config.out, config.format, config.patch_size, config.input)
+    print(f"written: {done.path} (largest difference of logits {done.difference:.1e}, run by {done.runtime})")
 
 
 def run_stats(config: StatsConfig) -> None:
@@ -113,6 +149,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "train": (TrainConfig, run_train),
     "measure": (MeasureConfig, run_measure),
     "predict": (PredictConfig, run_predict),
+    "export": (ExportConfig, run_export),
     "stats": (StatsConfig, run_stats),
     "convert": (ConvertConfig, run_convert),
 }
