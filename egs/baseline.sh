@@ -9,7 +9,9 @@
 # test split, 4 the average over folds. Interrupted, the same command goes on. Results: egs/DATASET/exp/patchPATCH.
 # --init: an ImageNet ViT or DeiT (timm:NAME), an AudioSet AST, any checkpoint; its kernel and positions are resized to
 # the patch size. Each published setting is an option (--lr, --epochs, --batch-size, --frames, ...): see egs/recipe.sh and
-# egs/DATASET/settings.sh. --extra "..." goes to `flexiast train` as it is. Many GPUs: NPROC=4, see egs/common.sh.
+# egs/DATASET/settings.sh. --extra "..." goes to `flexiast train` as it is, --prepare "..." to
+# prepare.py. ESC-50 and Speech Commands are fetched to $FLEXIAST_DATA if there is no --data. Many GPUs: NPROC=4, see
+# egs/common.sh.
 set -euo pipefail
 usage() { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"; exit "$1"; }
 [[ " $* " != *" --help "* ]] || usage 0

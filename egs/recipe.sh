@@ -11,10 +11,10 @@ audioset_ast=$egs/../pretrained_models/ast_audioset_16_16.pth
 # Empty means: as published for the data set.
 options="$options data exp preset init size coverage frames mean std loss metric batch_size freq_mask time_mask mixup
   noise roll lr epochs sampling step_from step_every step_factor average_from warmup_steps patch_sizes eval_sizes seed
-  workers token_budget extra"
+  workers token_budget prepare extra"
 data= exp=$egs/$dataset/exp preset=published init= size= coverage=pad frames= mean= std= loss= metric= batch_size=
 freq_mask= time_mask= mixup= noise= roll= lr= epochs= sampling= step_from= step_every= step_factor= average_from=
-warmup_steps=1000 patch_sizes= eval_sizes= seed=0 workers=8 token_budget=0 extra= folds= prepare_options=
+warmup_steps=1000 patch_sizes= eval_sizes= seed=0 workers=8 token_budget=0 prepare= extra= folds= downloadable=
 
 [ -f "$egs/$dataset/settings.sh" ] || { echo "error: no recipe for data set $dataset" >&2; exit 2; }
 . "$egs/$dataset/settings.sh"
@@ -45,10 +45,15 @@ training=(--loss "$loss" --metric "$metric" --epochs "$epochs" --seed "$seed" --
 
 manifests=$exp/manifests
 
-# prepare_data: manifests from the data set as it lies in --data; done once.
+# prepare_data: manifests from the data set as it lies in --data, or as it is fetched to $FLEXIAST_DATA.
 prepare_data() {
-  [ -n "$data" ] || die "--data is needed: the folder that holds $dataset (see egs/$dataset/prepare.py --help)"
-  python "$egs/$dataset/prepare.py" "$data" "$manifests" $prepare_options
+  if [ -n "$data" ]; then
+    python "$egs/$dataset/prepare.py" "$data" "$manifests" $prepare
+  elif [ -n "$downloadable" ] && [ -n "${FLEXIAST_DATA:-}" ]; then
+    python "$egs/$dataset/prepare.py" --download "$manifests" $prepare
+  else
+    die "--data is needed: the folder that holds $dataset (see egs/$dataset/prepare.py --help)"
+  fi
 }
 
 # of_fold FOLD PATH: where a fold has its own copy of something; data sets without folds have the one fold `all`.

@@ -5,7 +5,7 @@ options="$options set"
 set=full
 published() {
   one_of set full balanced
-  prepare_options="--set $set"
+  prepare="--set $set $prepare"
   : "${init:=timm:deit_base_distilled_patch16_384.fb_in1k}"
   : "${frames:=1024}" "${mean:=-4.2677393}" "${std:=4.5689974}"
   : "${loss:=bce}" "${metric:=mAP}" "${batch_size:=12}"

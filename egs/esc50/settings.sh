@@ -4,6 +4,7 @@
 options="$options folds"
 folds="1 2 3 4 5"
 published() {
+  downloadable=yes
   : "${init:=$audioset_ast}"
   : "${frames:=512}" "${mean:=-6.6268077}" "${std:=5.358466}"
   : "${loss:=ce}" "${metric:=accuracy}" "${batch_size:=48}"

@@ -2,6 +2,7 @@
 # Sources: AST (Gong et al., INTERSPEECH 2021; egs/speechcommands/run_sc.sh of its repository): noise is uniform up to 0.1,
 # the roll up to 10 frames. Warm-up is FlexiAST's 1,000 steps, as in every recipe here (AST's own script has none).
 published() {
+  downloadable=yes
   : "${init:=$audioset_ast}"
   : "${frames:=128}" "${mean:=-6.845978}" "${std:=5.5654526}"
   : "${loss:=bce}" "${metric:=accuracy}" "${batch_size:=128}"

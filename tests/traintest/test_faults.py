@@ -1,0 +1,293 @@
+"""Kill, stop and fill the disk at any moment: the run goes on, to the same weights bit for bit.
+
+Each life of a run is a forked process, so that hundreds of lives cost seconds.
+"""
+
+import csv
+import dataclasses
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from flexiast import PatchSize
+from flexiast.data.augment import AugmentConfig
+from flexiast.errors import DataError
+from flexiast.files import replacing
+from flexiast.traintest.checkpointing import CheckpointStore, SaveError, load_state
+from flexiast.traintest.config import PatchOptions, TrainConfig
+from flexiast.traintest.interruption import Interrupted
+from flexiast.traintest.train import train
+from tests.broken_audio import BROKEN
+from tests.sounds import write_folder
+from tests.traintest.test_train import config, records, weights
+
+INTERRUPTED, SAVE_FAILED = 75, 3
+
+
+def run_config(sounds: Path, out: Path) -> TrainConfig:
+    """Twenty steps, saved at each of them, with validations, averaging and several patch sizes."""
+    base = config(
+        sounds,
+        out,
+        patches=PatchOptions((PatchSize(16, 16), PatchSize(48, 48))),
+        augment=AugmentConfig(roll=4, mixup=0.5),
+        epochs=2,
+        save_every=1,
+        average_from=1.0,
+    )
+    small = dataclasses.replace(base.data, batch_size=12)
+    return dataclasses.replace(base, data=small)
+
+
+def life(run: TrainConfig, before: Callable[[], None] | None = None) -> multiprocessing.Process:
+    """Start one life of a run in a process of its own; `before` spoils something there first."""
+
+    def live() -> None:
+        code = 0
+        try:
+            if before:
+                before()
+            train(run, progress=False)
+        except Interrupted:
+            code = INTERRUPTED
+        except SaveError:
+            code = SAVE_FAILED
+        os._exit(code)
+
+    process = multiprocessing.get_context("fork").Process(target=live)
+    process.start()
+    return process
+
+
+def die_before_rename() -> None:
+    os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+
+
+def die_after_rename() -> None:
+    rename = os.replace
+
+    def renamed(*paths: object) -> None:
+        rename(*paths)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = renamed  # type: ignore[assignment]
+
+
+def die_in_the_middle_of_a_state() -> None:
+    def half(_state: object, file) -> None:
+        file.write(b"PK\x03\x04 half of a state")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = half  # type: ignore[assignment]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    expected = weights(other)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(one).items())
+    assert records(one) == records(other)
+    assert (one / "train_config.json").stat().st_size
+
+
+def lives_until_done(run: TrainConfig, number: int, spoilers: list[Callable[[], None] | None]) -> list[int]:
+    """Exit codes of the lives of a run, each ended by signal `number` at a random moment or by its spoiler."""
+    rng, codes = random.Random(0), []
+    while not codes or codes[-1] != 0:
+        spoiler = spoilers[len(codes)] if len(codes) < len(spoilers) else None
+        process = life(run, spoiler)
+        if spoiler is None and len(codes) < 400:
+            # By now and then a life is long enough to make steps, so that the run ends.
+            process.join(rng.uniform(0.05, 0.6))
+            if process.is_alive():
+                os.kill(process.pid, number)
+        process.join(120)
+        assert not process.is_alive()
+        codes.append(process.exitcode)
+    return codes
+
+
+def test_killed_at_random_moments_and_in_the_save_it_ends_with_the_same_weights(sounds: Path, tmp_path: Path) -> None:
+    train(run_config(sounds, tmp_path / "whole"), progress=False)
+    spoilers = [None, die_before_rename, die_in_the_middle_of_a_state, die_after_rename] * 6
+    codes = lives_until_done(run_config(sounds, tmp_path / "killed"), signal.SIGKILL, spoilers)
+    assert codes.count(-signal.SIGKILL) >= 20
+    assert codes[-1] == 0
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_stopped_at_random_moments_it_ends_with_the_same_weights(sounds: Path, tmp_path: Path) -> None:
+    train(run_config(sounds, tmp_path / "whole"), progress=False)
+    codes = lives_until_done(run_config(sounds, tmp_path / "stopped"), signal.SIGTERM, [])
+    assert set(codes[:-1]) <= {INTERRUPTED, -signal.SIGTERM}  # while it sets up there is nothing to save
+    assert INTERRUPTED in codes
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_second_signal_ends_at_once(sounds: Path, tmp_path: Path) -> None:
+    def endless_step() -> None:
+        from flexiast.traintest.train import Trainer
+
+        def step(*_: object) -> None:
+            (tmp_path / "stepping").touch()
+            time.sleep(60)
+
+        Trainer._train_on = step  # type: ignore[method-assign]
+
+    process = life(run_config(sounds, tmp_path / "run"), endless_step)
+    while not (tmp_path / "stepping").exists():
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGTERM)
+    time.sleep(0.2)
+    assert process.is_alive()
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(5)
+    assert process.exitcode == -signal.SIGTERM
+
+
+def quota(size: int) -> None:
+    """Files of this process cannot grow beyond `size` bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_when_the_disk_takes_no_more_the_last_checkpoint_is_intact_and_the_run_goes_on(sounds, tmp_path: Path) -> None:
+    run = run_config(sounds, tmp_path / "full")
+    train(run_config(sounds, tmp_path / "whole"), progress=False)
+    stopped = life(run)
+    while not len(CheckpointStore(run.out / "checkpoints", 1).paths()) > 1:
+        time.sleep(0.01)
+    os.kill(stopped.pid, signal.SIGTERM)
+    stopped.join()
+    store = CheckpointStore(run.out / "checkpoints", 2)
+    before = store.paths()[-1]
+    content = before.read_bytes()
+    full = life(run, lambda: quota(len(content) // 2))
+    full.join()
+    assert full.exitcode == SAVE_FAILED
+    assert before.read_bytes() == content
+    assert load_state(before)["step"] == int(before.stem.split("-")[1])
+    assert not list(run.out.rglob("*.part"))
+    train(run, progress=False)
+    assert_same_run(run.out, tmp_path / "whole")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of 1 MiB; needs the right to mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no right to mount a tmpfs: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named_and_what_is_there_stays(small_disk: Path) -> None:
+    store = CheckpointStore(small_disk, keep=1)
+    store.save(1, {"step": 1, "weights": torch.arange(100_000)})
+    with pytest.raises(SaveError, match=r"step-0+2\.pt: not written .* the last good checkpoint is .*step-0+1\.pt"):
+        store.save(2, {"step": 2, "weights": torch.arange(200_000)})
+    assert torch.equal(store.latest()["weights"], torch.arange(100_000))
+    assert [path.name for path in small_disk.iterdir()] == ["step-00000001.pt"]
+
+
+def test_replacing_keeps_the_old_content_if_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail() -> None:
+        with replacing(path) as file:
+            file.write(b"new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_last_k_states_are_kept(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (1, 5, 10, 200):
+        store.save(step, {"step": step})
+    assert [path.name for path in store.paths()] == ["step-00000010.pt", "step-00000200.pt"]
+
+
+@pytest.mark.parametrize(("fault", "message"), [("dies", "exited unexpectedly"), ("hangs", "timed out after")])
+def test_a_worker_that_dies_or_hangs_is_reported_with_its_file(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
+) -> None:
+    from flexiast.data import dataset
+
+    decode = dataset.decode
+
+    def faulty(path: Path, *rest: object) -> torch.Tensor:
+        if path.name == "7.wav" and path.parent.name == "mid_up":
+            if fault == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        return decode(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dataset, "decode", faulty)
+    run = config(sounds, tmp_path / "run")
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, workers=1, timeout=2))
+    with pytest.raises(
+        DataError, match=rf"a decoding process failed \(DataLoader.*{message}.* while on .*mid_up/7\.wav"
+    ):
+        train(run, progress=False)
+
+
+def test_both_exit_codes_reach_the_shell(sounds: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flexiast.cli", "train", "--out", str(tmp_path / "run"), "--log", "none"]
+    command += ["--data.train", str(sounds / "train"), "--data.workers", "0", "--model.size", "micro", "--epochs", "99"]
+    command += ["--features.frames", "96"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "run").glob("train.jsonl")):
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(30) == INTERRUPTED
+    assert "the same command goes on from there" in process.stderr.read()
+    assert subprocess.run([*command, "--seed", "5"], capture_output=True, check=False).returncode == 2
+
+
+@pytest.mark.slow
+def test_five_percent_of_broken_files_cost_nothing_but_a_list(tmp_path: Path) -> None:
+    """Twelve of 240 clips, of twelve kinds; of 60 validation clips one is a standard error of five points."""
+    write_folder(tmp_path / "val", 10, seed=1)
+    for name in ("clean", "broken"):
+        write_folder(tmp_path / name / "train", 40, seed=0)
+        (tmp_path / name / "val").symlink_to(tmp_path / "val")
+    victims = random.Random(0).sample(sorted((tmp_path / "broken" / "train").rglob("*.wav")), 12)
+    for victim, spoil in zip(victims, BROKEN.values(), strict=True):
+        spoil(victim)
+    listed = [
+        (str(clip.relative_to(tmp_path / "clean")), clip.parent.name) for clip in _clips(tmp_path / "clean" / "train")
+    ]
+    scores = {}
+    for name in ("clean", "broken"):
+        # A list of files, as from a manifest: a folder that is read would not show what is missing from it.
+        with open(tmp_path / name / "train.csv", "w", newline="") as file:
+            csv.writer(file).writerows([("path", "label"), *listed])
+        run = config(tmp_path / name, tmp_path / f"run_{name}", epochs=12, eval_every=12.0)
+        data = dataclasses.replace(run.data, train=tmp_path / name / "train.csv", max_bad=0.05)
+        train(dataclasses.replace(run, data=data, augment=AugmentConfig(roll=4)), progress=False)
+        scores[name] = records(run.out)[-1]["mean"]
+    with open(tmp_path / "run_broken" / "bad_files.csv", newline="") as file:
+        named = [row["path"] for row in csv.DictReader(file)]
+    assert sorted(named) == sorted(map(str, victims))
+    assert not (tmp_path / "run_clean" / "bad_files.csv").exists()
+    assert scores["clean"] > 0.8
+    assert scores["broken"] >= scores["clean"] - 0.1
