@@ -109,8 +109,8 @@ def infer_layout(tokens: int, patch: PatchSize, bins: int, frames: int | None = 
     """Stride and frames of an AST that has so many patch positions, or None if nothing fits.
 
     Square patches may overlap, with strides of 10 to 16 at patch 16 as AST has them. `frames`, if given, is tried
-    first, then the usual lengths, then patches side by side over any length. Where several strides fit, patches side
-    by side come first, then AST's own 10, 12 and 14 of 16.
+    first, then the usual lengths. Where several strides fit, patches side by side come first, then AST's own 10, 12
+    and 14 of 16.
     """
     strides = [patch]
     if patch.freq == patch.time:
@@ -125,8 +125,7 @@ def infer_layout(tokens: int, patch: PatchSize, bins: int, frames: int | None = 
             )
             if rows * columns == tokens:
                 return stride, length
-    columns, rest = divmod(tokens, max(1, bins // patch.freq))
-    return None if rest or not columns else (patch, columns * patch.time)
+    return None
 
 
 def forward_flops(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import CheckpointError, ConfigError
 from ..flexiast import FlexiASTConfig
-from ..geometry import PatchSize, infer_layout
+from ..geometry import USUAL_FRAMES, PatchSize, infer_layout
 from . import vit
 from .base import Description, Format, Rule, Source, revert
 from .released_flexiast import LAYER_NORMS
@@ -45,7 +45,8 @@ def describe(source: Source) -> Description | None:
     if layout is None:
         raise CheckpointError(
             f"{source.path}: v.pos_embed has {tokens} patch positions, which fit no stride of patch {patch} on"
-            f" {source.bins} bins and {source.frames or 'a usual number of'} frames; give the right `frames`"
+            f" {source.bins} bins and {', '.join(map(str, USUAL_FRAMES))} frames"
+            + (f", nor {source.frames}" if source.frames else "; give the model's own `frames`")
         )
     stride, frames = layout
     config = FlexiASTConfig(
