@@ -1,19 +1,32 @@
 #!/usr/bin/env python3
-"""Speech Commands V2 as people have it on disk to the manifests the trainer reads.
+"""Speech Commands V2, 35 words, as people have it on disk to the manifests the trainer reads.
 
     python egs/speechcommands/prepare.py DATA_DIR OUT_DIR
+    python egs/speechcommands/prepare.py --download [--data-root DIR] OUT_DIR
 
-DATA_DIR holds one folder per word, `validation_list.txt` and `testing_list.txt`; whatever is in neither list is
-for training (the split of Warden, arXiv 1804.03209). OUT_DIR gets train.json, val.json, test.json and labels.csv.
+DATA_DIR (or a folder in it) holds one folder per word, `validation_list.txt` and `testing_list.txt`; whatever is in
+neither list is for training (the split of Warden, arXiv 1804.03209). OUT_DIR gets train.json, val.json, test.json,
+labels.csv and missing.csv. --download fetches 2.4 GB to --data-root, or to $FLEXIAST_DATA.
 """
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from flexiast.cli import guarded
-from flexiast.data.manifest import read_manifest, write_manifest
+from flexiast.data.download import Archive
+from flexiast.data.manifest import read_manifest
+from flexiast.data.preparation import Checks, Listed, Report, find_file, write_all
+from flexiast.data.prepare_options import PrepareParser
 from flexiast.errors import DataError
+
+ARCHIVE = Archive(
+    url="https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
+    file="speech_commands_v0.02.tar.gz",
+    folder="speech_commands_v0.02",
+    size=2_428_923_189,  # size and checksum as in TensorFlow Datasets, the checksum also in torchaudio
+    sha256="af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
+)
 
 
 def read_list(path: Path) -> set[str]:
@@ -24,39 +37,31 @@ def read_list(path: Path) -> set[str]:
         raise DataError(f"{path}: not readable as a split list ({error})") from None
 
 
-def prepare(data_dir: Path, out_dir: Path) -> dict[str, int]:
-    """Write the manifests and the label table; returns the number of clips of each split.
-
-    Raises DataError if the lists name files that are not there, or a split is empty.
-    """
-    if not data_dir.is_dir():
-        raise DataError(f"{data_dir}: no such folder, expected Speech Commands with one folder per word")
-    listed = {"val": read_list(data_dir / "validation_list.txt"), "test": read_list(data_dir / "testing_list.txt")}
-    everything = read_manifest(data_dir)
-    words = {
-        clip.path.relative_to(data_dir).as_posix(): everything.labels.mids[clip.classes[0]] for clip in everything.clips
-    }
-    for split, names in listed.items():
-        if missing := sorted(names - words.keys()):
-            raise DataError(f"{data_dir}: {len(missing)} files of the {split} list are missing: {missing[0]}, ...")
-    listed["train"] = words.keys() - listed["val"] - listed["test"]
-    for split, names in listed.items():
-        if not names:
-            raise DataError(f"{data_dir}: found no clips for {split}")
-    out_dir.mkdir(parents=True, exist_ok=True)
-    everything.labels.write(out_dir / "labels.csv")
-    for split, names in listed.items():
-        write_manifest(out_dir / f"{split}.json", [(str((data_dir / n).resolve()), words[n]) for n in sorted(names)])
-    return {split: len(names) for split, names in listed.items()}
+def prepare(data_dir: Path, out_dir: Path, checks: Checks) -> Report:
+    """Write the manifests and the label table. Raises DataError as `usable_clips` and `write_folder` do."""
+    home = find_file(data_dir, "validation_list.txt").parent
+    listed = {"val": read_list(home / "validation_list.txt"), "test": read_list(home / "testing_list.txt")}
+    everything = read_manifest(home)
+    words = {clip.path.relative_to(home).as_posix() for clip in everything.clips}
+    listed["train"] = words - listed["val"] - listed["test"]
+    clips = [
+        Listed(split, name, (name.split("/")[0],), str(home / name))
+        for split, names in listed.items()
+        for name in sorted(names)
+    ]
+    return write_all(out_dir, clips, everything.labels, checks)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Speech Commands V2 to manifests.")
-    parser.add_argument("data_dir", type=Path)
-    parser.add_argument("out_dir", type=Path)
-    options = parser.parse_args()
-    return guarded(lambda: print(options.out_dir, prepare(options.data_dir, options.out_dir)))
+    parser = PrepareParser(__doc__, missing="refuse", archive=ARCHIVE)
+    options = parser.settle(argv)
+
+    def run() -> None:
+        data_dir, out_dir = parser.folders(options)
+        print(prepare(data_dir, out_dir, options.checks))
+
+    return guarded(run)
 
 
 if __name__ == "__main__":

@@ -93,3 +93,12 @@ def _read(path: str | os.PathLike[str], file: soundfile.SoundFile, samples: int,
     if not torch.isfinite(waveform).all():
         raise DataError(f"{path}: found NaN or infinite samples, expected finite ones")
     return waveform
+
+
+def check_audio(path: str | os.PathLike[str], whole: bool = False) -> None:
+    """Raise DataError, naming the file, if its header is none of audio of 25 ms or more; `whole`: or decoding fails."""
+    with _opened(path) as file:
+        if file.frames < 0.025 * file.samplerate:
+            raise DataError(f"{path}: found {file.frames} samples at {file.samplerate} Hz, expected at least 25 ms")
+        while whole and len(_read(path, file, 60 * file.samplerate, "mean")):
+            pass
