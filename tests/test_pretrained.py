@@ -1,8 +1,14 @@
 """The shipped checkpoints work at once: they name words said by voices that no training has heard."""
 
+import dataclasses
+import functools
+import hashlib
+import http.server
 import importlib.util
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -56,3 +62,81 @@ def test_predict_names_words(words) -> None:
     assert len(predictions) == 5
     assert {p.label for p in predictions} <= set(words.labels.names)
     assert 0.99 < sum(s for _, s in model.predict(words.clips[0].path, top_k=35)) < 1.01
+
+
+# Fetching released checkpoints -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("fetch_script", SHIPPED / "fetch.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def server(tmp_path: Path):
+    """A web server on this machine: its address, and the folder whose files it serves."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    handler.func.log_message = lambda *_args: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}", folder
+        httpd.shutdown()
+
+
+def offered(script, monkeypatch, server, content: bytes, **changes: object) -> None:
+    """Serve `content` as the only release, `model`, of ten classes."""
+    address, folder = server
+    (folder / "model.pth").write_bytes(content)
+    release = script.Release(f"{address}/model.pth", "https://example.org/page", "released FlexiAST state dict", 10)
+    monkeypatch.setattr(script, "RELEASES", {"model": dataclasses.replace(release, **changes)})
+
+
+def test_a_release_is_fetched_checked_and_read(script, monkeypatch, server, tmp_path, capsys) -> None:
+    content = (Path(__file__).parent / "golden" / "flexiast_vit_tiny.pth").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    offered(script, monkeypatch, server, content, size=len(content), sha256=digest)
+    for _ in range(2):  # the second time it is there already
+        assert script.main(["model", "--out", str(tmp_path / "out")]) == 0
+        printed = capsys.readouterr().out
+        assert "released FlexiAST state dict" in printed
+        assert printed.endswith(f"{tmp_path / 'out' / 'model.pth'}: SHA-256 {digest}\n")
+        (server[1] / "model.pth").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "found", "kept"),
+    [
+        (b"\n<!DOCTYPE html><title>Google Drive - Virus scan warning</title>", {}, "found a web page", False),
+        (b"abc", {"sha256": "0" * 64}, "found SHA-256 ba7816bf", False),  # of "abc": FIPS 180-2, appendix B
+        (b"abc", {"size": 4}, "found 3 bytes, expected 4", False),
+        (b"PK damaged", {}, "model.pth: not readable", True),
+        (None, {"classes": 527}, "expected ('released FlexiAST state dict', 527)", True),
+        (None, {"format": "original AST state dict"}, "expected ('original AST state dict', 10)", True),
+    ],
+    ids=["web page", "checksum", "size", "damaged", "classes", "format"],
+)
+def test_what_is_not_the_release_is_one_line(
+    content, changes, found, kept, script, monkeypatch, server, tmp_path, capsys
+) -> None:
+    content = content or (Path(__file__).parent / "golden" / "flexiast_vit_tiny.pth").read_bytes()
+    offered(script, monkeypatch, server, content, **changes)
+    assert script.main(["model", "--out", str(tmp_path / "out")]) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert found in error
+    assert (tmp_path / "out" / "model.pth").exists() == kept
+
+
+def test_releases_are_those_of_the_readme_and_names_are_checked(script, capsys) -> None:
+    rows = re.findall(r"^\| `((?:flexi)?ast_\w+)` \|", (SHIPPED / "README.md").read_text(), re.MULTILINE)
+    assert rows == list(script.RELEASES)
+    known = {"released FlexiAST state dict", "original AST state dict"}
+    assert {release.format for release in script.RELEASES.values()} == known
+    for names in (["nobody"], []):
+        assert script.main(names) == 2
+        assert "expected some of flexiast_audioset" in capsys.readouterr().err
