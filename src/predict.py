@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,6 +106,8 @@ def _pieces(audio: Audio, features: FeatureConfig, sample_rate: int | None) -> I
 
 def _samples(audio: Any) -> Tensor:
     try:
+        if isinstance(audio, np.ndarray):
+            audio = np.ascontiguousarray(audio)  # torch takes no negative strides, as of a reversed clip
         samples = torch.as_tensor(audio).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise DataError(f"audio: found {type(audio).__name__}, expected samples or a file name") from None
