@@ -78,7 +78,8 @@ def read_checkpoint(path: Path, heads: int | None = None, frames: int | None = N
         try:
             found = form.describe(source)
         except FlexiASTError as error:
-            prefix = "" if isinstance(error, CheckpointError) else f"{source.path}: "
+            where = source.path if source.sidecar is None else source.sidecar_path
+            prefix = "" if isinstance(error, CheckpointError) else f"{where}: "
             raise CheckpointError(f"{prefix}{error}") from None
         except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(f"{source.path}: looks like a {form.name}, but does not fit ({error})") from None

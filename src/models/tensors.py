@@ -58,7 +58,8 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str], list[str]]:
 
 def _state_dict(content: Any, path: Path) -> tuple[State, dict[str, str], list[str]]:
     def is_state(value: Any) -> bool:
-        return isinstance(value, dict) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+        named = isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value)
+        return named and all(isinstance(tensor, Tensor) for tensor in value.values())
 
     if is_state(content):
         return content, {}, []

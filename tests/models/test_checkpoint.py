@@ -82,9 +82,10 @@ def test_weights_that_do_not_fit_their_description_are_refused(damage, found, cl
         (lambda sidecar: sidecar.update(format="flexiast-9"), "'flexiast-9', expected 'flexiast-1'"),
         (lambda sidecar: sidecar.pop("model"), "model"),
         (lambda sidecar: sidecar["model"].update(heads=3), "heads"),
+        (lambda sidecar: sidecar["model"].update(depth=900_000), "900000 blocks"),
         (lambda sidecar: sidecar["model"].update(colour="red"), "colour"),
     ],
-    ids=["format", "no model", "heads", "unknown field"],
+    ids=["format", "no model", "heads", "depth", "unknown field"],
 )
 def test_wrong_description_is_refused(edit, found, classifier, tmp_path):
     classifier.save_pretrained(tmp_path)
@@ -214,7 +215,7 @@ def test_missing_file_is_refused(tmp_path):
         flexiast.load(tmp_path / "none.pth")
 
 
-@pytest.mark.parametrize("content", [torch.zeros(2), {"weights": [1, 2]}, {"epoch": 3}])
+@pytest.mark.parametrize("content", [torch.zeros(2), {"weights": [1, 2]}, {"epoch": 3}, {}, {0: torch.zeros(2)}])
 def test_file_without_a_state_dict_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "other.pth")
     with refused(tmp_path / "other.pth", "expected a state dict"):

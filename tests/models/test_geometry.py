@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flexiast.errors import ConfigError
 from flexiast.models.flexiast import FlexiAST, FlexiASTConfig
-from flexiast.models.geometry import PatchSize, scaled_stride, token_grid
+from flexiast.models.geometry import USUAL_FRAMES, PatchSize, infer_layout, scaled_stride, token_grid
 from flexiast.models.resize import resize_kernel
 
 
@@ -88,3 +88,24 @@ def test_flops_are_those_that_torch_counts(patch, prefix):
         resize_kernel(model.kernel, size)
         model.positions(size, 64)
     assert config.flops(size) * clips == whole.get_total_flops() - resizing.get_total_flops()
+
+
+@pytest.mark.parametrize("frames", USUAL_FRAMES)
+@pytest.mark.parametrize("patch", [8, 16])
+def test_layout_is_told_by_the_number_of_positions(frames, patch):
+    size = PatchSize(patch, patch)
+    for stride in {patch, round(patch * 10 / 16), round(patch * 12 / 16), round(patch * 14 / 16)}:
+        tokens = token_grid(frames, 128, size, PatchSize(stride, stride)).tokens
+        assert infer_layout(tokens, size, 128) == ((stride, stride), frames)
+
+
+def test_layout_of_a_given_length_comes_first():
+    # 144 positions: 12 x 12 at stride 10 on 128 frames, or 8 x 18 side by side on 300
+    assert infer_layout(144, PatchSize(16, 16), 128) == ((10, 10), 128)
+    assert infer_layout(144, PatchSize(16, 16), 128, frames=300) == ((16, 16), 300)
+    assert infer_layout(144, PatchSize(16, 16), 128, frames=1024) == ((10, 10), 128)
+
+
+@pytest.mark.parametrize(("tokens", "patch"), [(131, (16, 16)), (0, (16, 16)), (512, (200, 16)), (144, (16, 2000))])
+def test_layout_that_fits_nothing_is_none(tokens, patch):
+    assert infer_layout(tokens, PatchSize(*patch), 128) is None

@@ -68,6 +68,11 @@ class Source:
         """The heads given, or one per 64 of the width as in every ViT: a state dict does not tell."""
         return self.heads or max(1, width // 64)
 
+    def check_depth(self, depth: int) -> None:
+        """Raise CheckpointError if the description promises more blocks than there can be, before they are built."""
+        if depth > len(self.state):
+            raise CheckpointError(f"{self.sidecar_path}: found {depth} blocks, but only {len(self.state)} tensors")
+
     def depth(self, pattern: str) -> int:
         """Number of different blocks; `pattern` finds a block's number in a name."""
         found = (re.match(pattern, name) for name in self.state)
@@ -142,15 +147,7 @@ def convert(source: Source, form: Format, found: Description, origin: str) -> Ch
     report = LoadReport(origin, form.name, notes=list(found.notes))
     for rule in found.rules:
         tensors = [state[name] for name in rule.theirs]
-        _check_shapes(rule, tensors, expected, path)
-        made = [tensor.float() for tensor in rule.read(*tensors)]
-        for name, tensor in zip(rule.ours, made, strict=True):
-            if tensor.shape != expected[name].shape:
-                raise CheckpointError(
-                    f"{path}: tensor {' + '.join(rule.theirs)} gives {name} the shape {tuple(tensor.shape)},"
-                    f" expected {tuple(expected[name].shape)}"
-                )
-            ours[name] = tensor
+        ours |= _apply(rule, tensors, expected, path)
         how = ", ".join(filter(None, [rule.how, *_casts(tensors)]))
         action: Action = "converted" if how else "used"
         report.entries.append(Entry(action, rule.theirs, rule.ours, how))
@@ -168,13 +165,21 @@ def _casts(tensors: list[Tensor]) -> list[str]:
     return [f"{kind} to float32" for kind in sorted(kinds)]
 
 
-def _check_shapes(rule: Rule, tensors: list[Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
-    if rule.write is None:
-        return
-    shapes = [tensor.shape for tensor in rule.write(*(expected[name] for name in rule.ours))]
-    for name, tensor, shape in zip(rule.theirs, tensors, shapes, strict=True):
-        if tensor.shape != shape:
-            raise CheckpointError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
+def _apply(rule: Rule, tensors: list[Tensor], expected: Mapping[str, Tensor], path: Path) -> State:
+    """Our tensors by this rule. Raises CheckpointError if theirs, or ours made of them, have the wrong shape."""
+    if rule.write is not None:
+        shapes = [tensor.shape for tensor in rule.write(*(expected[name] for name in rule.ours))]
+        for name, tensor, shape in zip(rule.theirs, tensors, shapes, strict=True):
+            if tensor.shape != shape:
+                raise CheckpointError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
+    ours = {name: tensor.float() for name, tensor in zip(rule.ours, rule.read(*tensors), strict=True)}
+    for name, tensor in ours.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path}: tensor {' + '.join(rule.theirs)} gives {name} the shape {tuple(tensor.shape)},"
+                f" expected {tuple(expected[name].shape)}"
+            )
+    return ours
 
 
 def revert(checkpoint: Checkpoint, rules: list[Rule]) -> State:

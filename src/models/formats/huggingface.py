@@ -88,6 +88,7 @@ def describe(source: Source) -> Description | None:
         norm_eps=eps,
         head_norm_eps=eps,
     )
+    source.check_depth(config.depth)
     new, qkv_bias = {}, sidecar.get("qkv_bias", True)
     if not qkv_bias:
         names = {name: t.shape for name, t in network_state(config).items() if name.endswith("attn.qkv.bias")}

@@ -23,6 +23,7 @@ def describe(source: Source) -> Description | None:
         config = FlexiASTConfig(**sidecar.pop("model"))
     except (KeyError, TypeError, FlexiASTError) as error:
         raise CheckpointError(f"{source.sidecar_path}, model: not a valid network configuration ({error})") from None
+    source.check_depth(config.depth)
     return Description(config, [same(name, name) for name in network_state(config)], sidecar)
 
 
