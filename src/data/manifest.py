@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -102,8 +103,8 @@ class Manifest:
         """SHA-256 over file names (last two parts), sizes and classes: the same data gives the same text anywhere."""
         digest = hashlib.sha256()
         for clip in self.clips:
-            size = clip.path.stat().st_size if clip.path.exists() else -1
-            digest.update(f"{'/'.join(clip.path.parts[-2:])}\t{size}\t{clip.classes}\n".encode())
+            name = "/".join(clip.path.parts[-2:])
+            digest.update(f"{name}\t{_size(clip.path)}\t{clip.classes}\n".encode())
         return digest.hexdigest()
 
 
@@ -140,8 +141,12 @@ def distinct_labels(source: Path) -> Labels:
 
 def write_manifest(path: Path, entries: Iterable[tuple[str, str]]) -> None:
     """Write (wav path, comma-separated mids) pairs as a manifest JSON."""
-    data = [{"wav": wav, "labels": mids} for wav, mids in entries]
-    path.write_text(json.dumps({"data": data}, indent=1), encoding="utf-8")
+    with open(path, "w", encoding="utf-8") as file:
+        separator = '{"data": [\n'
+        for wav, mids in entries:  # a line for each clip: as one text, millions of clips would fill the memory
+            file.write(separator + json.dumps({"wav": wav, "labels": mids}))
+            separator = ",\n"
+        file.write('{"data": []}\n' if separator[0] == "{" else "\n]}\n")
 
 
 class _Entry(NamedTuple):
@@ -252,6 +257,14 @@ def _read_folder(folder: Path, labels: Labels | None) -> Manifest:
     if not clips:
         raise DataError(f"{folder}: found no audio files ({', '.join(sorted(AUDIO_SUFFIXES))}) in its sub-folders")
     return Manifest(folder, tuple(clips), labels)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, -1 if it is not there; asked once, for disks that answer slowly."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,7 @@ SPLITS = ("train", "val", "test")
 Check = Literal["size", "header", "decode"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Listed:
     """A clip as the public lists have it, and the file that holds it."""
 
@@ -107,7 +108,12 @@ def index_audio(folder: Path) -> dict[str, str]:
 
 def youtube_stems(video: str, start: float, end: float) -> list[str]:
     """Names, less the suffix, that downloaders give a segment (seconds) of a YouTube video; the most telling first."""
-    spans = [
+    return [prefix + video + span for span in _spans(start, end) for prefix in ("", "Y")]
+
+
+@lru_cache
+def _spans(start: float, end: float) -> tuple[str, ...]:
+    return (
         f"_{start:.3f}_{end:.3f}",
         f"_{start:g}_{end:g}",
         f"_{round(start * 1000)}_{round(end * 1000)}",
@@ -117,8 +123,7 @@ def youtube_stems(video: str, start: float, end: float) -> list[str]:
         f"_{start:g}",
         f"_{round(start * 1000)}",
         "",
-    ]
-    return [prefix + video + span for span in spans for prefix in ("", "Y")]
+    )
 
 
 def find_audio(index: dict[str, str], stems: Iterable[str]) -> str | None:
@@ -130,7 +135,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of the rows of a CSV; without blank lines and those that begin with #."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = ("\n" if line.startswith("#") else line for line in file)
+            bar = tqdm(file, path.name, unit="line", delay=1)  # shown for long lists
+            lines = ("\n" if line.startswith("#") else line for line in bar)
             reader = csv.reader(lines, skipinitialspace=True, strict=True)
             for cells in reader:
                 if cells:

@@ -104,6 +104,16 @@ def test_manifest_is_read_as_it_was_written(tmp_path):
     assert (len(manifest), manifest.labels, manifest.source) == (3, LABELS, tmp_path / "m.json")
 
 
+def test_manifest_is_written_a_line_for_each_clip_and_holds_none_at_worst(tmp_path):
+    write_manifest(tmp_path / "m.json", [("a.wav", "x"), ("b.wav", "y,x")])
+    assert json.loads((tmp_path / "m.json").read_text()) == {
+        "data": [{"wav": "a.wav", "labels": "x"}, {"wav": "b.wav", "labels": "y,x"}]
+    }
+    assert len((tmp_path / "m.json").read_text().splitlines()) == 4
+    write_manifest(tmp_path / "m.json", [])
+    assert json.loads((tmp_path / "m.json").read_text()) == {"data": []}
+
+
 def test_relative_paths_start_at_the_root(tmp_path):
     write_manifest(tmp_path / "m.json", [("a.wav", "/m/dog"), ("/abs/b.wav", "/m/cat")])
     manifest = read_manifest(tmp_path / "m.json", LABELS, root=Path("/corpus"))
