@@ -79,10 +79,12 @@ def test_faults_are_refused_or_left_out(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("column", "value"), [("fold", "6"), ("fold", "one"), ("target", ""), ("category", "rooster"), ("src_file", None)]
 )
-def test_a_wrong_row_is_named(column: str, value: str | None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    write_esc50(tmp_path, per_fold=3)
+def test_a_wrong_row_is_named(
+    column: str, value: str | None, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     table = tmp_path / "meta" / "esc50.csv"
-    with open(table, newline="") as file:
+    table.parent.mkdir()
+    with open(data / "meta" / "esc50.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     rows[2][column] = value  # line 4; the two before it are of the same class
     with open(table, "w", newline="") as file:
@@ -103,10 +105,10 @@ def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.fixture
-def published(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The script, its archive on a server here, as GitHub packs it: a zip with one folder at the top."""
-    (tmp_path / "www").mkdir()
-    shutil.make_archive(str(tmp_path / "www" / "master"), "zip", data.parent, data.name)
+    write_esc50(tmp_path / "packed" / "ESC-50-master", per_fold=1)
+    shutil.make_archive(str(tmp_path / "www" / "master"), "zip", tmp_path / "packed")
     script = prepare_script("esc50")
     with serving(tmp_path / "www") as (address, _):
         monkeypatch.setattr(script, "ARCHIVE", dataclasses.replace(script.ARCHIVE, url=f"{address}/master.zip"))
@@ -114,10 +116,10 @@ def published(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def test_download(published: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "CLIPS_PER_FOLD", 24)
+    monkeypatch.setattr(published, "CLIPS_PER_FOLD", 6)
     monkeypatch.setenv("FLEXIAST_DATA", str(tmp_path / "root"))
     assert published.main(["--download", str(tmp_path / "out"), "--fold", "1"]) == 0
-    assert {split: len(m) for split, m in read_splits(tmp_path / "out" / "fold1").items()} == {"train": 96, "test": 24}
+    assert {split: len(m) for split, m in read_splits(tmp_path / "out" / "fold1").items()} == {"train": 24, "test": 6}
     assert (tmp_path / "root" / "ESC-50-master" / "meta" / "esc50.csv").exists()
     checksum, name = (tmp_path / "root" / "ESC-50-master.zip.sha256").read_text().split()
     assert checksum == hashlib.sha256((tmp_path / "www" / "master.zip").read_bytes()).hexdigest()
