@@ -23,15 +23,15 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --help|-h) sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     --*)
-      name=${1#--}; name=${name//-/_}
-      [[ " stage stop_stage $options " == *" $name "* ]] || die "unknown option $1; see --help"
+      _option=${1#--}; _option=${_option//-/_}
+      [[ " stage stop_stage $options " == *" $_option "* ]] || die "unknown option $1; see --help"
       [ $# -ge 2 ] || die "option $1 needs a value"
-      printf -v "$name" '%s' "$2"; shift 2 ;;
+      printf -v "$_option" '%s' "$2"; shift 2 ;;
     *) die "unexpected argument $1; see --help" ;;
   esac
 done
-for name in stage stop_stage; do
-  [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name//_/-}: found ${!name}, expected a number"
+for _option in stage stop_stage; do
+  [[ ${!_option} =~ ^[0-9]+$ ]] || die "--${_option//_/-}: found ${!_option}, expected a number"
 done
 command -v flexiast >/dev/null || die "the command flexiast is not on PATH; activate the environment (make .venv/installed)"
 

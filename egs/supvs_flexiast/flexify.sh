@@ -10,7 +10,8 @@
 # the start, at base kernel 16 x 16; with --method distill it is also the frozen teacher, at its own patch size.
 # --axes: which side of the patch varies; `time` is 16 x t, `freq` is f x 16. --label-weight: share of the labels in
 # distillation. Stages: 1 manifests from --data, 2 training, 3 flexibility curves of teacher and student on the test
-# split, 4 the average over folds. Interrupted, the same command goes on. Many GPUs: NPROC=4, see egs/common.sh. Options and sources of the settings: egs/recipe.sh, egs/DATASET/settings.sh.
+# split, 4 the average over folds. Interrupted, the same command goes on. Many GPUs: NPROC=4, see egs/common.sh. Options
+# and sources of the settings: egs/recipe.sh, egs/DATASET/settings.sh. --extra "..." goes to `flexiast train` as it is.
 set -euo pipefail
 usage() { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"; exit "$1"; }
 [[ " $* " != *" --help "* ]] || usage 0

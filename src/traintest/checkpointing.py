@@ -71,7 +71,6 @@ class CheckpointStore:
                 damaged.append(str(error))
                 logger.warning("%s; going back to the one before", error)
             else:
-                logger.info("going on from %s", path)
                 return state
         if damaged:
             raise CheckpointError("; ".join(damaged) + "; remove them to start anew")

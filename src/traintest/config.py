@@ -206,9 +206,9 @@ class DistillConfig:
 class TrainConfig:
     """Train a fixed or a flexible model, or go on with an interrupted run."""
 
-    out: Path
-    """Run directory: model, checkpoint, log and configuration are written here."""
     data: DataConfig
+    out: Path = Path("exp/run")
+    """Run directory: model, checkpoints, log and configuration are written here."""
     features: FeatureOptions = FeatureOptions()
     model: ModelOptions = ModelOptions()
     patches: PatchOptions = PatchOptions()

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ..errors import FlexiASTError
 
@@ -37,7 +38,7 @@ def noted_signals(grace: float = 0.0) -> Iterator[list[int]]:
             signal.signal(number, previous[number])
             signal.raise_signal(number)
 
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
     for number in previous:
         signal.signal(number, note)
     try:

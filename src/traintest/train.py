@@ -112,6 +112,8 @@ class Trainer:
         if state and state["step"] >= self.total_steps:
             logger.info("%s: already trained to step %d of %d", self.config.out, state["step"], self.total_steps)
             return
+        if state:
+            logger.info("%s: going on from step %d of %d", self.config.out, state["step"], self.total_steps)
         if self.world.leads:
             self._open(state)
         try:
