@@ -15,6 +15,7 @@ import tyro
 
 from .conversion import ConvertConfig, convert
 from .data.manifest import distinct_labels, read_manifest
+from .data.pack import PackConfig, pack
 from .data.statistics import measure_statistics
 from .errors import ConfigError, FlexiASTError
 from .export import Format, Input, export
@@ -145,6 +146,12 @@ def run_convert(config: ConvertConfig) -> None:
     print(f"written: {config.out}")
 
 
+def run_pack(config: PackConfig) -> None:
+    """Pack, and say what is where."""
+    packed = pack(config)
+    print(f"written: {config.out}, {len(packed)} clips")
+
+
 COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "train": (TrainConfig, run_train),
     "measure": (MeasureConfig, run_measure),
@@ -152,6 +159,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "export": (ExportConfig, run_export),
     "stats": (StatsConfig, run_stats),
     "convert": (ConvertConfig, run_convert),
+    "pack": (PackConfig, run_pack),
 }
 
 

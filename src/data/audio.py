@@ -13,7 +13,10 @@ import torchaudio
 from torch import Tensor
 
 from ..errors import DataError
+from .shards import ShardMember
 
+Source = str | os.PathLike[str] | ShardMember
+"""An audio file, or one inside a shard."""
 MAX_SAMPLE_RATE = 384_000
 """Highest sample rate in Hz that is believed; above it a header is broken or hostile."""
 
@@ -33,9 +36,7 @@ def resample(waveform: Tensor, source: int, target: int) -> Tensor:
     return waveform if source == target else _resampler(source, target)(waveform)
 
 
-def decode(
-    path: str | os.PathLike[str], sample_rate: int = 16_000, downmix: str = "mean", max_samples: int | None = None
-) -> Tensor:
+def decode(path: Source, sample_rate: int = 16_000, downmix: str = "mean", max_samples: int | None = None) -> Tensor:
     """Read a file as a mono float waveform (S,) in [-1, 1] at `sample_rate` Hz, from its start.
 
     Reads no more than gives `max_samples` at the new rate. Raises DataError, naming the file, if it is missing,
@@ -53,7 +54,7 @@ def decode(
 
 
 def decode_pieces(
-    path: str | os.PathLike[str], sample_rate: int = 16_000, downmix: str = "mean", seconds: int = 60
+    path: Source, sample_rate: int = 16_000, downmix: str = "mean", seconds: int = 60
 ) -> Iterator[Tensor]:
     """What `decode` returns for the whole file, in pieces (S,) of so many seconds: memory does not grow with length.
 
@@ -76,18 +77,20 @@ def decode_pieces(
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
+def _opened(path: Source) -> Iterator[soundfile.SoundFile]:
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(path.open() if isinstance(path, ShardMember) else path) as file:
             if not 0 < file.samplerate <= MAX_SAMPLE_RATE:
                 raise DataError(f"{path}: found a sample rate of {file.samplerate} Hz, expected 1 to {MAX_SAMPLE_RATE}")
             yield file
     except (soundfile.LibsndfileError, OSError) as error:
-        reason = "no such file" if not os.path.exists(path) else str(error)
+        reason = getattr(error, "error_string", str(error))
+        if not isinstance(path, ShardMember) and not os.path.exists(path):
+            reason = "no such file"
         raise DataError(f"{path}: not readable as audio ({reason})") from None
 
 
-def _read(path: str | os.PathLike[str], file: soundfile.SoundFile, samples: int, downmix: str) -> Tensor:
+def _read(path: Source, file: soundfile.SoundFile, samples: int, downmix: str) -> Tensor:
     """The next `samples` (-1: all) as mono (S,), fewer at the end of the file."""
     waveform = to_mono(torch.from_numpy(file.read(samples, dtype="float32", always_2d=True).T), downmix)
     if not torch.isfinite(waveform).all():
@@ -95,7 +98,7 @@ def _read(path: str | os.PathLike[str], file: soundfile.SoundFile, samples: int,
     return waveform
 
 
-def check_audio(path: str | os.PathLike[str], whole: bool = False) -> None:
+def check_audio(path: Source, whole: bool = False) -> None:
     """Raise DataError, naming the file, if its header is none of audio of 25 ms or more; `whole`: or decoding fails."""
     with _opened(path) as file:
         if file.frames < 0.025 * file.samplerate:

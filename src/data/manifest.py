@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError
+from .shards import INDEX, ShardMember, read_shards
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3"})
 
@@ -83,7 +84,7 @@ class Labels:
 class Clip:
     """One audio file and the indices of its classes."""
 
-    path: Path
+    path: Path | ShardMember
     classes: tuple[int, ...]
 
 
@@ -112,13 +113,15 @@ def read_manifest(source: Path, labels: Labels | Path | None = None, root: Path 
     """Read a manifest, JSON or CSV, or a folder with one sub-folder per class.
 
     source: JSON `{"data": [{"wav": path, "labels": "mid,mid"}, ...]}`, which needs `labels`; or a file *.csv with the
-    columns path and label (several mids or names of classes: separated by commas, in quotes); or a folder. labels:
-    table or CSV path; the default is the sub-folders of a folder, or the distinct labels of a CSV, in alphabetical
-    order. root: where relative paths start (default: the manifest's folder). Raises DataError that names the file and
-    the entry or line at fault.
+    columns path and label (several mids or names of classes: separated by commas, in quotes); or a folder, of classes
+    or of shards (`flexiast pack`). labels: table or CSV path; the default is the sub-folders of a folder, or the
+    distinct labels of a CSV, in alphabetical order, or the table of the shards. root: where relative paths start
+    (default: the manifest's folder). Raises DataError that names the file and the entry or line at fault.
     """
     source = Path(source)
     table = Labels.read(labels) if isinstance(labels, Path) else labels
+    if (source / INDEX).is_file():
+        return _read_packed(source, table)
     if source.is_dir():
         return _read_folder(source, table)
     if not source.exists():
@@ -259,8 +262,28 @@ def _read_folder(folder: Path, labels: Labels | None) -> Manifest:
     return Manifest(folder, tuple(clips), labels)
 
 
-def _size(path: Path) -> int:
+def _read_packed(folder: Path, labels: Labels | None) -> Manifest:
+    shards = read_shards(folder)
+    try:
+        packed = Labels(shards.mids, shards.names)
+    except DataError as error:
+        raise DataError(f"{folder / INDEX}: {error}") from None
+    labels = labels or packed
+    index = {mid: i for i, mid in enumerate(labels.mids)}
+    for c in {c for classes in shards.classes for c in classes}:
+        if packed.mids[c] not in index:
+            raise DataError(
+                f"{folder / INDEX}: unknown label {packed.mids[c]!r}, expected one of the {len(labels)} in the"
+                " label table"
+            )
+    clips = zip(shards.members, shards.classes, strict=True)
+    return Manifest(folder, tuple(Clip(m, tuple(index[packed.mids[c]] for c in own)) for m, own in clips), labels)
+
+
+def _size(path: Path | ShardMember) -> int:
     """Bytes of a file, -1 if it is not there; asked once, for disks that answer slowly."""
+    if isinstance(path, ShardMember):
+        return path.size
     try:
         return os.stat(path).st_size
     except OSError:

@@ -23,6 +23,7 @@ from ..errors import DataError
 from ..features import FeatureConfig, LogMel
 from .audio import decode_pieces
 from .manifest import Manifest
+from .shards import ShardMember
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,7 @@ class _ClipMoments(Dataset):
             return DataError(f"{path}: found no whole window, expected at least 25 ms")
         return moments
 
-    def _log_mels(self, path: Path) -> Iterator[Tensor]:
+    def _log_mels(self, path: Path | ShardMember) -> Iterator[Tensor]:
         """Log-mel (1, T, F) of a file piece by piece; windows that straddle two pieces go with the later one."""
         rest = torch.zeros(0)
         for piece in decode_pieces(path, self.features.sample_rate, self.features.downmix):

@@ -1,0 +1,163 @@
+"""Clips inside tar shards: read at their offsets, in any order, or shard by shard.
+
+A folder of shards is `index.json` and the tars it names, written by `flexiast pack`. They are WebDataset tars: for
+each clip NUMBER.flac (the file as it was) and NUMBER.json (its labels and its old name). The index says where in a tar
+the bytes of each clip lie, so that a clip is drawn by its number as if it were a file, with the same sampling, ranks,
+workers and resuming. Nothing is unpacked to disk, and no header of a tar is believed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import DataError
+from .sampler import BatchSchedule
+
+INDEX = "index.json"
+FORMAT = "flexiast-shards-1"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShardMember:
+    """A clip's bytes in a shard; stands where the path of a clip's own file would."""
+
+    shard: Path
+    """The tar file."""
+    offset: int
+    """Where the clip's bytes start, in the tar file."""
+    size: int
+    """How many there are."""
+    name: str
+    """Last two parts of the path that the clip was packed from, with `/` between them."""
+
+    def __str__(self) -> str:
+        return f"{self.shard}:{self.name}"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """As of a path."""
+        return PurePosixPath(self.name).parts
+
+    def open(self) -> io.BytesIO:
+        """The clip as a file in memory. Raises DataError if the shard does not hold it whole."""
+        try:
+            with open(self.shard, "rb", buffering=0) as file:
+                file.seek(self.offset)
+                content = file.read(self.size)
+        except OSError as error:
+            raise DataError(f"{self}: not readable ({error.strerror})") from None
+        if len(content) != self.size:
+            raise DataError(f"{self}: found {len(content)} bytes in the shard, expected {self.size}")
+        return io.BytesIO(content)
+
+
+class Shards(NamedTuple):
+    """What an index says, checked."""
+
+    mids: tuple[str, ...]
+    """Label ids, in the order of the classes."""
+    names: tuple[str, ...]
+    """Their names for people."""
+    members: list[ShardMember]
+    classes: list[tuple[int, ...]]
+    """Of each member."""
+    counts: list[int]
+    """Clips in each shard, in order."""
+
+
+def read_shards(folder: Path) -> Shards:
+    """Read the index of a folder of shards.
+
+    Raises DataError that names the index and the field if anything in it is not as expected: a file elsewhere, bytes
+    beyond the end of a tar, a class that is not in the label table.
+    """
+    path = folder / INDEX
+    try:
+        index: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as an index of shards ({error})") from None
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        found = index.get("format") if isinstance(index, dict) else type(index).__name__
+        raise DataError(f"{path}: found format {found!r}, expected {FORMAT!r}")
+    labels, shards = index.get("labels"), index.get("shards")
+    if not isinstance(labels, dict) or not all(_texts(labels.get(key)) for key in ("mids", "names")):
+        raise DataError(f"{path}: found no label table, expected labels.mids and labels.names")
+    if not isinstance(shards, list) or not shards:
+        raise DataError(f"{path}: found no shards, expected a list of at least one")
+    found = Shards(tuple(labels["mids"]), tuple(labels["names"]), [], [], [])
+    for number, shard in enumerate(shards):
+        _add(found, folder, shard, f"{path}, shards[{number}]")
+    if not found.members:
+        raise DataError(f"{path}: found no clips")
+    return found
+
+
+def _add(found: Shards, folder: Path, shard: Any, where: str) -> None:
+    """Check one shard's entry and add its clips."""
+    if not isinstance(shard, dict):
+        raise DataError(f"{where}: found {type(shard).__name__}, expected an object")
+    file, size = shard.get("file"), shard.get("bytes")
+    if not isinstance(file, str) or Path(file).name != file or not file.endswith(".tar"):
+        raise DataError(f"{where}.file: found {str(file)[:80]!r}, expected the name of a .tar beside the index")
+    tar = folder / file
+    try:
+        there = os.stat(tar).st_size
+    except OSError as error:
+        raise DataError(f"{tar}: not readable ({error.strerror})") from None
+    if there != size:
+        raise DataError(f"{tar}: found {there} bytes, expected the {size} of the index")
+    columns: list[Any] = [shard.get(name) for name in ("offsets", "sizes", "names", "classes")]
+    if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+        raise DataError(f"{where}: expected offsets, sizes, names and classes of equal length")
+    offsets, sizes, names, classes = columns
+    if not _texts(names):
+        raise DataError(f"{where}.names: expected text only")
+    for clip, (start, length, own) in enumerate(zip(offsets, sizes, classes, strict=True)):
+        if not (_is_int(start) and _is_int(length) and start >= 0 and 0 <= length <= there - start):
+            raise DataError(f"{where}: clip {clip}: found offset {start!r} and size {length!r} in {there} bytes")
+        if not (isinstance(own, list) and all(_is_int(c) and 0 <= c < len(found.mids) for c in own)):
+            raise DataError(f"{where}: clip {clip}: found classes {own!r}, expected some of {len(found.mids)} labels")
+        found.members.append(ShardMember(tar, start, length, names[clip]))
+        found.classes.append(tuple(own))
+    found.counts.append(len(offsets))
+
+
+def _texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class ShardSchedule(BatchSchedule):
+    """Shuffled epochs that keep reading local: for shards on disks that seek slowly, or in object storage.
+
+    Each epoch takes the shards in an order of its own, a few at a time, and shuffles the clips within those few. With
+    clips shuffled when they were packed (`flexiast pack --shuffle`) this is close to a full shuffle.
+    """
+
+    def __init__(self, counts: Sequence[int], batch_size: int, seed: int, at_once: int = 4) -> None:
+        """counts: clips in each shard. at_once: shards that are mixed."""
+        super().__init__(sum(counts), batch_size, seed)
+        self.counts, self.at_once = tuple(counts), at_once
+
+    def _draw_epoch(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch])
+        ends = np.cumsum(self.counts)
+        order = rng.permutation(len(ends))
+        groups = (order[i : i + self.at_once] for i in range(0, len(order), self.at_once))
+        return np.concatenate([rng.permutation(_clips(group, ends, self.counts)) for group in groups])
+
+
+def _clips(shards: Iterable[int], ends: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """Indices of the clips in these shards."""
+    return np.concatenate([np.arange(ends[shard] - counts[shard], ends[shard]) for shard in shards])
