@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .classifier import AudioClassifier
@@ -223,7 +223,7 @@ def write_huggingface(job: Job, directory: Path) -> None:
     for name, content in (("config.json", settings), ("preprocessor_config.json", extractor)):
         (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-    save_file(contiguous, directory / "model.safetensors", {"format": "pt"})
+    (directory / "model.safetensors").write_bytes(save(contiguous, {"format": "pt"}))
 
 
 def clips(job: Job) -> list[Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flexiast.classifier import AudioClassifier, Loss
+from flexiast.cli import main
 from flexiast.data import audio as decoding
 from flexiast.data.manifest import Labels
 from flexiast.errors import ConfigError, DataError
@@ -199,6 +200,25 @@ def test_model_and_description_must_agree() -> None:
         AudioClassifier(good.config, good.feature_config, Labels.numbers(3))
     with pytest.raises(ConfigError, match="loss: found 'mse'"):
         AudioClassifier(good.config, good.feature_config, good.labels, "mse")
+
+
+def test_command_names_windows_with_their_times(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = classifier("bce")
+    model.save_pretrained(tmp_path / "model")
+    path = write(tmp_path / "clip.wav", noise(1.0))
+    command = ["predict", str(tmp_path / "model"), str(path), "--top-k", "1", "--hop", "0.25"]
+    assert main([*command, "--windows"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    windows = model.predict_windows(path, hop=0.25)
+    assert [line[1:3] for line in lines] == [["0.00", "0.50"], ["0.25", "0.75"], ["0.50", "1.00"]]
+    assert [float(line[4]) for line in lines] == pytest.approx([float(w.scores.max()) for w in windows], abs=1e-4)
+    assert main([*command, "--aggregate", "max"]) == 0
+    _, label, score = capsys.readouterr().out.strip().split("\t")
+    assert (label, float(score)) == model.predict(path, hop=0.25, aggregate="max", top_k=1)[0]._replace(
+        score=pytest.approx(max(float(w.scores.max()) for w in windows), abs=1e-4)
+    )
+    assert main([*command, "--hop", "9"]) == 2
+    assert "hop: found 9.0" in capsys.readouterr().err
 
 
 def test_batches_hold_everything_once() -> None:
