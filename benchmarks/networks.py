@@ -6,7 +6,7 @@ import copy
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -22,16 +22,21 @@ from flexiast.models.geometry import PatchSize
 from flexiast.models.resize import resize_kernel
 
 logging.disable_progress_bar()
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def flexible(size: str, frames: int, prefix_tokens: int = 1, **more: Any) -> FlexiAST:
-    """A FlexiAST of 527 classes with weights that leave no block the identity, as new ones are."""
+    """A FlexiAST of 527 classes with random weights."""
     torch.manual_seed(0)
-    model = FlexiAST(FlexiASTConfig(classes=527, frames=frames, prefix_tokens=prefix_tokens, **SIZES[size], **more))
+    config = FlexiASTConfig(classes=527, frames=frames, prefix_tokens=prefix_tokens, **SIZES[size], **more)
+    return shake(FlexiAST(config))
+
+
+def shake(model: Model) -> Model:
+    """Noise on all parameters, in place: in a new network every block is the identity, and would hide mistakes."""
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 1 or "prefix" in name or not parameter.any():
-                parameter.add_(0.02 * torch.randn_like(parameter))
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
     return model.eval()
 
 
