@@ -20,11 +20,12 @@ from .data.statistics import measure_statistics
 from .errors import ConfigError, FlexiASTError
 from .export import Format, Input, export
 from .features import FeatureConfig
+from .files import write_atomically
 from .loading import load
-from .models.checkpoint import write_atomically
 from .predict import Aggregate
 from .traintest.checkpointing import require_writable
 from .traintest.config import PatchArg, TrainConfig
+from .traintest.flexify import FlexifyConfig, flexify
 from .traintest.interruption import Interrupted
 from .traintest.measure import MeasureConfig, format_table, measure
 from .traintest.train import train
@@ -97,13 +98,25 @@ class StatsConfig:
 
 def run_train(config: TrainConfig) -> None:
     """Train, or resume, and say where the model is."""
-    print(f"trained model: {train(config)}")
+    out = train(config)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"trained model: {out}")
+
+
+def run_flexify(config: FlexifyConfig) -> None:
+    """Flexify, and print the curves before and after."""
+    results = flexify(config)
+    if os.environ.get("RANK", "0") == "0":
+        print(format_table(results))
+        print(f"flexible model: {config.train.out}")
 
 
 def run_measure(config: MeasureConfig) -> None:
     """Measure, and print the table."""
-    print(format_table(measure(config)))
-    print(f"written: {config.out}/flexibility.csv, .json, .png")
+    results = measure(config)
+    if os.environ.get("RANK", "0") == "0":
+        print(format_table(results))
+        print(f"written: {config.out}/flexibility.csv, .json, .png")
 
 
 def run_predict(config: PredictConfig) -> None:
@@ -154,6 +167,7 @@ def run_pack(config: PackConfig) -> None:
 
 COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "train": (TrainConfig, run_train),
+    "flexify": (FlexifyConfig, run_flexify),
     "measure": (MeasureConfig, run_measure),
     "predict": (PredictConfig, run_predict),
     "export": (ExportConfig, run_export),

@@ -32,6 +32,10 @@ class World:
         """Whether this is the process that writes files and shows progress."""
         return self.rank == 0
 
+    def own(self, device: torch.device) -> torch.device:
+        """This process's own GPU, where several share a machine; the CPU as it is."""
+        return torch.device("cuda", self.local_rank) if device.type == "cuda" and self.size > 1 else device
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; all of them must ask."""
         return self.sum(float(flag)) > 0 if self.size > 1 else flag

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 import tyro
 
-from ..classifier import AudioClassifier
 from ..data.manifest import Manifest, read_manifest
 from ..errors import ConfigError
+from ..files import replacing, write_atomically
+from ..hub import locate
 from ..loading import load
-from ..models.checkpoint import WEIGHTS, write_atomically
+from ..models.checkpoint import WEIGHT_FILES
 from ..models.geometry import PatchSize
 from ..models.resize import Resize
 from ..provenance import provenance, sha256
@@ -50,8 +51,8 @@ PAPER_SIZES = tuple(PatchSize(s, s) for s in (8, 10, 12, 16, 20, 24, 30, 32, 40,
 class MeasureConfig:
     """Measure models at many patch sizes in one pass over the data."""
 
-    checkpoints: tyro.conf.Positional[tuple[Path, ...]]
-    """Model directories or released state dicts."""
+    checkpoints: tyro.conf.Positional[tuple[str, ...]]
+    """Checkpoints of any readable format: directories, files, Hub ids."""
     data: Path
     """Test manifest JSON, or a folder with one sub-folder per class."""
     out: Path
@@ -60,6 +61,8 @@ class MeasureConfig:
     """Label CSV (default: the labels of the first model)."""
     root: Path | None = None
     """Where relative paths of the manifest start (default: the manifest's own folder)."""
+    scores: bool = False
+    """Also write the scores of every clip, (clips, classes) float32, to scores/MODEL_RESIZE_PATCH.npy."""
     patch_sizes: tuple[PatchArg, ...] = PAPER_SIZES
     """Patch sizes to measure at."""
     resize: tuple[Resize, ...] = ("pi",)
@@ -95,16 +98,14 @@ def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
 
 
 def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result]:
-    device = pick_device(config.device)
-    if device.type == "cuda" and world.size > 1:
-        device = torch.device("cuda", world.local_rank)
-    names = model_names(config.checkpoints)
-    models = {name: load(path, device, config.heads) for name, path in zip(names, config.checkpoints, strict=True)}
+    device = world.own(pick_device(config.device))
+    paths = dict(zip(model_names(config.checkpoints), map(locate, config.checkpoints), strict=True))
+    models = {name: load(path, device, config.heads) for name, path in paths.items()}
     first = next(iter(models.values()))
     data = read_manifest(config.data, config.labels or first.labels, config.root)
     for name, model in models.items():
         if model.labels.mids != data.labels.mids and not model.labels.numbered:
-            raise ConfigError(f"labels: model {name} has other classes than {config.labels or names[0]}")
+            raise ConfigError(f"labels: model {name} has other classes than {config.labels or next(iter(models))}")
     require_writable(config.out)
     results = sweep(
         models,
@@ -118,53 +119,50 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
         world,
     )
     if world.leads:
-        _write(config, results, models, data, device)
+        seeds = {name: model.metadata.get("training", {}).get("seed") for name, model in models.items()}
+        _write(config, results, data, {"models": _identify(paths), "seeds": seeds, **provenance(device)})
     return results
 
 
-def _write(
-    config: MeasureConfig,
-    results: list[Result],
-    models: dict[str, AudioClassifier],
-    data: Manifest,
-    device: torch.device,
-) -> None:
-    """flexibility.csv, .json and .png."""
+def _write(config: MeasureConfig, results: list[Result], data: Manifest, origin: dict[str, Any]) -> None:
+    """flexibility.csv, .json and .png, and the scores if they are wanted."""
     excluded = {data.clips[failure.clip].path: failure.reason for failure in results[0].excluded}
     rows = [as_row(result) for result in results]
     source = {
         "command": to_json(config),
-        "models": {
-            name: {"path": str(p), "sha256": _hash(p)} for name, p in zip(models, config.checkpoints, strict=True)
-        },
         "data": {
             "path": str(config.data),
             "clips": len(data) - len(excluded),
             "fingerprint": data.fingerprint,
             "excluded": {str(path): reason for path, reason in excluded.items()},
         },
-        "seeds": {name: model.metadata.get("training", {}).get("seed") for name, model in models.items()},
-        **provenance(device),
+        **origin,
     }
     write_atomically(config.out / "flexibility.csv", to_csv(rows).encode())
     write_atomically(
         config.out / "flexibility.json", (json.dumps({"provenance": source, "results": rows}, indent=1) + "\n").encode()
     )
     write_atomically(config.out / "flexibility.png", plot(rows, len(data) - len(excluded)))
+    for result in results if config.scores else ():
+        name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npy"
+        with replacing(config.out / "scores" / name) as file:
+            np.save(file, result.scores)
 
 
-def model_names(paths: Sequence[Path]) -> list[str]:
+def model_names(sources: Sequence[str]) -> list[str]:
     """A short distinct name for each checkpoint: the last part of its path, longer where two would be alike."""
-    resolved = [path.resolve() for path in paths]
+    resolved = [Path(source).resolve() for source in sources]
     for parts in range(1, max(len(p.parts) for p in resolved) + 1):
         names = ["/".join(path.parts[-parts:]) for path in resolved]
         if len(set(names)) == len(names):
             return names
-    raise ConfigError(f"checkpoints: found one given twice in {', '.join(map(str, paths))}")
+    raise ConfigError(f"checkpoints: found one given twice in {', '.join(sources)}")
 
 
-def _hash(path: Path) -> str:
-    return sha256(path / WEIGHTS if path.is_dir() else path)
+def _identify(paths: dict[str, Path]) -> dict[str, dict[str, str]]:
+    """Where each model's weights lie, and their SHA-256."""
+    files = {n: next(p / w for w in WEIGHT_FILES if (p / w).exists()) if p.is_dir() else p for n, p in paths.items()}
+    return {name: {"path": str(paths[name]), "sha256": sha256(file)} for name, file in files.items()}
 
 
 def as_row(result: Result) -> dict[str, Any]:

@@ -37,9 +37,7 @@ def setup_model(
 ) -> tuple[AudioClassifier, Statistics | None]:
     """The model to train, on its device, the same in every process; and the statistics if they were measured."""
     torch.manual_seed(config.seed)
-    device = pick_device(config.device)
-    if device.type == "cuda" and world.size > 1:
-        device = torch.device("cuda", world.local_rank)
+    device = world.own(pick_device(config.device))
     start = load(config.model.init, frames=config.features.frames) if config.model.init else None
     own = start.feature_config if start else None
     mean, std, statistics = config.data.mean, config.data.std, None
@@ -67,7 +65,8 @@ def _statistics(
     found = None
     if world.leads:
         found = _saved_statistics(config.out / STATISTICS, data)
-        found = found or measure_statistics(data, features, config.data.workers, progress)
+        max_bad = 0.0 if config.data.strict else config.data.max_bad
+        found = found or measure_statistics(data, features, config.data.workers, progress, max_bad)
     return world.broadcast(found)
 
 

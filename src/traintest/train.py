@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from ..classifier import AudioClassifier
 from ..data.dataset import Batch, ClipDataset, Failure, load_batches
-from ..data.sampler import BatchSchedule, balancing_weights, share_of
-from ..errors import CheckpointError, ConfigError
+from ..data.sampler import BatchSchedule, Draw, balancing_weights, share_of
+from ..errors import CheckpointError, ConfigError, DataError
 from ..files import write_atomically
 from ..models.geometry import PatchSize
 from ..provenance import commit
@@ -151,14 +151,18 @@ class Trainer:
                         f" of {steps}; the same command goes on from there"
                     )
 
-    def _draws(self, stop: int) -> Iterator[list[Any]]:
+    def _draws(self, stop: int) -> Iterator[list[Draw]]:
         """This process's share of the batches from the present step on."""
-        for batch in self.schedule.batches(self.step, stop):
-            yield share_of(batch, self.world.rank, self.world.size, self.unit)
+        return (self._share(step) for step in range(self.step, stop))
+
+    def _share(self, step: int) -> list[Draw]:
+        return share_of(self.schedule[step], self.world.rank, self.world.size, self.unit)
 
     def _train_on(self, batch: Batch, patch: PatchSize) -> None:
         """One step; one whose loss or gradient is no finite number is skipped."""
         self._note_bad_files(batch.failures)
+        if len(batch.targets) < len(self._share(self.step)):
+            raise DataError(f"{self.train_data.source}: found no usable clip to take the place of the unusable ones")
         factor = lr_factor(self.step, self.total_steps, self.steps_per_epoch, self.config.optim)
         loss, used = self.stepper.step(self.objective.prepare(batch), patch, factor)
         self.step += 1

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from flexiast.errors import CheckpointError
-from flexiast.traintest.checkpointing import WeightAverage, load_state, restore_rng, rng_state, save_state
+from flexiast.traintest.checkpointing import CheckpointStore, WeightAverage, load_state, restore_rng, rng_state
 
 
 def trained(steps: int) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -29,14 +29,12 @@ def further(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> N
 
 def test_restored_state_goes_on_as_if_never_stopped(tmp_path):
     model, optimizer = trained(3)
-    save_state(
-        tmp_path / "state.pt",
-        {"step": 3, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": rng_state()},
-    )
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(3, {"step": 3, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": rng_state()})
     further(model, optimizer, 4)
 
     again, its_optimizer = trained(0)
-    state = load_state(tmp_path / "state.pt")
+    state = store.latest()
     again.load_state_dict(state["model"])
     its_optimizer.load_state_dict(state["optimizer"])
     restore_rng(state["rng"])
@@ -58,7 +56,7 @@ def test_restored_state_goes_on_as_if_never_stopped(tmp_path):
 )
 def test_damaged_state_is_refused(damage, tmp_path):
     path = tmp_path / "state.pt"
-    save_state(path, {"step": 3, "tensor": torch.zeros(1000)})
+    torch.save({"step": 3, "tensor": torch.zeros(1000)}, path)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CheckpointError, match=re.escape(str(path))):
         load_state(path)
@@ -71,7 +69,7 @@ def test_missing_state_is_refused(tmp_path):
 
 @pytest.mark.parametrize("content", [{"weights": torch.zeros(2)}, [1, 2], torch.zeros(2)])
 def test_what_is_no_training_state_is_refused(content, tmp_path):
-    save_state(tmp_path / "other.pt", content)
+    torch.save(content, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=r"other\.pt: found no training state"):
         load_state(tmp_path / "other.pt")
 
@@ -94,7 +92,7 @@ def test_average_goes_on_from_a_saved_one(tmp_path):
         whole.add(model)
     for model in models[:2]:
         halves.add(model)
-    save_state(tmp_path / "state.pt", {"step": 0, "average": halves.state_dict()})
+    torch.save({"step": 0, "average": halves.state_dict()}, tmp_path / "state.pt")
     resumed = WeightAverage()
     resumed.load_state_dict(load_state(tmp_path / "state.pt")["average"])
     for model in models[2:]:

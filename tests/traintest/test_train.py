@@ -322,3 +322,11 @@ def test_too_many_unusable_clips_or_strictness_stop_the_run(broken_sounds, tmp_p
     strict = dataclasses.replace(run.data, strict=True, max_bad=1.0)
     with pytest.raises(DataError, match=r"wav: found 0 samples"):
         train(dataclasses.replace(run, data=strict), progress=False)
+
+
+def test_without_any_usable_clip_the_run_stops(broken_sounds, tmp_path: Path) -> None:
+    for clip in (broken_sounds / "train").rglob("*.wav"):
+        break_clip(clip)
+    run = config(broken_sounds, tmp_path / "run")
+    with pytest.raises(DataError, match="found no usable clip to take the place"):
+        train(dataclasses.replace(run, data=dataclasses.replace(run.data, max_bad=1.0)), progress=False)
