@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
 import soundfile
 import torch
+import torch.nn.functional as F
 import torchaudio
 from torch import Tensor
 
@@ -19,6 +22,12 @@ Source = str | os.PathLike[str] | ShardMember
 """An audio file, or one inside a shard."""
 MAX_SAMPLE_RATE = 384_000
 """Highest sample rate in Hz that is believed; above it a header is broken or hostile."""
+MAX_CHANNELS = 64
+"""Most channels that are believed."""
+_BLOCK = 1 << 20
+"""Samples, over all channels, that are read at once: memory follows what a file holds, not what its header says."""
+_TABLE = 1 << 20
+"""Largest product of the two sample rates, less common factors, of which a table of filters is made (4 bytes each)."""
 
 
 @lru_cache(maxsize=32)
@@ -33,14 +42,34 @@ def to_mono(waveform: Tensor, downmix: str = "mean") -> Tensor:
 
 def resample(waveform: Tensor, source: int, target: int) -> Tensor:
     """Waveform (..., S) at `source` Hz to `target` Hz, windowed-sinc low-pass (torchaudio)."""
-    return waveform if source == target else _resampler(source, target)(waveform)
+    if source == target:
+        return waveform
+    common = math.gcd(source, target)
+    if (source // common) * (target // common) > _TABLE:  # 44,101 to 16,000 Hz would be a table of 2.8 GB
+        return resample_without_table(waveform, source, target)
+    return _resampler(source, target)(waveform)
+
+
+def resample_without_table(waveform: Tensor, source: int, target: int) -> Tensor:
+    """What torchaudio's Resample returns, its filter evaluated at each sample: slower, for rates of no simple ratio."""
+    zeros, cutoff = 6, 0.99 * min(source, target)  # torchaudio's defaults: zero crossings, and roll-off
+    width = math.ceil(zeros * source / cutoff)
+    count = -(-waveform.shape[-1] * target // source)
+    taps = torch.arange(2 * width + 2)
+    padded, parts = F.pad(waveform, (width, width + 1)), []
+    for place in (torch.arange(count) * source).split(max(1, _BLOCK // len(taps))):
+        first, rest = place // target, (place % target).double() / target
+        t = ((taps - width - rest[:, None]) * (cutoff / source)).clamp(-zeros, zeros)  # (samples, taps)
+        filters = torch.sinc(t) * torch.cos(t * (math.pi / zeros / 2)).square() * (cutoff / source)
+        parts.append((padded[..., first[:, None] + taps] * filters.to(waveform.dtype)).sum(dim=-1))
+    return torch.cat(parts, dim=-1) if parts else waveform[..., :0]
 
 
 def decode(path: Source, sample_rate: int = 16_000, downmix: str = "mean", max_samples: int | None = None) -> Tensor:
     """Read a file as a mono float waveform (S,) in [-1, 1] at `sample_rate` Hz, from its start.
 
     Reads no more than gives `max_samples` at the new rate. Raises DataError, naming the file, if it is missing,
-    unreadable, empty, of an unbelievable sample rate, or holds NaN or infinite samples.
+    unreadable, empty, of an unbelievable sample rate or number of channels, or holds NaN or infinite samples.
     """
     with _opened(path) as file:
         source = file.samplerate
@@ -79,23 +108,40 @@ def decode_pieces(
 @contextmanager
 def _opened(path: Source) -> Iterator[soundfile.SoundFile]:
     try:
-        with soundfile.SoundFile(path.open() if isinstance(path, ShardMember) else path) as file:
+        if not isinstance(path, ShardMember) and not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("no regular file")  # a pipe or a device could keep us for ever
+        opened = soundfile.SoundFile(path.open() if isinstance(path, ShardMember) else path)
+    except (soundfile.LibsndfileError, OSError, ValueError, TypeError) as error:  # TypeError: *.raw has no header
+        raise _unreadable(path, error) from None
+    try:
+        with opened as file:
             if not 0 < file.samplerate <= MAX_SAMPLE_RATE:
                 raise DataError(f"{path}: found a sample rate of {file.samplerate} Hz, expected 1 to {MAX_SAMPLE_RATE}")
+            if not 0 < file.channels <= MAX_CHANNELS:
+                raise DataError(f"{path}: found {file.channels} channels, expected 1 to {MAX_CHANNELS}")
             yield file
     except (soundfile.LibsndfileError, OSError) as error:
-        reason = getattr(error, "error_string", str(error))
-        if not isinstance(path, ShardMember) and not os.path.exists(path):
-            reason = "no such file"
-        raise DataError(f"{path}: not readable as audio ({reason})") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Source, error: Exception) -> DataError:
+    reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return DataError(f"{path}: not readable as audio ({'no such file' if 'No such file' in reason else reason})")
 
 
 def _read(path: Source, file: soundfile.SoundFile, samples: int, downmix: str) -> Tensor:
     """The next `samples` (-1: all) as mono (S,), fewer at the end of the file."""
-    waveform = to_mono(torch.from_numpy(file.read(samples, dtype="float32", always_2d=True).T), downmix)
-    if not torch.isfinite(waveform).all():
-        raise DataError(f"{path}: found NaN or infinite samples, expected finite ones")
-    return waveform
+    at_once, blocks, read = _BLOCK // file.channels, [], 0
+    while samples < 0 or read < samples:
+        wanted = at_once if samples < 0 else min(at_once, samples - read)
+        block = to_mono(torch.from_numpy(file.read(wanted, dtype="float32", always_2d=True).T), downmix)
+        if not torch.isfinite(block).all():
+            raise DataError(f"{path}: found NaN or infinite samples, expected finite ones")
+        blocks.append(block)
+        read += len(block)
+        if len(block) < wanted:
+            break
+    return torch.cat(blocks) if len(blocks) != 1 else blocks[0]
 
 
 def check_audio(path: Source, whole: bool = False) -> None:
