@@ -148,7 +148,10 @@ def test_a_longer_input_stretches_the_positions():
     torch.testing.assert_close(adapted.pos_embed, expected)
 
 
-@pytest.mark.parametrize("key", ["8x8", "16x16", "24x24", "40x40", "16x32"])
+SQUARES = [f"{size}x{size}" for size in (8, 10, 12, 16, 20, 24, 30, 32, 40, 48)]
+
+
+@pytest.mark.parametrize("key", [*SQUARES, "16x8", "16x12", "16x32", "8x16", "32x16"])
 def test_another_base_patch_is_the_originals_import(key):
     """Golden: a patch-8 AST imported at base 16 by the original FlexiAST."""
     golden = np.load(GOLDEN / "flexirepo_ast_p8_tiny.npz")

@@ -164,7 +164,7 @@ def test_baselines_resolve_to_the_published_settings(commands, dataset: str) -> 
         measured = tyro.cli(MeasureConfig, args=measure[2:])
         assert measured.patch_sizes == squares(EVAL_SIZES)
         assert measured.data.name == "test.json"
-        assert measured.checkpoints == (config.out,)
+        assert measured.checkpoints == (str(config.out),)
         assert config.data.val is None or config.data.val.name == "val.json"
 
 
