@@ -13,6 +13,7 @@ from typing import Literal
 
 import tyro
 
+from .bench import BenchConfig, bench, format_bench
 from .conversion import ConvertConfig, convert
 from .data.manifest import distinct_labels, read_manifest
 from .data.pack import PackConfig, pack
@@ -159,6 +160,13 @@ def run_convert(config: ConvertConfig) -> None:
     print(f"written: {config.out}")
 
 
+def run_bench(config: BenchConfig) -> None:
+    """Time, and print the table."""
+    print(format_bench(bench(config)))
+    if config.out is not None:
+        print(f"written: {config.out}/bench.csv, .json, .png")
+
+
 def run_pack(config: PackConfig) -> None:
     """Pack, and say what is where."""
     packed = pack(config)
@@ -173,6 +181,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "export": (ExportConfig, run_export),
     "stats": (StatsConfig, run_stats),
     "convert": (ConvertConfig, run_convert),
+    "bench": (BenchConfig, run_bench),
     "pack": (PackConfig, run_pack),
 }
 

@@ -1,0 +1,309 @@
+"""`flexiast bench`: what each patch size of a model costs on this machine, as table, CSV, JSON and picture."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+
+from .classifier import AudioClassifier
+from .errors import ConfigError
+from .files import write_atomically
+from .loading import load
+from .models.geometry import PatchSize
+from .provenance import provenance
+from .traintest.checkpointing import require_writable
+from .traintest.config import PatchArg, Precision, to_json
+from .traintest.device import autocast, pick_device
+from .traintest.measure import PAPER_SIZES
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchConfig:
+    """Time a model at many patch sizes: clips per second, latency, tokens, GFLOPs and memory."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Model directory, or any other readable checkpoint."""
+    out: Path | None = None
+    """Directory for bench.csv, bench.json and bench.png (default: only the table is printed)."""
+    patch_sizes: tuple[PatchArg, ...] = PAPER_SIZES
+    """Patch sizes to time."""
+    batch_size: int = 8
+    """Clips per forward pass for clips per second; latency is always of one clip."""
+    seconds: float = 2.0
+    """How long each patch size is timed, for clips per second and again for latency."""
+    precision: Precision = "auto"
+    """`auto`: bfloat16 where the device has fast bfloat16."""
+    device: str = "auto"
+    """`auto`: the GPU where there is one, else the CPU."""
+    threads: int = 0
+    """CPU threads, 0 for torch's own choice."""
+    heads: int | None = None
+    """Attention heads of state dicts that do not tell (default: one per 64 of the width)."""
+
+    def __post_init__(self) -> None:
+        if not self.patch_sizes:
+            raise ConfigError("patch_sizes: found none, expected at least one")
+        for name, least in (("batch_size", 1), ("seconds", 0), ("threads", 0)):
+            if not getattr(self, name) >= least:
+                raise ConfigError(f"{name}: found {getattr(self, name)}, expected at least {least}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one patch size costs."""
+
+    patch_size: str
+    """As on the command line."""
+    tokens: int
+    """Patch tokens of a clip."""
+    gflops: float
+    """10^9 floating-point operations of a clip's forward pass."""
+    clips_per_second: float
+    """Log-mel to logits, in batches."""
+    latency_p50_ms: float
+    """Median time of one clip alone."""
+    latency_p95_ms: float
+    """Time of one clip alone that 95 % of passes keep within."""
+    peak_memory_mb: float | None
+    """Most memory that a batch adds to the process at rest, 10^6 bytes (none where the system does not tell)."""
+    roofline_clips_per_second: float
+    """Bound by measured matrix rate and memory bandwidth, see `roofline`."""
+    score: float | None
+    """Validation accuracy (single-label models) or mAP kept in the checkpoint, if it has one for this size."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """All that was measured."""
+
+    costs: tuple[Cost, ...]
+    growth: float | None
+    """Exponent k of seconds per clip ~ tokens^k, fitted over the sizes (none for less than two counts of tokens)."""
+    gflops_per_second: float
+    """Rate of a large matrix product at the precision used."""
+    gigabytes_per_second: float
+    """Rate of copying a large tensor, bytes read and bytes written together."""
+    front_end_ms: float
+    """Waveform to log-mel, one clip."""
+    score_name: str
+    """accuracy or mAP."""
+
+
+def bench(config: BenchConfig) -> Bench:
+    """Time, and write the three files if there is an `out`. Raises FlexiASTError for wrong input before any timing."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    model = load(config.checkpoint, device, config.heads)
+    for patch in config.patch_sizes:
+        model.config.grid(patch, model.feature_config.frames)
+    if config.out is not None:
+        require_writable(config.out)
+    found = _measure(model, config, device)
+    if config.out is not None:
+        rows = [dataclasses.asdict(cost) for cost in found.costs]
+        content = {"provenance": {"command": to_json(config), **provenance(device)}, **dataclasses.asdict(found)}
+        write_atomically(config.out / "bench.csv", to_csv(rows).encode())
+        write_atomically(config.out / "bench.json", (json.dumps(content, indent=1) + "\n").encode())
+        write_atomically(config.out / "bench.png", plot(found))
+    return found
+
+
+@torch.inference_mode()
+def _measure(model: AudioClassifier, config: BenchConfig, device: torch.device) -> Bench:
+    waveform = torch.randn(config.batch_size, model.feature_config.samples, device=device)
+    with autocast(device, config.precision):
+        rate, bandwidth = matrix_rate(device), copy_rate(device)
+        front_end = _times(lambda: model.front_end(waveform[:1]), config.seconds / 4, device)
+        batch, at_rest = model.front_end(waveform), _memory(device, "now")
+        costs = {}
+        # From few tokens to many: memory that the system does not take back at once belongs to smaller sizes then.
+        for patch in sorted(config.patch_sizes, key=lambda patch: model.config.flops(patch)):
+            _reset_peak_memory(device)
+            seconds = _times(partial(model, batch, patch), config.seconds, device)
+            peak = _memory(device, "peak")
+            latencies = _times(partial(model, batch[:1], patch), config.seconds, device)
+            costs[patch] = Cost(
+                patch_size=str(patch),
+                tokens=model.config.grid(patch, model.feature_config.frames).tokens,
+                gflops=model.config.flops(patch, model.feature_config.frames) / 1e9,
+                clips_per_second=config.batch_size / float(np.median(seconds)),
+                latency_p50_ms=1e3 * float(np.percentile(latencies, 50)),
+                latency_p95_ms=1e3 * float(np.percentile(latencies, 95)),
+                peak_memory_mb=None if peak is None or at_rest is None else max(0.0, peak - at_rest) / 1e6,
+                roofline_clips_per_second=roofline(model, patch, config.batch_size, rate, bandwidth),
+                score=_score(model, patch),
+            )
+    return Bench(
+        costs=tuple(costs[patch] for patch in config.patch_sizes),
+        growth=growth(list(costs.values())),
+        gflops_per_second=rate / 1e9,
+        gigabytes_per_second=bandwidth / 1e9,
+        front_end_ms=1e3 * float(np.median(front_end)),
+        score_name=_score_name(model),
+    )
+
+
+def _times(run: Callable[[], object], seconds: float, device: torch.device) -> np.ndarray:
+    """Seconds of each call, for so long but at least three times, after one to warm up."""
+    times: list[float] = []
+    run()
+    while len(times) < 3 or sum(times) < seconds:
+        _synchronise(device)
+        start = time.perf_counter()
+        run()
+        _synchronise(device)
+        times.append(time.perf_counter() - start)
+    return np.array(times)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif (switch := Path("/proc/self/clear_refs")).exists():
+        switch.write_text("5")  # resets VmHWM: proc(5)
+
+
+def _memory(device: torch.device, when: Literal["now", "peak"]) -> float | None:
+    """Bytes in use now, or at most since the last reset: allocated on a GPU, resident for a CPU where /proc tells."""
+    if device.type == "cuda":
+        return float(torch.cuda.memory_allocated(device) if when == "now" else torch.cuda.max_memory_allocated(device))
+    status, name = Path("/proc/self/status"), {"now": "VmRSS:", "peak": "VmHWM:"}[when]
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
+
+
+def matrix_rate(device: torch.device) -> float:
+    """Floating-point operations per second of a large matrix product, at the precision of the autocast in force."""
+    size = 8192 if device.type == "cuda" else 1536
+    matrix = torch.randn(size, size, device=device)
+    return 2 * size**3 / float(_times(lambda: matrix @ matrix, 0.3, device).min())
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes per second of copying a tensor too large for the caches, read and written."""
+    source = torch.randn(1 << 26, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / float(_times(lambda: target.copy_(source), 0.3, device).min())
+
+
+def roofline(model: AudioClassifier, patch: PatchSize, batch_size: int, rate: float, bandwidth: float) -> float:
+    """Clips per second if every matrix product ran at `rate`, or all memory traffic at `bandwidth`, whichever is less.
+
+    Traffic: all weights once a batch; in every block each operand and result of qkv (1 + 3), attention (3 + 1),
+    projection (1 + 1) and MLP (1 + r, r + 1) once, norms and residual sums (10), in units of tokens times width.
+    """
+    config, frames = model.config, model.feature_config.frames
+    device = model.kernel.device.type
+    size = torch.get_autocast_dtype(device).itemsize if torch.is_autocast_enabled(device) else 4
+    weights = sum(p.numel() for p in model.parameters()) * 4
+    tokens = config.grid(patch, frames).tokens + config.prefix_tokens
+    traffic = config.depth * tokens * config.width * (4 + 4 + 2 + 2 * (1 + config.mlp_ratio) + 10) * size
+    return 1.0 / max(config.flops(patch, frames) / rate, (weights / batch_size + traffic) / bandwidth)
+
+
+def growth(costs: Sequence[Cost]) -> float | None:
+    """Exponent of seconds per clip over tokens: the slope in logarithms, least squares."""
+    tokens = np.array([cost.tokens for cost in costs], dtype=np.float64)
+    if len(set(tokens)) < 2:
+        return None
+    seconds = 1.0 / np.array([cost.clips_per_second for cost in costs])
+    return float(np.polyfit(np.log(tokens), np.log(seconds), 1)[0])
+
+
+def _score_name(model: AudioClassifier) -> str:
+    return "accuracy" if model.loss == "ce" else "mAP"
+
+
+def _score(model: AudioClassifier, patch: PatchSize) -> float | None:
+    """The validation score that training left in the checkpoint."""
+    curve = model.metadata.get("validation")
+    at_patch = curve.get(str(patch)) if isinstance(curve, dict) else None
+    score = at_patch.get(_score_name(model)) if isinstance(at_patch, dict) else None
+    return float(score) if isinstance(score, (int, float)) else None
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV text with a header; what is not known stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def format_bench(found: Bench) -> str:
+    """The table for people."""
+    head = ["patch", "tokens", "GFLOPs", "clips/s", "roofline", "p50 ms", "p95 ms", "+ MB", found.score_name]
+    lines = ["".join(f"{name:>10}" for name in head)]
+    for c in found.costs:
+        cells = [c.patch_size, c.tokens, c.gflops, c.clips_per_second, c.roofline_clips_per_second]
+        cells += [c.latency_p50_ms, c.latency_p95_ms, c.peak_memory_mb, c.score]
+        lines.append("".join(f"{_cell(cell):>10}" for cell in cells))
+    if found.growth is not None:
+        lines.append(f"seconds per clip grow as tokens^{found.growth:.2f}")
+    lines.append(
+        f"machine: {found.gflops_per_second:.0f} GFLOP/s, {found.gigabytes_per_second:.1f} GB/s;"
+        f" log-mel of a clip: {found.front_end_ms:.2f} ms"
+    )
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def plot(found: Bench) -> bytes:
+    """PNG: clips per second against tokens with fit and roofline, latency, and the score against speed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    costs = sorted(found.costs, key=lambda cost: cost.tokens)
+    scored = [cost for cost in costs if cost.score is not None]
+    figure = Figure(figsize=(15 if scored else 10.5, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    speed, latency, *more = figure.subplots(1, 3 if scored else 2)
+    tokens = [cost.tokens for cost in costs]
+    bound = f"roofline: {found.gflops_per_second:.0f} GFLOP/s, {found.gigabytes_per_second:.0f} GB/s"
+    speed.plot(tokens, [c.roofline_clips_per_second for c in costs], "--", color="gray", label=bound)
+    label = "measured" if found.growth is None else f"measured, ~ tokens^{-found.growth:.2f}"
+    speed.plot(tokens, [c.clips_per_second for c in costs], "o-", label=label)
+    for cost in costs:
+        speed.annotate(cost.patch_size, (cost.tokens, cost.clips_per_second), xytext=(3, 5), textcoords="offset points")
+    speed.set(xscale="log", yscale="log", xlabel="patch tokens of a clip", ylabel="clips per second")
+    speed.legend(fontsize=9)
+    latency.plot(tokens, [c.latency_p50_ms for c in costs], "o-", label="median")
+    latency.plot(tokens, [c.latency_p95_ms for c in costs], "^:", label="95 %")
+    latency.set(xscale="log", xlabel="patch tokens of a clip", ylabel="latency of one clip, ms")
+    latency.set_ylim(bottom=0)
+    latency.legend(fontsize=9)
+    for axes in more:
+        axes.plot([c.clips_per_second for c in scored], [100 * (c.score or 0.0) for c in scored], "o-")
+        for cost in scored:
+            point = (cost.clips_per_second, 100 * (cost.score or 0.0))
+            axes.annotate(cost.patch_size, point, xytext=(3, 5), textcoords="offset points")
+        axes.set(xscale="log", xlabel="clips per second", ylabel=f"validation {found.score_name}, %")
+    for axes in (speed, latency, *more):
+        axes.margins(x=0.1)
+        axes.grid(alpha=0.3, which="both")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    return image.getvalue()
