@@ -46,8 +46,6 @@ def test_command_writes_table_csv_json_and_picture(model_dir: Path, tmp_path: Pa
     config = flexiast.load(model_dir).config
     gflops = [config.flops(p) / 1e9 for p in (48, 16, "16x32")]
     assert [float(row["gflops"]) for row in rows] == pytest.approx(gflops, rel=1e-5)
-        [config.flops(p) / 1e9 for p in (48, 16, "16x32")], rel=1e-5
-    )
     for row in rows:
         assert 0 < float(row["latency_p50_ms"]) <= float(row["latency_p95_ms"])
         assert float(row["clips_per_second"]) > 0
