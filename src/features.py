@@ -6,6 +6,7 @@ Dimensions: B clips, S samples, T frames of 10 ms, W samples in a 25 ms window, 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from torchaudio.compliance.kaldi import get_mel_banks
 
 from .errors import ConfigError
 
+MOST = {"sample_rate": 384_000, "bins": 1024, "frames": 100_000}
+"""Largest settings that are believed: filters and inputs are allocated by them. 100,000 frames are 17 minutes."""
 CHUNK_FRAMES = 256
 """Frames per pass on a CPU, so that a pass stays in the cache (one large pass is slower)."""
 MEL_GROUPS = 4
@@ -38,12 +41,16 @@ class FeatureConfig:
     """Stereo to mono: `mean` of the channels, or `first` channel alone (as released AST weights were trained)."""
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "bins", "frames", "std"):
+        for name, most in MOST.items():
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not value > 0:
-                raise ConfigError(f"features.{name}: found {value!r}, expected a positive number")
-        if not isinstance(self.mean, (int, float)):
-            raise ConfigError(f"features.mean: found {self.mean!r}, expected a number")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise ConfigError(f"features.{name}: found {value!r}, expected a whole number from 1 to {most}")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ConfigError(f"features.{name}: found {value!r}, expected a finite number")
+        if not self.std > 0:
+            raise ConfigError(f"features.std: found {self.std!r}, expected a positive number")
         if self.downmix not in ("mean", "first"):
             raise ConfigError(f"features.downmix: found {self.downmix!r}, expected 'mean' or 'first'")
 

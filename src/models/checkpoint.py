@@ -77,14 +77,14 @@ def read_checkpoint(path: Path, heads: int | None = None, frames: int | None = N
     for form in FORMATS:
         try:
             found = form.describe(source)
+            checkpoint = convert(source, form, found, str(path)) if found else None
         except FlexiASTError as error:
             where = source.path if source.sidecar is None else source.sidecar_path
             prefix = "" if isinstance(error, CheckpointError) else f"{where}: "
             raise CheckpointError(f"{prefix}{error}") from None
-        except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        except (AttributeError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(f"{source.path}: looks like a {form.name}, but does not fit ({error})") from None
-        if found is not None:
-            checkpoint = convert(source, form, found, str(path))
+        if checkpoint is not None:
             if checkpoint.report and beside:
                 checkpoint.report.notes.append(f"beside the state dict, not read: {some(beside)}")
             return checkpoint

@@ -9,6 +9,7 @@ P prefix tokens, N = P + H * W tokens, D width, C classes.
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
@@ -77,12 +78,14 @@ class FlexiASTConfig:
             object.__setattr__(self, "stride", PatchSize.parse(self.stride))
         for name in ("classes", "frames", "bins", "width", "depth", "heads"):
             value = getattr(self, name)
-            if not isinstance(value, int) or not 1 <= value <= 1_000_000:
-                raise ConfigError(f"model.{name}: found {value!r}, expected a whole number of at least 1")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
+                raise ConfigError(f"model.{name}: found {value!r}, expected a whole number from 1 to 1,000,000")
         for name in ("mlp_ratio", "pad_value", "norm_eps", "head_norm_eps"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or (value <= 0 and name != "pad_value"):
-                raise ConfigError(f"model.{name}: found {value!r}, expected a number above 0")
+            usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if not usable or (value <= 0 and name != "pad_value"):
+                above = "" if name == "pad_value" else " above 0"
+                raise ConfigError(f"model.{name}: found {value!r}, expected a finite number{above}")
         if self.width % self.heads:
             raise ConfigError(f"model.heads: found {self.heads}, expected a divisor of the width {self.width}")
         if self.prefix_tokens not in (1, 2):

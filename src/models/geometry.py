@@ -29,13 +29,13 @@ class PatchSize(NamedTuple):
         Raises ConfigError if the value is anything else, or not positive.
         """
         if isinstance(value, str):
-            match = re.fullmatch(r"\s*(\d+)\s*(?:[xX]\s*(\d+))?\s*", value)
+            match = re.fullmatch(r"\s*(\d{1,9})\s*(?:[xX]\s*(\d{1,9}))?\s*", value)
             numbers: list[Any] = [int(g) for g in match.groups() if g] if match else []
         elif isinstance(value, Sequence) and not isinstance(value, bytes):
             numbers = list(value)
         else:
             numbers = [value]
-        is_integer = [isinstance(n, Integral) and not isinstance(n, bool) and int(n) > 0 for n in numbers]
+        is_integer = [isinstance(n, Integral) and not isinstance(n, bool) and 0 < int(n) < 10**9 for n in numbers]
         if len(numbers) not in (1, 2) or not all(is_integer):
             raise ConfigError(
                 f"patch size: found {value!r}, expected positive whole numbers as 16, (16, 32) or '16x32' (freq x time)"

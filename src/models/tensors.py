@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,24 @@ from ..errors import CheckpointError
 State = dict[str, Tensor]
 NESTED = ("model", "state_dict")
 """Names under which training programs keep the state dict beside other things."""
+DAMAGE = (
+    safetensors.SafetensorError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What readers of files, torch.load above all, raise at damaged ones."""
 
 
 def some(names: Iterable[str], most: int = 4) -> str:
@@ -29,31 +49,51 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str], list[str]]:
     """Tensors of a safetensors or PyTorch file, the safetensors header's texts, and other things that lay beside.
 
     PyTorch files are read with `weights_only=True`. A state dict that lies under `model` or `state_dict` is taken
-    out; what lay beside it is named. Raises CheckpointError that names the file.
+    out; what lay beside it is named. Memory is bounded by the size of the file, whatever it says of itself. Raises
+    CheckpointError that names the file.
     """
     try:
         with open(path, "rb") as file:
             start = file.read(9)
         # Zip archive or older bare pickle; safetensors may start alike, but its JSON header begins at byte 8.
         if start[:2] in (b"PK", b"\x80\x02") and start[8:] != b"{":
+            if start[:2] == b"PK":
+                _require_no_inflation(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
         else:
             with safetensors.safe_open(path, "pt") as opened:
                 header = opened.metadata() or {}
             return load_file(path), header, []
-    except (
-        safetensors.SafetensorError,
-        pickle.UnpicklingError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        LookupError,
-        AssertionError,
-    ) as error:
+    except DAMAGE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: not readable as a checkpoint ({reason})") from None
-    return _state_dict(content, path)
+    state, header, beside = _state_dict(content, path)
+    _require_plain(state, path)
+    return state, header, beside
+
+
+def _require_no_inflation(path: Path) -> None:
+    """Raise CheckpointError if a zip archive would unpack to more than it is; torch.save compresses nothing."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise CheckpointError(f"{path}: found {unpacked} bytes packed into {path.stat().st_size}, expected no packing")
+
+
+def _require_plain(state: State, path: Path) -> None:
+    """Raise CheckpointError unless the tensors are real numbers that lie in the file, each in a place of its own.
+
+    A view of stride 0 takes no room in a file, and as a parameter would take any amount of memory.
+    """
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+            raise CheckpointError(
+                f"{path}: tensor {name}: found {tensor.dtype} on {tensor.device} as {tensor.layout}, expected plain"
+                " real numbers"
+            )
+    needed, there = sum(t.numel() * t.element_size() for t in state.values()), path.stat().st_size
+    if needed > 2 * there:  # tensors may share their storage
+        raise CheckpointError(f"{path}: its tensors would take {needed} bytes, expected at most twice its {there}")
 
 
 def _state_dict(content: Any, path: Path) -> tuple[State, dict[str, str], list[str]]:

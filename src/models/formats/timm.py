@@ -19,6 +19,7 @@ from ...errors import CheckpointError
 from ..flexiast import FlexiASTConfig
 from ..geometry import Grid, PatchSize
 from ..resize import fit_positions
+from ..tensors import some
 from . import vit
 from .base import Description, Format, Rule, Source
 from .settings import AUDIOSET
@@ -36,6 +37,12 @@ UNSUPPORTED = {
     "blocks.0.ls1.gamma": "LayerScale",
 }
 """Starts of names of parts that a FlexiAST has not."""
+ARGUMENTS = frozenset(
+    {"img_size", "patch_size", "in_chans", "num_classes", "global_pool", "embed_dim", "depth", "num_heads", "mlp_ratio"}
+    | {"qkv_bias", "qk_norm", "init_values", "class_token", "pos_embed", "no_embed_class", "reg_tokens", "pre_norm"}
+    | {"final_norm", "fc_norm", "dynamic_img_size", "dynamic_img_pad", "drop_path_rate", "act_layer", "mlp_layer"}
+)
+"""`model_args` that may come from a file; others of timm's would fetch or load weights, or take memory for them."""
 LABELS = {"mids": ["untrained"], "names": ["untrained"]}
 
 
@@ -94,10 +101,12 @@ def _architecture(source: Source, width: int) -> Architecture:
     """From the architecture that config.json names, built without its weights; or what is usual."""
     if source.sidecar is None:
         return Architecture(source.heads_for(width))
-    name = source.sidecar.get("architecture")
+    name, arguments = source.sidecar.get("architecture"), _arguments(source)
     try:
+        if not timm.is_model(str(name)):  # also hf-hub:... and local-dir:..., which are no names
+            raise RuntimeError("Unknown model")
         with torch.device("meta"):
-            model: Any = timm.create_model(str(name), **source.sidecar.get("model_args") or {})
+            model: Any = timm.create_model(str(name), **arguments)
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise CheckpointError(f"{source.sidecar_path}, architecture: timm cannot build {name!r} ({error})") from None
     blocks: list[Any] = list(model.blocks) if isinstance(model, VisionTransformer) else []
@@ -110,6 +119,21 @@ def _architecture(source: Source, width: int) -> Architecture:
             " a FlexiAST has GELU and its prefix tokens"
         )
     return Architecture(blocks[0].attn.num_heads, blocks[0].norm1.eps, Grid(*model.patch_embed.grid_size))
+
+
+def _arguments(source: Source) -> dict[str, Any]:
+    """`model_args` of config.json. Raises CheckpointError for one that is not in ARGUMENTS."""
+    sidecar = source.sidecar or {}
+    found = sidecar.get("model_args") or {}
+    if not isinstance(found, dict) or found.keys() - ARGUMENTS:
+        unknown = some(found.keys() - ARGUMENTS) if isinstance(found, dict) else repr(found)
+        raise CheckpointError(
+            f"{source.sidecar_path}, architecture: timm cannot build {sidecar.get('architecture')!r} with model_args"
+            f" {unknown}, expected some of {some(ARGUMENTS, len(ARGUMENTS))}"
+        )
+    if isinstance(depth := found.get("depth"), int):
+        source.check_depth(depth)
+    return found
 
 
 def _kernel(channels: int) -> list[Rule]:
