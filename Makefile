@@ -27,7 +27,7 @@ test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
 bench: .venv/installed
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf .venv build src/flexiast.egg-info .mypy_cache .ruff_cache .pytest_cache

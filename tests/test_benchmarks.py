@@ -1,0 +1,82 @@
+"""The benchmarks run, compare outputs before they time anything, and write what readers need; times are not tested."""
+
+import argparse
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+# Scripts on the shared harness; a script with a harness of its own has a test of its own.
+ON_THE_HARNESS = sorted(p.stem for p in BENCHMARKS.glob("*.py") if "\nfrom harness import Report" in p.read_text())
+QUICKEST = "metrics"  # the others are slow
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before(monkeypatch: pytest.MonkeyPatch):
+    """Benchmarks set the number of threads and import their neighbours by name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_all_benchmarks_are_found() -> None:
+    assert {"frontend", "resize", "metrics", "forward", "train_step", "sweep", "input"} <= set(ON_THE_HARNESS)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == QUICKEST else pytest.param(name, marks=pytest.mark.slow) for name in ON_THE_HARNESS]
+)
+def test_quick_run_compares_then_times_then_writes(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    if name in ("frontend", "forward", "train_step") and importlib.util.find_spec("transformers") is None:
+        pytest.skip("needs the export extra (transformers)")
+    importlib.import_module(name).main(["--quick", "--out", str(tmp_path)])
+    content = json.loads((tmp_path / f"{name}.json").read_text())
+    assert {"commit", "versions", "hardware"} <= content.keys()
+    assert content["benchmark"] == name
+    assert content["options"]["quick"] is True
+    assert content["checks"]
+    assert all(check["difference"] <= check["limit"] for check in content["checks"])
+    for row in content["rows"]:
+        assert row["fastest_ms"] <= row["median_ms"] <= row["slowest_ms"]
+        assert (row["times_faster"] == 1.0) == (row["contender"] == row["against"])
+    printed = capsys.readouterr().out
+    assert all(row["contender"] in printed for row in content["rows"])
+
+
+def options(tmp_path: Path) -> argparse.Namespace:
+    return importlib.import_module("harness").arguments(None, ["--quick", "--rounds", "3", "--out", str(tmp_path)])
+
+
+def test_nothing_is_timed_before_it_is_compared(tmp_path: Path) -> None:
+    harness = importlib.import_module("harness")
+    report = harness.Report("x", options(tmp_path), rounds=1)
+    with pytest.raises(harness.Disagreement, match="before its outputs are compared"):
+        report.race("group", {"a": lambda: None}, against="a")
+
+
+@pytest.mark.parametrize("other", [[1.0, 2.1], [1.0], [1.0, float("nan")]])
+def test_outputs_that_differ_stop_the_benchmark(other: list[float], tmp_path: Path) -> None:
+    harness = importlib.import_module("harness")
+    report = harness.Report("x", options(tmp_path), rounds=1)
+    with pytest.raises(harness.Disagreement, match=r"outputs differ by (1\.00e-01|inf|nan)"):
+        report.agree("what", torch.tensor([1.0, 2.0]), other, within=1e-3)
+    assert report.checks == []
+
+
+def test_contenders_take_turns_and_ratios_are_of_the_same_round(tmp_path: Path, monkeypatch) -> None:
+    harness = importlib.import_module("harness")
+    report = harness.Report("x", options(tmp_path), rounds=1)
+    report.agree("what", 1.0, 1.0, within=0)
+    calls: list[str] = []
+    # Seconds of a, b in the round to warm up and three more; the machine gets slower, the ratio stays.
+    clock = iter([9.0, 9.0, 4.0, 2.0, 8.0, 4.0, 16.0, 8.0])
+    monkeypatch.setattr(report, "_seconds", lambda run: (run(), next(clock))[1])
+    ratios = report.race("group", {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, against="a")
+    assert "".join(calls) == "ab" * 4
+    assert ratios == {"a": 1.0, "b": 2.0}
+    assert [row["median_ms"] for row in report.rows] == [8000.0, 4000.0]
