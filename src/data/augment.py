@@ -9,6 +9,7 @@ Dimensions: B clips, S samples, T frames, F mel bins, C classes.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         for name in ("freq_mask", "time_mask", "roll", "noise"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"augment.{name}: found {getattr(self, name)}, expected 0 or more")
         if not 0.0 <= self.mixup <= 1.0:
             raise ConfigError(f"augment.mixup: found {self.mixup}, expected a share from 0 to 1")

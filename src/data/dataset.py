@@ -21,7 +21,7 @@ from .sampler import Draw
 
 REPLACEMENTS = 20
 """Clips tried in the place of an unusable one."""
-_MAX_WORKERS = 256
+MAX_WORKERS = 256
 
 
 class Failure(NamedTuple):
@@ -60,7 +60,7 @@ class ClipDataset(Dataset):
     def __init__(self, manifest: Manifest, features: FeatureConfig, replace: bool = False) -> None:
         self.manifest, self.features, self.replace = manifest, features, replace
         # The clip each worker is on, in shared memory, so that a worker that dies or hangs can be asked.
-        self.current = torch.full((_MAX_WORKERS,), -1).share_memory_()
+        self.current = torch.full((MAX_WORKERS,), -1).share_memory_()
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -125,7 +125,7 @@ def load_batches(
     loader: DataLoader = DataLoader(
         dataset,
         batch_sampler=batches,  # type: ignore[arg-type]
-        num_workers=min(workers, _MAX_WORKERS),
+        num_workers=min(workers, MAX_WORKERS),
         collate_fn=_as_is,
         worker_init_fn=_one_thread,
         pin_memory=torch.cuda.is_available(),

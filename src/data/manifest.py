@@ -26,8 +26,8 @@ class Labels:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not all(isinstance(text, str) for text in (*self.mids, *self.names)):
-            raise DataError("labels: found ids or names that are not text")
+        if not all(isinstance(text, str) and _is_unicode(text) for text in (*self.mids, *self.names)):
+            raise DataError("labels: found ids or names that are no text that can be written")
         if len(set(self.mids)) != len(self.mids) or len(self.mids) != len(self.names) or not self.mids:
             raise DataError(
                 f"labels: found {len(self.mids)} ids, {len(set(self.mids))} distinct, and {len(self.names)} names"
@@ -61,9 +61,10 @@ class Labels:
             raise DataError(f"{path}: not readable as a label table ({_reason(error)})") from None
         by_index: dict[int, dict[str, str]] = {}
         for line, row in enumerate(rows, start=2):
-            if not (row["index"] or "").isdecimal() or not row["mid"] or int(row["index"]) in by_index:
+            index = row["index"] or ""
+            if not index.isdecimal() or len(index) > 9 or not row["mid"] or int(index) in by_index:
                 raise DataError(f"{path}, line {line}: found {row}, expected a new index and a mid")
-            by_index[int(row["index"])] = row
+            by_index[int(index)] = row
         if sorted(by_index) != list(range(len(rows))) or not rows:
             raise DataError(f"{path}: found indices {sorted(by_index)[:5]}..., expected 0 to {len(rows) - 1} once each")
         ordered = [by_index[i] for i in range(len(rows))]
@@ -105,7 +106,8 @@ class Manifest:
         digest = hashlib.sha256()
         for clip in self.clips:
             name = "/".join(clip.path.parts[-2:])
-            digest.update(f"{name}\t{_size(clip.path)}\t{clip.classes}\n".encode())
+            # File names are bytes, which need not be UTF-8.
+            digest.update(f"{name}\t{_size(clip.path)}\t{clip.classes}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
 
 
@@ -177,7 +179,7 @@ def _entries(path: Path) -> list[_Entry]:
 
 
 def _json_entries(path: Path) -> list[_Entry]:
-    content: Any = json.loads(path.read_text(encoding="utf-8"))
+    content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:
         raise DataError(
@@ -189,8 +191,10 @@ def _json_entries(path: Path) -> list[_Entry]:
             isinstance(entry.get(k), str) and entry[k] for k in ("wav", "labels")
         ):
             raise DataError(
-                f"{_where(path, number)}: found {str(entry)[:120]}, expected the text fields wav and labels"
+                f"{_where(path, number)}: found {repr(entry)[:120]}, expected the text fields wav and labels"
             )
+        if not _is_path(entry["wav"]):
+            raise DataError(f"{_where(path, number)}: found wav {entry['wav'][:120]!r}, which no file can be called")
         entries.append(_Entry(number, entry["wav"], entry["labels"]))
     return entries
 
@@ -209,7 +213,7 @@ def _csv_entries(path: Path) -> list[_Entry]:
                     f" expected {len(columns)}; several labels, or a path with a comma, go in quotes"
                 )
             wav, label = ((row[column] or "").strip() for column in ("path", "label"))
-            if not wav or "" in _split(label):
+            if not wav or not _is_path(wav) or "" in _split(label):
                 raise DataError(
                     f"{_where(path, reader.line_num)}: found path {wav!r} and label {label!r},"
                     " expected one and at least one"
@@ -218,6 +222,19 @@ def _csv_entries(path: Path) -> list[_Entry]:
     if not entries:
         raise DataError(f"{path}: found no clips, expected at least one line below the header")
     return entries
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether text can be written: JSON can also hold halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_path(text: str) -> bool:
+    return "\0" not in text and _is_unicode(text)
 
 
 def _split(label: str) -> list[str]:

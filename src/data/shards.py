@@ -105,13 +105,13 @@ def _add(found: Shards, folder: Path, shard: Any, where: str) -> None:
     if not isinstance(shard, dict):
         raise DataError(f"{where}: found {type(shard).__name__}, expected an object")
     file, size = shard.get("file"), shard.get("bytes")
-    if not isinstance(file, str) or Path(file).name != file or not file.endswith(".tar"):
+    if not isinstance(file, str) or Path(file).name != file or not file.endswith(".tar") or "\0" in file:
         raise DataError(f"{where}.file: found {str(file)[:80]!r}, expected the name of a .tar beside the index")
     tar = folder / file
     try:
         there = os.stat(tar).st_size
-    except OSError as error:
-        raise DataError(f"{tar}: not readable ({error.strerror})") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{tar}: not readable ({getattr(error, 'strerror', error)})") from None
     if there != size:
         raise DataError(f"{tar}: found {there} bytes, expected the {size} of the index")
     columns: list[Any] = [shard.get(name) for name in ("offsets", "sizes", "names", "classes")]

@@ -51,4 +51,4 @@ class BadFiles:
         for clip, reason in self.reasons.items():
             path = str(self.manifest.clips[clip].path)
             writer.writerow([path, reason.removeprefix(f"{path}: ")])
-        write_atomically(self.file, text.getvalue().encode())
+        write_atomically(self.file, text.getvalue().encode(errors="backslashreplace"))

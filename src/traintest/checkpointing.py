@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, FlexiASTError
 from ..files import replacing
+from ..models.tensors import DAMAGE
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +79,15 @@ class CheckpointStore:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read one state of a CheckpointStore, running no code. Raises CheckpointError if it is damaged."""
+    """Read one state of a CheckpointStore, running no code. Raises CheckpointError if any byte of it is damaged."""
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, LookupError, AssertionError) as error:
+    except DAMAGE as error:
         raise CheckpointError(f"{path}: not readable as a training state ({_first_line(error)})") from None
-    if not isinstance(state, dict) or "step" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise CheckpointError(f"{path}: found no training state in it, expected one with a step")
     return state
 

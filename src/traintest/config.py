@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from ..data.augment import AugmentConfig
+from ..data.dataset import MAX_WORKERS
 from ..errors import ConfigError
 from ..features import FeatureConfig
 from ..models.flexiast import SIZES, Pool
@@ -75,11 +77,13 @@ class DataConfig:
     """Stop at the first unusable clip."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
-        _require(self.workers >= 0, "data.workers", self.workers, "0 or more")
-        _require(self.timeout > 0, "data.timeout", self.timeout, "a positive number of seconds")
+        _require(1 <= self.batch_size <= 1 << 20, "data.batch_size", self.batch_size, f"1 to {1 << 20}")
+        _require(0 <= self.workers <= MAX_WORKERS, "data.workers", self.workers, f"0 to {MAX_WORKERS}")
+        _require(0 < self.timeout <= 1e6, "data.timeout", self.timeout, "a positive number of seconds, at most 1e6")
         _require(0 <= self.max_bad <= 1, "data.max_bad", self.max_bad, "a share from 0 to 1")
-        _require(self.std is None or self.std > 0, "data.std", self.std, "a positive number")
+        _require(self.std is None or 0 < self.std < math.inf, "data.std", self.std, "a positive number")
+        finite = self.mean is None or self.mean == "auto" or math.isfinite(self.mean)
+        _require(finite, "data.mean", self.mean, "a finite number, or auto")
         _require(
             self.mean != "auto" or self.std is None,
             "data.std",
@@ -176,9 +180,11 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for name in ("lr", "muon_lr", "step_every", "step_factor"):
-            _require(getattr(self, name) > 0, f"optim.{name}", getattr(self, name), "a positive number")
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"optim.{name}", value, "a positive number")
         for name in ("weight_decay", "warmup_steps", "clip_norm", "step_from"):
-            _require(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "0 or more")
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"optim.{name}", value, "0 or more")
         _require(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "two numbers from 0 to below 1")
 
 
@@ -198,8 +204,16 @@ class DistillConfig:
     """Show the teacher the clip without augmentation; by default it sees what the student sees."""
 
     def __post_init__(self) -> None:
-        _require(self.temperature > 0, "distill.temperature", self.temperature, "a positive number")
+        _require(0 < self.temperature < math.inf, "distill.temperature", self.temperature, "a positive number")
         _require(0 <= self.label_weight <= 1, "distill.label_weight", self.label_weight, "a share from 0 to 1")
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            _require(
+                self.teacher is not None or value == field.default,
+                f"distill.{field.name}",
+                value,
+                "nothing without distill.teacher",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,13 +273,14 @@ class TrainConfig:
     """CPU threads of the training process, 0 for torch's own choice."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs > 0, "epochs", self.epochs, "a positive number")
+        _require(0 < self.epochs < math.inf, "epochs", self.epochs, "a positive number")
         _require(self.eval_every > 0, "eval_every", self.eval_every, "a positive number")
         _require(self.save_every_minutes > 0, "save_every_minutes", self.save_every_minutes, "a positive number")
         for name in ("save_every", "log_every", "keep_checkpoints"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("seed", "average_from", "threads", "micro_batch", "token_budget"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(0 <= self.threads <= 1024, "threads", self.threads, "0 to 1024")
+        for name in ("seed", "average_from", "micro_batch", "token_budget"):
+            _require(0 <= getattr(self, name) < 2**63, name, getattr(self, name), "0 or more")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a share from 0 to below 1")
 
     @property

@@ -14,9 +14,10 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device: found {name!r}, which is not usable here ({str(error).splitlines()[0]})") from None
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise ConfigError(f"device: found {name!r}, which is not usable here ({reason})") from None
     return device
 
 

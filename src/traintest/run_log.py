@@ -79,7 +79,7 @@ class RunLog:
     def __init__(self, directory: Path, log: Log, settings: dict[str, Any], step: int = 0, size: int = 0) -> None:
         self.directory = directory
         self.file = open(directory / "train.jsonl", "a+b")  # noqa: SIM115 (closed by `close`)
-        self.file.truncate(size)
+        self.file.truncate(min(size, self.file.seek(0, io.SEEK_END)))
         self.curves: _Curves = _NoCurves()
         if log == "tensorboard":
             self.curves = _TensorBoard(directory, step)

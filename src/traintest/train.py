@@ -101,6 +101,11 @@ class Trainer:
         self.eval_patches = config.eval_patch_sizes or self.patches.sizes
         for patch in {*self.patches.sizes, *self.eval_patches}:
             self.model.config.grid(patch, self.model.feature_config.frames)
+        if config.epochs / config.eval_every > self.total_steps:
+            raise ConfigError(
+                f"eval_every: found {config.eval_every:g} epochs, expected at least one step,"
+                f" {config.data.batch_size / len(clips):.3g}"
+            )
         epochs = range(1, int(config.epochs / config.eval_every) + 1)
         self.eval_steps = {self.schedule.steps(n * config.eval_every) for n in epochs} | {self.total_steps}
 
@@ -308,6 +313,8 @@ class Trainer:
             if (out / "model.safetensors").exists():
                 raise ConfigError(f"out: {out} already holds a model but no training state; choose another folder")
             return None
+        if missing := {"config", "data", "log_bytes", "model"} - state.keys():
+            raise CheckpointError(f"{self.store.directory}: the newest state lacks {', '.join(sorted(missing))}")
         changed = differences(json.loads(state["config"]), to_json(self.config))
         if state["data"] != self._data_fingerprints():
             changed.append(f"the data: {self.config.data.train} or its validation data have changed")
@@ -340,5 +347,5 @@ class Trainer:
             self.skipped, self.skipped_in_a_row = state["skipped"]
             self.losses, self.epoch_losses = state["losses"], state["epoch_losses"]
             self.bad_files.reasons = state["bad_files"]
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.store.directory}: does not fit this training ({error})") from None
