@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 from .bench import BenchConfig, bench, format_bench
+from .command_line import parsed
 from .conversion import ConvertConfig, convert
 from .data.manifest import distinct_labels, read_manifest
 from .data.pack import PackConfig, pack
@@ -188,13 +190,15 @@ COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
 
 def guarded(action: Callable[[], object]) -> int:
     """Run and return the exit code; a user's mistake becomes one line on stderr, never a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names are bytes, which need not be UTF-8
     try:
         action()
     except Interrupted as error:
         print(f"flexiast: {error}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except FlexiASTError as error:
-        print(f"flexiast: error: {error}", file=sys.stderr)
+        print(f"flexiast: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return EXIT_USER_ERROR
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -223,9 +227,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `flexiast`; returns the exit code."""
 
     def run() -> None:
-        config = tyro.extras.subcommand_cli_from_dict(
-            {name: config_type for name, (config_type, _) in COMMANDS.items()}, args=argv, prog="flexiast"
-        )
+        types: dict[str, Any] = {name: config_type for name, (config_type, _) in COMMANDS.items()}
+        config = parsed(lambda: tyro.extras.subcommand_cli_from_dict(types, args=argv, prog="flexiast"))
         action = next(action for config_type, action in COMMANDS.values() if isinstance(config, config_type))
         _log_to_stderr()
         action(config)
@@ -235,7 +238,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure_main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `measure_flexibility.py`."""
-    return guarded(lambda: run_measure(tyro.cli(MeasureConfig, args=argv, prog="measure_flexibility.py")))
+    return guarded(
+        lambda: run_measure(parsed(lambda: tyro.cli(MeasureConfig, args=argv, prog="measure_flexibility.py")))
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from .download import DATA_ROOT, Archive, data_root, obtain
 from .preparation import Checks
@@ -59,6 +59,10 @@ class PrepareParser(argparse.ArgumentParser):
                 metavar="DIR",
                 help=f"where downloads go (default: the environment variable {DATA_ROOT})",
             )
+
+    def error(self, message: str) -> NoReturn:
+        """One line, as of every other mistake."""
+        self.exit(2, f"{self.prog}: error: {message}; see --help\n")
 
     def settle(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """The options, with `checks` made of some of them; exits with the usage if they are wrong."""

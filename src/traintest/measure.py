@@ -119,7 +119,8 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
         world,
     )
     if world.leads:
-        seeds = {name: model.metadata.get("training", {}).get("seed") for name, model in models.items()}
+        trained = {name: model.metadata.get("training") for name, model in models.items()}
+        seeds = {name: t.get("seed") if isinstance(t, dict) else None for name, t in trained.items()}
         _write(config, results, data, {"models": _identify(paths), "seeds": seeds, **provenance(device)})
     return results
 
