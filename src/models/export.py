@@ -46,9 +46,8 @@ class FrozenAST(nn.Module):
             self.patch_embed.bias.copy_(model.kernel_bias)
             self.pos_embed = nn.Parameter(model.positions(patch, frames).flatten(0, 1).clone())
             self.prefix = nn.Parameter(model.prefix + model.prefix_pos_embed)
-        self.blocks, self.norm = copy.deepcopy(model.blocks), copy.deepcopy(model.norm)
-        self.head_norm, self.head = copy.deepcopy(model.head_norm), copy.deepcopy(model.head)
-        self.train(model.training)
+        self.blocks, self.norm, self.head_norm, self.head = model.blocks, model.norm, model.head_norm, model.head
+        self.training = model.training
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Logits (B, C). Raises ValueError if the input is not (B, T, F) with this module's own T and F."""
@@ -69,11 +68,17 @@ class FrozenAST(nn.Module):
 
 
 def freeze(
-    model: FlexiAST, patch_size: PatchLike | None = None, frames: int | None = None, resize: Resize = "pi"
+    model: FlexiAST,
+    patch_size: PatchLike | None = None,
+    frames: int | None = None,
+    resize: Resize = "pi",
+    share: bool = False,
 ) -> FrozenAST:
     """`model` at one patch size and number of frames (its base unless given), as a module of its own.
 
-    The weights are copied: training either does not touch the other. Raises ConfigError if no patch fits.
+    The weights are copied: training either does not touch the other. With `share` the transformer is the model's own,
+    so that many sizes take the memory of one. Raises ConfigError if no patch fits.
     """
     patch = model.config.patch_size if patch_size is None else PatchSize.parse(patch_size)
-    return FrozenAST(model, patch, model.config.frames if frames is None else frames, resize)
+    frozen = FrozenAST(model, patch, model.config.frames if frames is None else frames, resize)
+    return frozen if share else copy.deepcopy(frozen)

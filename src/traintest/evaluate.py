@@ -19,6 +19,7 @@ from ..classifier import AudioClassifier
 from ..data.dataset import ClipDataset, Failure, load_batches, sequential_batches
 from ..data.manifest import Manifest
 from ..errors import ConfigError, DataError
+from ..models.export import FrozenAST, freeze
 from ..models.geometry import PatchSize
 from ..models.resize import Resize
 from .config import Precision
@@ -57,6 +58,8 @@ class _Pass:
     model: AudioClassifier
     resize: Resize
     patch: PatchSize
+    network: FrozenAST
+    """The model with kernel and positions of this patch size in place, its transformer shared."""
     seconds: float = 0.0
     losses: list[float] = dataclasses.field(default_factory=list)
     scores: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -99,7 +102,9 @@ def sweep(
     for features in dict.fromkeys(model.feature_config for model in models.values()):
         group = {name: model.eval() for name, model in models.items() if model.feature_config == features}
         passes = {
-            (name, resize, patch): _Pass(group[name], resize, patch)
+            (name, resize, patch): _Pass(
+                group[name], resize, patch, freeze(group[name], patch, features.frames, resize, share=True)
+            )
             for name, resize, patch in product(group, resizes, patch_sizes)
         }
         dataset = ClipDataset(data, features)
@@ -141,7 +146,7 @@ def _run_passes(
                 _synchronise(device)
                 start = time.perf_counter()
                 with autocast(device, precision):
-                    logits = one.model(log_mel, one.patch, one.resize).float()
+                    logits = one.network(log_mel).float()
                 _synchronise(device)
                 one.seconds += time.perf_counter() - start
                 one.losses.append(float(classification_loss(logits, target, one.model.loss)) * len(target))

@@ -13,6 +13,9 @@ from ..errors import FlexiASTError
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C; what schedulers, torchrun and `kill` send; what Slurm can be told to send before the time is up."""
 
+LAUNCHER_GRACE = 3.0
+"""Seconds in which torchrun passes on a signal that its processes have also got themselves."""
+
 
 class Interrupted(FlexiASTError):
     """The run was asked to stop; its state is saved."""

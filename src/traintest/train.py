@@ -29,7 +29,7 @@ from .checkpointing import CheckpointStore, WeightAverage, require_writable, res
 from .config import TrainConfig, differences, to_json
 from .distributed import World, connected
 from .evaluate import sweep
-from .interruption import Interrupted, noted_signals
+from .interruption import LAUNCHER_GRACE, Interrupted, noted_signals
 from .objective import Objective
 from .optim import lr_factor
 from .patch_sampler import PatchSampler
@@ -39,8 +39,6 @@ from .stepper import Stepper
 
 logger = logging.getLogger(__name__)
 
-LAUNCHER_GRACE = 3.0
-"""Seconds in which torchrun passes on a signal that its processes have also got themselves."""
 MOST_SKIPPED = 5
 """Steps in a row that may be skipped for a loss or gradient that is no finite number."""
 
