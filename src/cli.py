@@ -17,6 +17,7 @@ import tyro
 from .bench import BenchConfig, bench, format_bench
 from .command_line import parsed
 from .conversion import ConvertConfig, convert
+from .data.dataset import MAX_WORKERS
 from .data.manifest import distinct_labels, read_manifest
 from .data.pack import PackConfig, pack
 from .data.statistics import measure_statistics
@@ -95,8 +96,8 @@ class StatsConfig:
     """JSON file to write the statistics to."""
 
     def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ConfigError(f"workers: found {self.workers}, expected 0 or more")
+        if not 0 <= self.workers <= MAX_WORKERS:
+            raise ConfigError(f"workers: found {self.workers}, expected 0 to {MAX_WORKERS}")
 
 
 def run_train(config: TrainConfig) -> None:

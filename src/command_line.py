@@ -34,19 +34,22 @@ def parsed(parse: Callable[[], T]) -> T:
 
 
 def in_one_line(box: str) -> str:
-    """The text of a box, its sections with semicolons between them."""
+    """The text of a box, its sections with semicolons between them and its title left out.
+
+    Where the terminal has no box-drawing characters, the title is the first section.
+    """
     sections = [""]
-    for line in re.findall(r"^│(.*)│$", box, re.MULTILINE):
-        if set(line.strip()) == {"─"}:
+    for line in re.findall(r"^[^╭╰\n]+$", box, re.MULTILINE):
+        text = line.strip(" │")
+        if text and set(text) <= set("─-"):
             sections.append("")
         else:
-            sections[-1] += " " + line.strip()
-    text = "; ".join(section.strip() for section in sections)
-    return (
-        text.replace("Argument helptext: ", "expected ")
-        .replace("For full helptext, run: ", "run ")
-        .replace("For full helptext, ", "")
-    )
+            sections[-1] += f" {text}"
+    if "│" not in box:
+        del sections[0]
+    said = "; ".join(section.strip() for section in sections)
+    said = said.replace("Argument helptext: ", "expected ")
+    return said.replace("For full helptext, run: ", "run ").replace("For full helptext, ", "")
 
 
 @contextlib.contextmanager

@@ -63,9 +63,11 @@ class Labels:
         for line, row in enumerate(rows, start=2):
             index = row["index"] or ""
             if not index.isdecimal() or len(index) > 9 or not row["mid"] or int(index) in by_index:
-                raise DataError(f"{path}, line {line}: found {row}, expected a new index and a mid")
+                raise DataError(f"{path}, line {line}: found {str(row)[:200]}, expected a new index and a mid")
             by_index[int(index)] = row
-        if sorted(by_index) != list(range(len(rows))) or not rows:
+        if not rows:
+            raise DataError(f"{path}: found indices [], expected at least one line below the header")
+        if sorted(by_index) != list(range(len(rows))):
             raise DataError(f"{path}: found indices {sorted(by_index)[:5]}..., expected 0 to {len(rows) - 1} once each")
         ordered = [by_index[i] for i in range(len(rows))]
         try:

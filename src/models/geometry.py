@@ -38,7 +38,8 @@ class PatchSize(NamedTuple):
         is_integer = [isinstance(n, Integral) and not isinstance(n, bool) and 0 < int(n) < 10**9 for n in numbers]
         if len(numbers) not in (1, 2) or not all(is_integer):
             raise ConfigError(
-                f"patch size: found {value!r}, expected positive whole numbers as 16, (16, 32) or '16x32' (freq x time)"
+                f"patch size: found {value!r:.80}, expected positive whole numbers as 16, (16, 32) or '16x32'"
+                " (freq x time)"
             )
         return cls(int(numbers[0]), int(numbers[-1]))
 

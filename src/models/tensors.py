@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Iterable
@@ -65,11 +66,18 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str], list[str]]:
                 header = opened.metadata() or {}
             return load_file(path), header, []
     except DAMAGE as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: not readable as a checkpoint ({reason})") from None
+        raise CheckpointError(f"{path}: not readable as a checkpoint ({_reason(error)})") from None
     state, header, beside = _state_dict(content, path)
     _require_plain(state, path)
     return state, header, beside
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in a line. Of what torch says of a pickle, not that it could be read with its code run."""
+    text = str(error).strip()
+    if refused := re.search(r"([Uu]nsupported .*|WeightsUnpickler error: .*)", text):
+        return refused[1].split(". ")[0]
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _require_no_inflation(path: Path) -> None:

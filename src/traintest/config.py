@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -43,6 +43,11 @@ Metric = Literal["auto", "accuracy", "mAP"]
 def _require(condition: bool, field: str, found: object, expected: str) -> None:
     if not condition:
         raise ConfigError(f"{field}: found {found}, expected {expected}")
+
+
+def require_distinct(field: str, sizes: Sequence[PatchSize]) -> None:
+    """Raise ConfigError if a patch size is given twice."""
+    _require(len(set(sizes)) == len(sizes), field, ", ".join(map(str, sizes)), "distinct sizes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +280,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _require(0 < self.epochs < math.inf, "epochs", self.epochs, "a positive number")
         _require(self.eval_every > 0, "eval_every", self.eval_every, "a positive number")
+        most = 1_000_000
+        _require(
+            self.epochs / self.eval_every <= most,
+            "eval_every",
+            self.eval_every,
+            f"at most {most} validations in {self.epochs:g} epochs",
+        )
+        require_distinct("eval_patch_sizes", self.eval_patch_sizes)
         _require(self.save_every_minutes > 0, "save_every_minutes", self.save_every_minutes, "a positive number")
         for name in ("save_every", "log_every", "keep_checkpoints"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

@@ -23,7 +23,7 @@ from ..models.geometry import PatchSize
 from ..models.resize import Resize
 from ..provenance import provenance, sha256
 from .checkpointing import require_writable
-from .config import PatchArg, Precision, to_json
+from .config import PatchArg, Precision, require_distinct, to_json
 from .device import pick_device
 from .distributed import World, connected
 from .evaluate import Result, sweep
@@ -82,6 +82,7 @@ class MeasureConfig:
         for name in ("checkpoints", "patch_sizes", "resize"):
             if not getattr(self, name):
                 raise ConfigError(f"{name}: found none, expected at least one")
+        require_distinct("patch_sizes", self.patch_sizes)
         if self.batch_size < 1 or self.workers < 0:
             raise ConfigError(
                 f"batch_size, workers: found {self.batch_size}, {self.workers}, expected at least 1 and 0"

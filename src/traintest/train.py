@@ -99,11 +99,6 @@ class Trainer:
         self.eval_patches = config.eval_patch_sizes or self.patches.sizes
         for patch in {*self.patches.sizes, *self.eval_patches}:
             self.model.config.grid(patch, self.model.feature_config.frames)
-        if config.epochs / config.eval_every > self.total_steps:
-            raise ConfigError(
-                f"eval_every: found {config.eval_every:g} epochs, expected at least one step,"
-                f" {config.data.batch_size / len(clips):.3g}"
-            )
         epochs = range(1, int(config.epochs / config.eval_every) + 1)
         self.eval_steps = {self.schedule.steps(n * config.eval_every) for n in epochs} | {self.total_steps}
 
