@@ -112,18 +112,18 @@ class Trainer:
             return
         if state:
             logger.info("%s: going on from step %d of %d", self.config.out, state["step"], self.total_steps)
-        if self.world.leads:
-            self._open(state)
-        try:
-            if state:
-                self._restore(state)
-            else:
-                self._save()  # so that a run that was ever started can go on, wherever it is killed
-            with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
-                self._loop(stopping)
-        finally:
+        with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
             if self.world.leads:
-                self.log.close()
+                self._open(state)
+            try:
+                if state:
+                    self._restore(state)
+                else:
+                    self._save()  # so that a run that was ever started can go on, wherever it is killed
+                self._loop(stopping)
+            finally:
+                if self.world.leads:
+                    self.log.close()
 
     def _loop(self, stopping: list[int]) -> None:
         config, steps = self.config, self.total_steps

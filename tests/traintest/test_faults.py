@@ -35,18 +35,25 @@ INTERRUPTED, SAVE_FAILED = 75, 3
 
 
 def run_config(sounds: Path, out: Path) -> TrainConfig:
-    """Twenty steps, saved at each of them, with validations, averaging and several patch sizes."""
+    """A hundred steps, saved at each of them, with validations, averaging and several patch sizes."""
     base = config(
         sounds,
         out,
         patches=PatchOptions((PatchSize(16, 16), PatchSize(48, 48))),
         augment=AugmentConfig(roll=4, mixup=0.5),
-        epochs=2,
+        epochs=5,
         save_every=1,
         average_from=1.0,
     )
-    small = dataclasses.replace(base.data, batch_size=12)
-    return dataclasses.replace(base, data=small)
+    return dataclasses.replace(base, data=dataclasses.replace(base.data, batch_size=6))
+
+
+@pytest.fixture(scope="module")
+def whole(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing interrupts."""
+    run = run_config(sounds, tmp_path_factory.mktemp("faults") / "whole")
+    train(run, progress=False)
+    return run.out
 
 
 def life(run: TrainConfig, before: Callable[[], None] | None = None) -> multiprocessing.Process:
@@ -99,38 +106,37 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert (one / "train_config.json").stat().st_size
 
 
-def lives_until_done(run: TrainConfig, number: int, spoilers: list[Callable[[], None] | None]) -> list[int]:
-    """Exit codes of the lives of a run, each ended by signal `number` at a random moment or by its spoiler."""
-    rng, codes = random.Random(0), []
-    while not codes or codes[-1] != 0:
-        spoiler = spoilers[len(codes)] if len(codes) < len(spoilers) else None
-        process = life(run, spoiler)
-        if spoiler is None and len(codes) < 400:
-            # By now and then a life is long enough to make steps, so that the run ends.
-            process.join(rng.uniform(0.05, 0.6))
-            if process.is_alive():
-                os.kill(process.pid, number)
-        process.join(120)
-        assert not process.is_alive()
-        codes.append(process.exitcode)
-    return codes
+def killed_life(run: TrainConfig, number: int, rng: random.Random) -> int:
+    """Exit code of a life that gets signal `number` at a random moment after its first saved step."""
+    store = CheckpointStore(run.out / "checkpoints", run.keep_checkpoints)
+    before, process = store.paths()[-1:], life(run)
+    while process.is_alive() and store.paths()[-1:] == before:
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.03))  # one to three steps: in a step, in a validation, or in a save
+    os.kill(process.pid, number)
+    process.join(60)
+    return process.exitcode
 
 
-def test_killed_at_random_moments_and_in_the_save_it_ends_with_the_same_weights(sounds: Path, tmp_path: Path) -> None:
-    train(run_config(sounds, tmp_path / "whole"), progress=False)
-    spoilers = [None, die_before_rename, die_in_the_middle_of_a_state, die_after_rename] * 6
-    codes = lives_until_done(run_config(sounds, tmp_path / "killed"), signal.SIGKILL, spoilers)
-    assert codes.count(-signal.SIGKILL) >= 20
-    assert codes[-1] == 0
-    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+def test_killed_at_random_moments_and_in_the_save_it_ends_with_the_same_weights(sounds, whole, tmp_path: Path) -> None:
+    run, rng = run_config(sounds, tmp_path / "killed"), random.Random(0)
+    for _ in range(2):
+        for spoiler in (die_before_rename, die_in_the_middle_of_a_state, die_after_rename):
+            spoiled = life(run, spoiler)
+            spoiled.join(60)
+            assert spoiled.exitcode == -signal.SIGKILL
+    assert [killed_life(run, signal.SIGKILL, rng) for _ in range(20)] == [-signal.SIGKILL] * 20
+    last = life(run)
+    last.join(60)
+    assert last.exitcode == 0
+    assert_same_run(run.out, whole)
 
 
-def test_stopped_at_random_moments_it_ends_with_the_same_weights(sounds: Path, tmp_path: Path) -> None:
-    train(run_config(sounds, tmp_path / "whole"), progress=False)
-    codes = lives_until_done(run_config(sounds, tmp_path / "stopped"), signal.SIGTERM, [])
-    assert set(codes[:-1]) <= {INTERRUPTED, -signal.SIGTERM}  # while it sets up there is nothing to save
-    assert INTERRUPTED in codes
-    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+def test_stopped_at_random_moments_it_ends_with_the_same_weights(sounds, whole, tmp_path: Path) -> None:
+    run, rng = run_config(sounds, tmp_path / "stopped"), random.Random(0)
+    assert [killed_life(run, signal.SIGTERM, rng) for _ in range(5)] == [INTERRUPTED] * 5
+    train(run, progress=False)
+    assert_same_run(run.out, whole)
 
 
 def test_a_second_signal_ends_at_once(sounds: Path, tmp_path: Path) -> None:
@@ -160,9 +166,10 @@ def quota(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_when_the_disk_takes_no_more_the_last_checkpoint_is_intact_and_the_run_goes_on(sounds, tmp_path: Path) -> None:
+def test_when_the_disk_takes_no_more_the_last_checkpoint_is_intact_and_the_run_goes_on(
+    sounds: Path, whole: Path, tmp_path: Path
+) -> None:
     run = run_config(sounds, tmp_path / "full")
-    train(run_config(sounds, tmp_path / "whole"), progress=False)
     stopped = life(run)
     while not len(CheckpointStore(run.out / "checkpoints", 1).paths()) > 1:
         time.sleep(0.01)
@@ -178,7 +185,7 @@ def test_when_the_disk_takes_no_more_the_last_checkpoint_is_intact_and_the_run_g
     assert load_state(before)["step"] == int(before.stem.split("-")[1])
     assert not list(run.out.rglob("*.part"))
     train(run, progress=False)
-    assert_same_run(run.out, tmp_path / "whole")
+    assert_same_run(run.out, whole)
 
 
 @pytest.fixture
@@ -226,7 +233,9 @@ def test_the_last_k_states_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in store.paths()] == ["step-00000010.pt", "step-00000200.pt"]
 
 
-@pytest.mark.parametrize(("fault", "message"), [("dies", "exited unexpectedly"), ("hangs", "timed out after")])
+@pytest.mark.parametrize(
+    ("fault", "message"), [("dies", "(exited unexpectedly|killed by signal)"), ("hangs", "timed out after")]
+)
 def test_a_worker_that_dies_or_hangs_is_reported_with_its_file(
     sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
 ) -> None:
