@@ -15,6 +15,7 @@ import struct
 import traceback
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,7 +83,7 @@ def attempt(read: Callable[[], T], kind: type[Exception], named: object = "") ->
 
 
 def fuzz(check: Callable[[Any], object], values: st.SearchStrategy[Any], examples: int) -> None:
-    """Run a check on many values."""
+    """Run a check on many values, or on what they return if they are functions."""
     quiet = settings(
         max_examples=examples,
         derandomize=True,
@@ -90,7 +91,7 @@ def fuzz(check: Callable[[Any], object], values: st.SearchStrategy[Any], example
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    in_child(quiet(given(values)(check)))
+    in_child(quiet(given(values)(lambda value: check(value() if callable(value) else value))))
 
 
 # What files can hold --------------------------------------------------------------------------------------------
@@ -122,29 +123,44 @@ def edited(draw: st.DrawFn, content: Any) -> Any:
     return content
 
 
-@st.composite
-def damaged(draw: st.DrawFn, content: bytes, header: int = 200) -> bytes:
-    """Bytes cut short, flipped, overwritten, inserted or removed; half of them near the start, where headers are."""
-    spoilt = bytearray(content)
-    for _ in range(draw(st.integers(1, 4))):
-        end = min(len(spoilt), header) if draw(st.booleans()) else len(spoilt)
-        place = draw(st.integers(0, end))
-        match draw(st.sampled_from(["cut", "flip", "overwrite", "insert", "remove", "number"])):
+NUMBERS = [0, 1, 2**16 - 1, 2**31 - 1, 2**32 - 1]
+"""As sizes and counts."""
+
+
+def damaged(content: bytes, header: int = 200) -> st.SearchStrategy[Callable[[], bytes]]:
+    """Bytes cut short, flipped, overwritten, inserted or removed; half of them near the start, where headers are.
+
+    They are made when they are asked for: hypothesis keeps what it draws.
+    """
+    places = st.integers(0, min(len(content), header)) | st.integers(0, len(content))
+    numbers = st.tuples(st.sampled_from("<>"), st.sampled_from(NUMBERS)).map(lambda n: struct.pack(n[0] + "I", n[1]))
+    faults = st.tuples(
+        places,
+        st.just(("cut", b""))
+        | st.tuples(st.sampled_from(["insert", "overwrite"]), st.binary(max_size=16) | numbers)
+        | st.tuples(st.just("flip"), st.integers(0, 7).map(lambda bit: bytes([1 << bit])))
+        | st.tuples(st.just("remove"), st.integers(1, 16).map(bytes)),
+    )
+    return st.lists(faults, min_size=1, max_size=4).map(lambda several: partial(spoilt, content, several))
+
+
+def spoilt(content: bytes, faults: list[tuple[int, tuple[str, bytes]]]) -> bytes:
+    """Content with these faults; the bytes of a fault are what is put there, or as many as are taken away."""
+    result = bytearray(content)
+    for place, (fault, new) in faults:
+        place = min(place, len(result))
+        match fault:
             case "cut":
-                del spoilt[place:]
-            case "flip" if place < len(spoilt):
-                spoilt[place] ^= 1 << draw(st.integers(0, 7))
+                del result[place:]
+            case "flip" if place < len(result):
+                result[place] ^= new[0]
             case "overwrite":
-                new = draw(st.binary(max_size=16))
-                spoilt[place : place + len(new)] = new
+                result[place : place + len(new)] = new
             case "insert":
-                spoilt[place:place] = draw(st.binary(max_size=16))
+                result[place:place] = new
             case "remove":
-                del spoilt[place : place + draw(st.integers(1, 16))]
-            case "number":  # sizes and counts
-                value = draw(st.sampled_from([0, 1, 2**16 - 1, 2**31 - 1, 2**32 - 1]))
-                spoilt[place : place + 4] = struct.pack(draw(st.sampled_from("<>")) + "I", value)
-    return bytes(spoilt)
+                del result[place : place + len(new)]
+    return bytes(result)
 
 
 # Manifests and tables -------------------------------------------------------------------------------------------
@@ -354,7 +370,7 @@ def test_state_dicts(name: str, examples: int, tmp_path: Path) -> None:
         path.write_bytes(content)
         load_or_refuse(path)
 
-    inside = damaged(pickled, header=len(pickled)).map(lambda p: repacked(whole, p))
+    inside = damaged(pickled, header=len(pickled)).map(lambda make: lambda: repacked(whole, make()))
     fuzz(check, damaged(whole) | inside | damaged(older.getvalue(), header=5000), examples)
 
 

@@ -87,7 +87,8 @@ def decode_pieces(
 ) -> Iterator[Tensor]:
     """What `decode` returns for the whole file, in pieces (S,) of so many seconds: memory does not grow with length.
 
-    Of files with more than 48,000 samples a second the pieces are shorter, of whole seconds all the same. Raises DataError as `decode` does, though a fault late in the file only when the pieces before it are used up.
+    Of files with more than 48,000 samples a second the pieces are shorter, of whole seconds all the same. Raises
+    DataError as `decode` does, though a fault late in the file only when the pieces before it are used up.
     """
     with _opened(path) as file:
         source = file.samplerate

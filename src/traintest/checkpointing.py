@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, FlexiASTError
 from ..files import replacing
-from ..models.tensors import DAMAGE
+from ..models.tensors import DAMAGE, load_pickle
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def load_state(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
             if damaged := archive.testzip():
                 raise zipfile.BadZipFile(f"{damaged} is damaged")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_pickle(path)
     except DAMAGE as error:
         raise CheckpointError(f"{path}: not readable as a training state ({_first_line(error)})") from None
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
