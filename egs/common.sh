@@ -80,7 +80,7 @@ join() {
   for job in ${jobs_started[@]+"${jobs_started[@]}"}; do
     pid=${job%%:*} log=${job#*:}
     while kill -0 "$pid" 2>/dev/null; do
-      sleep 5
+      sleep 1
       printf '\r\033[K%s' "$(tail -c 300 "$log" | tr '\r' '\n' | tail -n 1 | cut -c 1-100)"
     done
     printf '\n'

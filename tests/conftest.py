@@ -8,6 +8,14 @@ import torch
 from tests.sounds import write_folder
 
 
+LONG = ("test_faults", "test_demo", "test_train")
+"""Files that take longest; started first, so that the processes of the test run end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)

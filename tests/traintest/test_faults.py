@@ -35,13 +35,13 @@ INTERRUPTED, SAVE_FAILED = 75, 3
 
 
 def run_config(sounds: Path, out: Path) -> TrainConfig:
-    """A hundred steps, saved at each of them, with validations, averaging and several patch sizes."""
+    """Seventy steps, saved at each of them, with validations, averaging and several patch sizes."""
     base = config(
         sounds,
         out,
         patches=PatchOptions((PatchSize(16, 16), PatchSize(48, 48))),
         augment=AugmentConfig(roll=4, mixup=0.5),
-        epochs=5,
+        epochs=3.5,
         save_every=1,
         average_from=1.0,
     )
@@ -134,7 +134,7 @@ def test_killed_at_random_moments_and_in_the_save_it_ends_with_the_same_weights(
 
 def test_stopped_at_random_moments_it_ends_with_the_same_weights(sounds, whole, tmp_path: Path) -> None:
     run, rng = run_config(sounds, tmp_path / "stopped"), random.Random(0)
-    assert [killed_life(run, signal.SIGTERM, rng) for _ in range(5)] == [INTERRUPTED] * 5
+    assert [killed_life(run, signal.SIGTERM, rng) for _ in range(3)] == [INTERRUPTED] * 3
     train(run, progress=False)
     assert_same_run(run.out, whole)
 
@@ -259,7 +259,7 @@ def test_a_worker_that_dies_or_hangs_is_reported_with_its_file(
         train(run, progress=False)
 
 
-def test_both_exit_codes_reach_the_shell(sounds: Path, tmp_path: Path) -> None:
+def test_the_exit_code_reaches_the_shell(sounds: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flexiast.cli", "train", "--out", str(tmp_path / "run"), "--log", "none"]
     command += ["--data.train", str(sounds / "train"), "--data.workers", "0", "--model.size", "micro", "--epochs", "99"]
     command += ["--features.frames", "96"]
@@ -269,7 +269,6 @@ def test_both_exit_codes_reach_the_shell(sounds: Path, tmp_path: Path) -> None:
     process.terminate()
     assert process.wait(30) == INTERRUPTED
     assert "the same command goes on from there" in process.stderr.read()
-    assert subprocess.run([*command, "--seed", "5"], capture_output=True, check=False).returncode == 2
 
 
 @pytest.mark.slow
