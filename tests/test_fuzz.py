@@ -391,6 +391,36 @@ def test_no_damage_to_a_training_state_goes_unnoticed(examples: int, tmp_path: P
     fuzz(check, damaged(whole, header=len(whole)), 2 * examples)
 
 
+@pytest.mark.parametrize("step", [257, pytest.param(1, marks=pytest.mark.slow)])
+def test_no_flipped_bit_of_a_training_state_goes_unnoticed(step: int, tmp_path: Path) -> None:
+    """Every bit of the file, or every 257th; a few are of no consequence, such as those of the padding."""
+    path = tmp_path / "step-00000003.pt"
+    weight = torch.randn(20, 20)
+    torch.save({"step": 3, "weight": weight}, path)
+    whole = path.read_bytes()
+
+    def check() -> None:
+        for bit in range(0, 8 * len(whole), step):
+            path.write_bytes(spoilt(whole, [(bit // 8, ("flip", bytes([1 << bit % 8])))]))
+            if found := attempt(lambda: load_state(path), CheckpointError, path):
+                assert found.keys() == {"step", "weight"}
+                assert found["step"] == 3
+                assert torch.equal(found["weight"], weight)
+
+    in_child(check)
+
+
+def marked_as_folder() -> bytes:
+    """A state dict in whose archive the tensor is marked as a folder: torch.load returns uninitialised memory."""
+    content = bytearray(saved({"head.weight": torch.zeros(100)}))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entry = content.index(b"PK\1\2", archive.start_dir)
+        while not content[entry + 46 :].startswith(b"archive/data/0"):
+            entry = content.index(b"PK\1\2", entry + 1)
+    content[entry + 38] |= 0x10
+    return bytes(content)
+
+
 def compressed_zeros() -> bytes:
     """A state dict of 80 MB of zeros, deflated to 0.4 MB."""
     out = io.BytesIO()
@@ -416,8 +446,9 @@ def saved(content: Any) -> bytes:
         (lambda: saved({"head.weight": torch.eye(3).to_sparse()}), "as torch.sparse_coo"),
         (lambda: saved({"head.weight": torch.zeros(3, dtype=torch.complex64)}), "found torch.complex64"),
         (compressed_zeros, "bytes packed into"),
+        (marked_as_folder, "found a folder in the archive"),
     ],
-    ids=["expanded", "meta", "sparse", "complex", "compressed"],
+    ids=["expanded", "meta", "sparse", "complex", "compressed", "folder"],
 )
 def test_a_file_that_promises_more_than_it_holds_is_refused(make: Callable[[], bytes], found: str, tmp_path) -> None:
     path = tmp_path / "bomb.pth"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors
 import torch
@@ -26,6 +28,7 @@ DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
     struct.error,
+    zlib.error,
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -59,8 +62,6 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str], list[str]]:
             start = file.read(9)
         # Zip archive or older bare pickle; safetensors may start alike, but its JSON header begins at byte 8.
         if start[:2] in (b"PK", b"\x80\x02") and start[8:] != b"{":
-            if start[:2] == b"PK":
-                _require_no_inflation(path)
             content = load_pickle(path)
         else:
             with safetensors.safe_open(path, "pt") as opened:
@@ -75,6 +76,9 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str], list[str]]:
 
 def load_pickle(path: Path) -> Any:
     """What torch.save wrote, on the CPU, running no code. Raises one of DAMAGE for a damaged file, without warnings."""
+    with open(path, "rb") as file:
+        if file.read(2) == b"PK":
+            _check_archive(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of strange pickles: they are read, or an error says what is wrong
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -88,12 +92,19 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _require_no_inflation(path: Path) -> None:
-    """Raise CheckpointError if a zip archive would unpack to more than it is; torch.save compresses nothing."""
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > path.stat().st_size:
-        raise CheckpointError(f"{path}: found {unpacked} bytes packed into {path.stat().st_size}, expected no packing")
+def _check_archive(file: BinaryIO) -> None:
+    """Raise BadZipFile for what torch.save does not write and torch.load trusts.
+
+    Packed records could fill the memory (they unpack to a thousandfold); of one that is marked as a folder torch
+    returns whatever was in the memory before.
+    """
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    size = file.seek(0, io.SEEK_END)
+    if any(entry.is_dir() or entry.external_attr & 0x10 for entry in entries):
+        raise zipfile.BadZipFile("found a folder in the archive")
+    if (unpacked := sum(entry.file_size for entry in entries)) > size:
+        raise zipfile.BadZipFile(f"found {unpacked} bytes packed into {size}, expected no packing")
 
 
 def _require_plain(state: State, path: Path) -> None:
