@@ -32,6 +32,7 @@ from .traintest.config import PatchArg, TrainConfig
 from .traintest.flexify import FlexifyConfig, flexify
 from .traintest.interruption import Interrupted
 from .traintest.measure import MeasureConfig, format_table, measure
+from .traintest.stepper import is_out_of_memory
 from .traintest.train import train
 
 EXIT_USER_ERROR = 2
@@ -209,6 +210,14 @@ def guarded(action: Callable[[], object]) -> int:
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        print(
+            f"flexiast: error: out of memory ({reason}); smaller batches or larger patches need less", file=sys.stderr
+        )
+        return EXIT_USER_ERROR
     return 0
 
 

@@ -24,7 +24,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import flexiast
-from flexiast.cli import main, measure_main
+from flexiast.cli import guarded, main, measure_main
+from flexiast.command_line import in_one_line
 from flexiast.data.manifest import Labels
 from tests.layouts import prepare_script, write_esc50, write_speechcommands
 from tests.sounds import CLASSES
@@ -540,5 +541,42 @@ def test_a_mistake_found_at_work_ends_in_one_line(command: str, places, tmp_path
     assert [line for line in lines if "error: " in line or "Traceback" in line] == lines[-1:]
 
 
+@pytest.mark.parametrize("action", [lambda: torch.empty(1 << 60), lambda: bytes(1 << 62)], ids=["torch", "python"])
+def test_out_of_memory_is_one_line(action: Callable[[], object], capsys: pytest.CaptureFixture) -> None:
+    assert guarded(action) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("flexiast: error: out of memory (")
+
+
+def test_our_own_mistakes_are_not_called_the_users() -> None:
+    with pytest.raises(RuntimeError, match="of our own"):
+        guarded(lambda: exec('raise RuntimeError("a mistake of our own")'))
+
+
+def test_a_file_name_that_is_not_utf8_is_printed_as_it_is(places, tmp_path: Path, capfdbinary) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    shutil.copy(places("clip"), path)
+    assert main(["predict", places("model"), os.fsdecode(path), "--top-k", "1"]) == 0
+    assert capfdbinary.readouterr().out.startswith(path)
+
+
+def test_a_run_whose_log_was_removed_goes_on(places, tmp_path: Path) -> None:
+    shutil.copytree(places("run"), tmp_path / "run")
+    (tmp_path / "run" / "train.jsonl").unlink()
+    command = RESUME.format(run=tmp_path / "run") + f" --data.train {places('train')} --epochs 0.2 --override"
+    assert main(shlex.split(command)[1:]) == 0
+    lines = (tmp_path / "run" / "train.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2]
+
+
 def test_there_are_enough_of_them() -> None:
     assert len(AT_ONCE) + len(AT_WORK) >= 60
+
+
+@pytest.mark.parametrize(("characters", "rule"), [("╭╮╰╯│", "─"), ("     ", "-")], ids=["box", "plain"])
+def test_a_box_becomes_a_line(characters: str, rule: str) -> None:
+    left, right, below, end, side = characters
+    title = f"{left}{rule} Value error {rule}{right}" if side != " " else f" Value error \n {rule * 9} "
+    lines = [f"{side} {text} {side}" for text in ("Error parsing --x: 'a'", rule * 9, "see --help")]
+    box = "\n".join([title, *lines, below + end])
+    assert in_one_line(box) == "Error parsing --x: 'a'; see --help"

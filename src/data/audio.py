@@ -112,7 +112,8 @@ def _opened(path: Source) -> Iterator[soundfile.SoundFile]:
     try:
         if not isinstance(path, ShardMember) and not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError("no regular file")  # a pipe or a device could keep us for ever
-        opened = soundfile.SoundFile(path.open() if isinstance(path, ShardMember) else path)
+        # As bytes, because file names need not be UTF-8.
+        opened = soundfile.SoundFile(path.open() if isinstance(path, ShardMember) else os.fsencode(path))
     except (soundfile.LibsndfileError, OSError, ValueError, TypeError) as error:  # TypeError: *.raw has no header
         raise _unreadable(path, error) from None
     try:
