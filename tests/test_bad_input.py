@@ -580,3 +580,12 @@ def test_a_box_becomes_a_line(characters: str, rule: str) -> None:
     lines = [f"{side} {text} {side}" for text in ("Error parsing --x: 'a'", rule * 9, "see --help")]
     box = "\n".join([title, *lines, below + end])
     assert in_one_line(box) == "Error parsing --x: 'a'; see --help"
+
+
+def test_the_tests_that_the_page_names_are_there() -> None:
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "robustness.md").read_text())
+    defined = {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    assert len(named) > 20
+    assert set(named) <= defined
