@@ -7,7 +7,6 @@ import torch
 
 from tests.sounds import write_folder
 
-
 LONG = ("test_faults", "test_demo", "test_train")
 """Files that take longest; started first, so that the processes of the test run end together."""
 
