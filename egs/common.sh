@@ -62,7 +62,8 @@ launch() {
     [ -n "${RDZV:-}" ] || die "NNODES is $nnodes, so RDZV is needed: host:port of the first machine"
     meeting=(--nnodes "$nnodes" --rdzv-backend c10d --rdzv-endpoint "$RDZV" --rdzv-id "${RDZV_ID:-flexiast}")
   fi
-  torchrun --nproc-per-node "$nproc" "${meeting[@]}" --max-restarts "${MAX_RESTARTS:-0}" -m flexiast.cli "$@"
+  # Without `--` torchrun would take options such as --log for abbreviations of its own.
+  torchrun --nproc-per-node "$nproc" "${meeting[@]}" --max-restarts "${MAX_RESTARTS:-0}" -m -- flexiast.cli "$@"
 }
 
 # in_background LOG COMMAND...: start a job of a stage. `join` waits for all of them, shows how far they are, and

@@ -267,7 +267,8 @@ def test_many_processes_are_started_by_torchrun(commands) -> None:
     (command,) = commands("audioset/run16.sh", *only, NPROC="8", NNODES="2", RDZV="first:29500", RDZV_ID="7")
     launch = " ".join(command[: command.index("-m")])
     assert launch.startswith("torchrun --nproc-per-node 8 --nnodes 2 --rdzv-backend c10d --rdzv-endpoint first:29500")
-    assert training(["flexiast", *command[command.index("-m") + 2 :]]).data.batch_size == 12
+    assert command[command.index("-m") :][:3] == ["-m", "--", "flexiast.cli"]
+    assert training(["flexiast", *command[command.index("-m") + 3 :]]).data.batch_size == 12
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,10 @@ TINY = (
 )
 
 
-def run(script: str, *options: str, sizes: str = " ".join(PATCHES)) -> str:
+def run(script: str, *options: str, sizes: str = " ".join(PATCHES), **variables: str) -> str:
     """Run a recipe with this Python's commands on the PATH; returns what it printed."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | path | variables
     tiny = [sizes if word == "{sizes}" else word for word in TINY.split()]
     done = subprocess.run([EGS / script, *tiny, *options], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
@@ -78,6 +79,16 @@ def test_the_voxceleb_recipe_of_the_paper_varies_time_alone(tmp_path: Path) -> N
     assert measured == [f"16x{t}" for t in sizes.split()] * 2
     log = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     assert set(log[-1]["validation"]) == {"16" if t == "16" else f"16x{t}" for t in sizes.split()}
+
+
+@pytest.mark.slow
+def test_a_recipe_on_two_processes_of_torchrun(tmp_path: Path) -> None:
+    layouts.write_vggsound(tmp_path / "data")
+    options = ["--data", str(tmp_path / "data"), "--exp", str(tmp_path / "exp"), "--init", "scratch"]
+    said = run("vggsound/run16.sh", *options, sizes="16 32", NPROC="2")
+    assert said.count("trained model") == said.count("accuracy, %") == 1  # one process speaks
+    rows = curve(tmp_path / "exp" / "patch16" / "flexibility" / "flexibility.csv")
+    assert rows == [("patch16", "16x16"), ("patch16", "32x32")]
 
 
 @pytest.mark.slow
