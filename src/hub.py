@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,8 @@ def _reason(error: Exception) -> str:
 class HubMixin(ModelHubMixin, library_name="flexiast", tags=["audio-classification"], model_card_template=CARD):
     """`save_pretrained`, `push_to_hub` and `from_pretrained` for a model with a `checkpoint()`, in our own format."""
 
-    def checkpoint(self) -> Checkpoint:
-        """Weights, configuration and metadata."""
-        raise NotImplementedError
+    checkpoint: Callable[[], Checkpoint]
+    """Weights, configuration and metadata: a method of the class that takes this in."""
 
     def save_pretrained(  # type: ignore[override]
         self,

@@ -35,7 +35,7 @@ Size = Literal["micro", "tiny", "small", "base"]
 OptimizerName = Literal["adam", "adamw", "muon"]
 Schedule = Literal["constant", "step", "cosine"]
 Precision = Literal["auto", "fp32", "bf16"]
-Sampling = Literal["shuffle", "balanced"]
+Sampling = Literal["shuffle", "balanced", "local"]
 Log = Literal["tensorboard", "wandb", "none"]
 Metric = Literal["auto", "accuracy", "mAP"]
 
@@ -68,7 +68,8 @@ class DataConfig:
     std: float | None = None
     """Standard deviation of the training data's log-mel; measured together with an `auto` mean."""
     sampling: Sampling = "shuffle"
-    """`shuffle`: every clip once an epoch. `balanced`: drawn with replacement, rare classes more often (AST)."""
+    """`shuffle`: every clip once an epoch. `balanced`: drawn with replacement, rare classes more often (AST). `local`:
+    every clip once an epoch, a few shards of `flexiast pack` at a time, for storage that seeks slowly."""
     batch_size: int = 12
     """Clips per optimizer step, over all processes together."""
     workers: int = 2

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from pathlib import Path
 
 import torch
 
 from ..classifier import AudioClassifier
 from ..data.manifest import Manifest, read_manifest
+from ..data.sampler import BatchSchedule, balancing_weights
+from ..data.shards import ShardMember, ShardSchedule
 from ..data.statistics import Statistics, measure_statistics
 from ..errors import ConfigError
 from ..features import FeatureConfig
@@ -30,6 +33,19 @@ def setup_data(config: TrainConfig) -> tuple[Manifest, Manifest | None]:
             f"{data.train}: {several[0].path} has {len(several[0].classes)} labels, expected 1 with loss ce"
         )
     return train, read_manifest(data.val, train.labels, data.root) if data.val is not None else None
+
+
+def setup_schedule(config: TrainConfig, data: Manifest) -> BatchSchedule:
+    """Which clips make up which batch. Raises ConfigError if shards are asked for and there are none."""
+    size, clips = config.data.batch_size, data.clips
+    if config.data.sampling == "balanced":
+        return BatchSchedule(len(clips), size, config.seed, balancing_weights([clip.classes for clip in clips]))
+    if config.data.sampling == "local":
+        shards = [clip.path.shard for clip in clips if isinstance(clip.path, ShardMember)]
+        if len(shards) != len(clips):
+            raise ConfigError(f"data.sampling: found local, expected {data.source} to be shards of `flexiast pack`")
+        return ShardSchedule([len(list(group)) for _, group in groupby(shards)], size, config.seed)
+    return BatchSchedule(len(clips), size, config.seed)
 
 
 def setup_model(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..classifier import AudioClassifier
 from ..data.dataset import Batch, ClipDataset, Failure, load_batches
-from ..data.sampler import BatchSchedule, Draw, balancing_weights, share_of
+from ..data.sampler import Draw, share_of
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import write_atomically
 from ..models.geometry import PatchSize
@@ -34,7 +34,7 @@ from .objective import Objective
 from .optim import lr_factor
 from .patch_sampler import PatchSampler
 from .run_log import RunLog, require_log
-from .setup import setup_data, setup_model, setup_teacher
+from .setup import setup_data, setup_model, setup_schedule, setup_teacher
 from .stepper import Stepper
 
 logger = logging.getLogger(__name__)
@@ -84,10 +84,9 @@ class Trainer:
         self.epoch_losses: list[float] = []  # and since the last validation
 
     def _setup_schedule(self) -> None:
-        config, base, clips = self.config, self.model.config.patch_size, self.train_data.clips
-        weights = balancing_weights([clip.classes for clip in clips]) if config.data.sampling == "balanced" else None
-        self.schedule = BatchSchedule(len(clips), config.data.batch_size, config.seed, weights)
-        self.steps_per_epoch = len(clips) / config.data.batch_size
+        config, base = self.config, self.model.config.patch_size
+        self.schedule = setup_schedule(config, self.train_data)
+        self.steps_per_epoch = len(self.train_data) / config.data.batch_size
         self.total_steps = self.schedule.steps(config.epochs)
         self.unit = 2 if config.augment.mixup else 1  # mixup's pairs stay together
         if config.data.batch_size < self.world.size * self.unit:

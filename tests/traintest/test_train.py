@@ -14,6 +14,7 @@ import flexiast
 from flexiast import PatchSize
 from flexiast.data.augment import AugmentConfig
 from flexiast.data.dataset import load_batches
+from flexiast.data.pack import PackConfig, pack
 from flexiast.errors import CheckpointError, ConfigError, DataError
 from flexiast.traintest.checkpointing import CheckpointStore, load_state
 from flexiast.traintest.config import (
@@ -330,3 +331,20 @@ def test_without_any_usable_clip_the_run_stops(broken_sounds, tmp_path: Path) ->
     run = config(broken_sounds, tmp_path / "run")
     with pytest.raises(DataError, match="found no usable clip to take the place"):
         train(dataclasses.replace(run, data=dataclasses.replace(run.data, max_bad=1.0)), progress=False)
+
+
+def test_shards_train_as_files_do_and_can_be_read_shard_by_shard(sounds: Path, tmp_path: Path) -> None:
+    pack(PackConfig(sounds / "train", tmp_path / "shards", shard_size=0.8), progress=False)
+    files = config(sounds, tmp_path / "files")
+    packed = dataclasses.replace(
+        files, out=tmp_path / "packed", data=dataclasses.replace(files.data, train=tmp_path / "shards")
+    )
+    train(files, progress=False)
+    train(packed, progress=False)
+    expected = weights(files.out)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(packed.out).items())
+    local = Trainer(dataclasses.replace(packed, data=dataclasses.replace(packed.data, sampling="local")))
+    epoch = [draw.clip for step in range(10) for draw in local.schedule[step]]
+    assert sorted(epoch) == list(range(120))
+    with pytest.raises(ConfigError, match=r"data\.sampling: found local, expected .* to be shards"):
+        Trainer(dataclasses.replace(files, data=dataclasses.replace(files.data, sampling="local")))
