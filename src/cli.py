@@ -44,7 +44,7 @@ class PredictConfig:
     """Name the sounds in audio files."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """Model directory, or a released state dict."""
+    """Checkpoint of any readable format."""
     audio: tyro.conf.Positional[tuple[Path, ...]]
     """Audio files (wav, flac, ogg, mp3)."""
     patch_size: PatchArg | None = None
@@ -101,27 +101,25 @@ class StatsConfig:
             raise ConfigError(f"workers: found {self.workers}, expected 0 to {MAX_WORKERS}")
 
 
+def _say(text: str) -> None:
+    """Print, in one process if torchrun has started several."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
+
+
 def run_train(config: TrainConfig) -> None:
     """Train, or resume, and say where the model is."""
-    out = train(config)
-    if os.environ.get("RANK", "0") == "0":
-        print(f"trained model: {out}")
+    _say(f"trained model: {train(config)}")
 
 
 def run_flexify(config: FlexifyConfig) -> None:
     """Flexify, and print the curves before and after."""
-    results = flexify(config)
-    if os.environ.get("RANK", "0") == "0":
-        print(format_table(results))
-        print(f"flexible model: {config.train.out}")
+    _say(f"{format_table(flexify(config))}\nflexible model: {config.train.out}")
 
 
 def run_measure(config: MeasureConfig) -> None:
     """Measure, and print the table."""
-    results = measure(config)
-    if os.environ.get("RANK", "0") == "0":
-        print(format_table(results))
-        print(f"written: {config.out}/flexibility.csv, .json, .png")
+    _say(f"{format_table(measure(config))}\nwritten: {config.out}/flexibility.csv, .json, .png")
 
 
 def run_predict(config: PredictConfig) -> None:

@@ -69,8 +69,6 @@ class Shards(NamedTuple):
     members: list[ShardMember]
     classes: list[tuple[int, ...]]
     """Of each member."""
-    counts: list[int]
-    """Clips in each shard, in order."""
 
 
 def read_shards(folder: Path) -> Shards:
@@ -92,7 +90,7 @@ def read_shards(folder: Path) -> Shards:
         raise DataError(f"{path}: found no label table, expected labels.mids and labels.names")
     if not isinstance(shards, list) or not shards:
         raise DataError(f"{path}: found no shards, expected a list of at least one")
-    found = Shards(tuple(labels["mids"]), tuple(labels["names"]), [], [], [])
+    found = Shards(tuple(labels["mids"]), tuple(labels["names"]), [], [])
     for number, shard in enumerate(shards):
         _add(found, folder, shard, f"{path}, shards[{number}]")
     if not found.members:
@@ -127,7 +125,6 @@ def _add(found: Shards, folder: Path, shard: Any, where: str) -> None:
             raise DataError(f"{where}: clip {clip}: found classes {own!r}, expected some of {len(found.mids)} labels")
         found.members.append(ShardMember(tar, start, length, names[clip]))
         found.classes.append(tuple(own))
-    found.counts.append(len(offsets))
 
 
 def _texts(values: Any) -> bool:

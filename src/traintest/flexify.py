@@ -8,14 +8,12 @@ from typing import Annotated
 
 import tyro
 
-from ..classifier import AudioClassifier
-from ..data.manifest import Manifest
 from ..errors import ConfigError
 from ..loading import load
 from ..models.geometry import PatchSize
 from .config import PatchOptions, TrainConfig
-from .distributed import World, connected
-from .evaluate import Result, sweep
+from .distributed import connected
+from .evaluate import Result
 from .train import Trainer
 
 TRAINED_SIZES = tuple(PatchSize(s, s) for s in (8, 10, 12, 15, 16, 20, 24, 30, 32, 40, 48))
@@ -50,11 +48,11 @@ def flexify(config: FlexifyConfig, progress: bool = True) -> list[Result]:
         trainer = Trainer(run, progress, world)
         data = trainer.val_data
         assert data is not None  # FlexifyConfig has seen to it
-        before = _curve("before", trainer.model, data, trainer, progress and world.leads, world)
+        before = trainer.measure("before", trainer.model, data, trainer.progress)
         trainer.run()
         world.any(False)  # the leading process has written the model
         after = load(run.out, trainer.model.kernel.device)
-        return before + _curve("after", after, data, trainer, progress and world.leads, world)
+        return before + trainer.measure("after", after, data, trainer.progress)
 
 
 def _fitting(run: TrainConfig) -> tuple[PatchSize, ...]:
@@ -66,19 +64,3 @@ def _fitting(run: TrainConfig) -> tuple[PatchSize, ...]:
             start.config.grid(size, frames)
             fitting.append(size)
     return tuple(fitting)
-
-
-def _curve(
-    name: str, model: AudioClassifier, data: Manifest, trainer: Trainer, progress: bool, world: World
-) -> list[Result]:
-    settings = trainer.config
-    return sweep(
-        {name: model},
-        data,
-        trainer.eval_patches,
-        batch_size=settings.data.batch_size,
-        workers=settings.data.workers,
-        precision=settings.precision,
-        progress=progress,
-        world=world,
-    )

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..classifier import AudioClassifier
 from ..data.dataset import Batch, ClipDataset, Failure, load_batches
+from ..data.manifest import Manifest
 from ..data.sampler import Draw, share_of
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import write_atomically
@@ -28,7 +29,7 @@ from .bad_files import BadFiles
 from .checkpointing import CheckpointStore, WeightAverage, require_writable, restore_rng, rng_state
 from .config import TrainConfig, differences, to_json
 from .distributed import World, connected
-from .evaluate import sweep
+from .evaluate import Result, sweep
 from .interruption import LAUNCHER_GRACE, Interrupted, noted_signals
 from .objective import Objective
 from .optim import lr_factor
@@ -222,22 +223,26 @@ class Trainer:
         self.excluded = 0
         if self.val_data is None:
             return 0.0, {}
-        results = sweep(
-            {"model": model},
-            self.val_data,
-            self.eval_patches,
-            batch_size=self.config.data.batch_size,
-            workers=self.config.data.workers,
-            precision=self.config.precision,
-            progress=False,
-            world=self.world,
-        )
+        results = self.measure("model", model, self.val_data, progress=False)
         self.excluded = len(results[0].excluded)
         for failure in results[0].excluded:
             logger.warning("excluded from the validation: %s", failure.reason)
         curve = {str(r.patch_size): {"loss": r.loss, **dataclasses.asdict(r.metrics)} for r in results}
         metric = self.config.selection_metric
         return sum(one[metric] for one in curve.values()) / len(curve), curve
+
+    def measure(self, name: str, model: AudioClassifier, data: Manifest, progress: bool) -> list[Result]:
+        """A model on some clips at the run's evaluation sizes, with the run's settings and processes."""
+        return sweep(
+            {name: model},
+            data,
+            self.eval_patches,
+            batch_size=self.config.data.batch_size,
+            workers=self.config.data.workers,
+            precision=self.config.precision,
+            progress=progress,
+            world=self.world,
+        )
 
     def _report_epoch(self, score: float, curve: dict[str, Any]) -> None:
         """A line of the log about the steps since the last validation, and epochs.csv."""
