@@ -134,8 +134,8 @@ def load_batches(
     try:
         for batch in loader:
             yield Batch(*batch)
-    except RuntimeError as error:  # the DataLoader's own way to say so
-        reason = str(error).splitlines()[0].rstrip(".")
+    except (RuntimeError, EOFError, OSError) as error:  # the DataLoader's own ways to say so
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         at_work = [int(clip) for clip in dataset.current[:workers] if clip >= 0]
         files = ", ".join(str(dataset.manifest.clips[clip].path) for clip in at_work)
         raise DataError(f"{dataset.manifest.source}: a decoding process failed ({reason}) while on {files}") from error

@@ -234,7 +234,8 @@ def test_the_last_k_states_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"), [("dies", "(exited unexpectedly|killed by signal)"), ("hangs", "timed out after")]
+    ("fault", "message"),
+    [("dies", "(exited unexpectedly|killed by signal|EOFError|reset by peer)"), ("hangs", "timed out after")],
 )
 def test_a_worker_that_dies_or_hangs_is_reported_with_its_file(
     sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
@@ -253,9 +254,7 @@ def test_a_worker_that_dies_or_hangs_is_reported_with_its_file(
     monkeypatch.setattr(dataset, "decode", faulty)
     run = config(sounds, tmp_path / "run")
     run = dataclasses.replace(run, data=dataclasses.replace(run.data, workers=1, timeout=2))
-    with pytest.raises(
-        DataError, match=rf"a decoding process failed \(DataLoader.*{message}.* while on .*mid_up/7\.wav"
-    ):
+    with pytest.raises(DataError, match=rf"a decoding process failed \(.*{message}.* while on .*mid_up/7\.wav"):
         train(run, progress=False)
 
 
