@@ -6,6 +6,7 @@ Dimensions: B clips, S samples, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,10 +136,25 @@ def load_batches(
         for batch in loader:
             yield Batch(*batch)
     except (RuntimeError, EOFError, OSError) as error:  # the DataLoader's own ways to say so
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        at_work = [int(clip) for clip in dataset.current[:workers] if clip >= 0]
-        files = ", ".join(str(dataset.manifest.clips[clip].path) for clip in at_work)
-        raise DataError(f"{dataset.manifest.source}: a decoding process failed ({reason}) while on {files}") from error
+        raise _failed(dataset, workers, error) from error
+
+
+@contextmanager
+def reported_deaths(dataset: ClipDataset, workers: int) -> Iterator[None]:
+    """Name the files when a worker dies while its batches are in use: torch then raises wherever the program is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise _failed(dataset, workers, error) from error
+
+
+def _failed(dataset: ClipDataset, workers: int, error: Exception) -> DataError:
+    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
+    at_work = [int(clip) for clip in dataset.current[:workers] if clip >= 0]
+    files = ", ".join(str(dataset.manifest.clips[clip].path) for clip in at_work)
+    return DataError(f"{dataset.manifest.source}: a decoding process failed ({reason}) while on {files}")
 
 
 def sequential_batches(clips: int, batch_size: int) -> list[list[Draw]]:

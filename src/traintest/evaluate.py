@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from ..classifier import AudioClassifier
-from ..data.dataset import ClipDataset, Failure, load_batches, sequential_batches
+from ..data.dataset import ClipDataset, Failure, load_batches, reported_deaths, sequential_batches
 from ..data.manifest import Manifest
 from ..errors import ConfigError, DataError
 from ..models.export import FrozenAST, freeze
@@ -108,7 +108,10 @@ def sweep(
             for name, resize, patch in product(group, resizes, patch_sizes)
         }
         dataset = ClipDataset(data, features)
-        truth = _run_passes(list(passes.values()), dataset, batch_size, workers, precision, progress, world or World())
+        with reported_deaths(dataset, workers):
+            truth = _run_passes(
+                list(passes.values()), dataset, batch_size, workers, precision, progress, world or World()
+            )
         if not sum(map(len, truth.targets)):
             raise DataError(f"{data.source}: found no usable clip; the first: {truth.failures[0][0].reason}")
         results |= {key: _result(key[0], one, truth) for key, one in passes.items()}

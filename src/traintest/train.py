@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ..classifier import AudioClassifier
-from ..data.dataset import Batch, ClipDataset, Failure, load_batches
+from ..data.dataset import Batch, ClipDataset, Failure, load_batches, reported_deaths
 from ..data.manifest import Manifest
 from ..data.sampler import Draw, share_of
 from ..errors import CheckpointError, ConfigError, DataError
@@ -120,7 +120,8 @@ class Trainer:
                     self._restore(state)
                 else:
                     self._save()  # so that a run that was ever started can go on, wherever it is killed
-                self._loop(stopping)
+                with reported_deaths(self.dataset, self.config.data.workers):
+                    self._loop(stopping)
             finally:
                 if self.world.leads:
                     self.log.close()
