@@ -113,9 +113,11 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def forward(self, waveform: Tensor) -> Tensor:
-        """Log-mel (B, T, F) of waveforms (B, S). Raises ConfigError for any other shape."""
+        """Log-mel (B, T, F) of waveforms (B, S). Raises ConfigError for any other shape, and for integers."""
         if waveform.ndim != 2:
             raise ConfigError(f"waveform shape: found {tuple(waveform.shape)}, expected (batch, samples)")
+        if not waveform.is_floating_point():
+            raise ConfigError(f"waveform: found {waveform.dtype}, expected floating-point samples in [-1, 1]")
         clips, frames = len(waveform), frame_count(waveform.shape[1], self.sample_rate)
         log_mel = torch.empty(clips, frames, self.bins, device=waveform.device)
         if log_mel.numel() == 0:

@@ -107,22 +107,29 @@ def test_waveform_of_another_shape_is_refused(shape):
     assert str(shape) in str(error.value)
 
 
+def test_integers_are_refused():
+    with pytest.raises(ConfigError, match=r"found torch\.int16, expected floating-point samples"):
+        LogMel()(torch.zeros(1, 16_000, dtype=torch.int16))
+
+
 @pytest.mark.parametrize(("samples", "frames"), [(0, 0), (399, 0), (400, 1), (559, 1), (560, 2), (16_000, 98)])
 def test_frame_count_is_that_of_the_log_mel(samples, frames):
     assert frame_count(samples) == LogMel()(torch.zeros(1, samples)).shape[1] == frames
     assert frame_count(torch.tensor([samples])).tolist() == [frames]
 
 
-# Golden features subtract the mean of all channels, then use the first (tests/golden/README.md).
+# Golden features subtract the mean of all channels, then use the first (tests/golden/README.md). Fourier transforms
+# round as the processor has it, which shows where a mel bin is nearly empty: on an AMD EPYC with AVX-512 torchaudio
+# itself is off these by 2e-4. That LogMel is torchaudio's to 1e-5 on every machine is tested above.
 @pytest.mark.parametrize(("case", "sample_rate"), [("16k_mono", 16_000), ("44k1_mono", 44_100), ("16k_stereo", 16_000)])
 def test_golden_features(case, sample_rate):
     golden = np.load(GOLDEN / "fbank.npz")
     pcm = torch.from_numpy(golden[f"pcm_{case}"] / 32768).float()
     config = FeatureConfig(sample_rate=sample_rate, frames=128)
     log_mel = LogMel(sample_rate)((pcm - pcm.mean())[:1])
-    np.testing.assert_allclose(log_mel[0].numpy(), golden[f"fbank_{case}"], atol=1e-4)
+    np.testing.assert_allclose(log_mel[0].numpy(), golden[f"fbank_{case}"], atol=5e-4)
     normalised = config.normalise(fit_frames(log_mel, config.frames))
-    np.testing.assert_allclose(normalised[0].numpy(), golden[f"norm128_{case}"], atol=2e-5)  # 1e-4 / (2 std)
+    np.testing.assert_allclose(normalised[0].numpy(), golden[f"norm128_{case}"], atol=6e-5)  # 5e-4 / (2 std)
 
 
 @pytest.mark.parametrize("frames", [20, 64])
