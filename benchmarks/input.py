@@ -59,6 +59,7 @@ def race(report: Report, suffix: str, files: Manifest, shards: Manifest) -> None
     for ours, theirs in zip(batches(files, 0), batches(shards, 0), strict=True):
         report.agree(f"{group}: waveforms", ours.waveform, theirs.waveform, within=0)
         report.agree(f"{group}: targets", ours.targets, theirs.targets, within=0)
+        report.facts[f"{group}: bytes of waveform per clip"] = ours.waveform.nbytes // len(ours.waveform)
     contenders = {"decode only": decode_only}
     for workers in (0, report.options.workers):
         contenders |= {

@@ -40,6 +40,11 @@ def to_mono(waveform: Tensor, downmix: str = "mean") -> Tensor:
     return waveform.mean(dim=0) if downmix == "mean" else waveform[0]
 
 
+def as_float(waveform: Tensor) -> Tensor:
+    """int16 samples as float32 in [-1, 1), the values that libsndfile makes of them; float ones as they are."""
+    return waveform.float().mul_(2.0**-15) if waveform.dtype == torch.int16 else waveform
+
+
 def resample(waveform: Tensor, source: int, target: int) -> Tensor:
     """Waveform (..., S) at `source` Hz to `target` Hz, windowed-sinc low-pass (torchaudio)."""
     if source == target:
@@ -65,17 +70,28 @@ def resample_without_table(waveform: Tensor, source: int, target: int) -> Tensor
     return torch.cat(parts, dim=-1) if parts else waveform[..., :0]
 
 
-def decode(path: Source, sample_rate: int = 16_000, downmix: str = "mean", max_samples: int | None = None) -> Tensor:
-    """Read a file as a mono float waveform (S,) in [-1, 1] at `sample_rate` Hz, from its start.
+def decode(
+    path: Source,
+    sample_rate: int = 16_000,
+    downmix: str = "mean",
+    max_samples: int | None = None,
+    integer: bool = False,
+) -> Tensor:
+    """Read a file as a mono float32 waveform (S,) in [-1, 1] at `sample_rate` Hz, from its start.
 
-    Reads no more than gives `max_samples` at the new rate. Raises DataError, naming the file, if it is missing,
-    unreadable, empty, of an unbelievable sample rate or number of channels, or holds NaN or infinite samples.
+    integer: return int16 samples as they are where the file holds 16-bit PCM of one channel at that rate; `as_float`
+    makes the same waveform of them. Reads no more than gives `max_samples` at the new rate. Raises DataError, naming
+    the file, if it is missing, unreadable, empty, of an unbelievable sample rate or number of channels, or holds NaN or
+    infinite samples.
     """
     with _opened(path) as file:
         source = file.samplerate
         # A few samples more than asked for, so that the low-pass has no edge inside.
         wanted = -1 if max_samples is None else -(-max_samples * source // sample_rate) + source // 100
-        waveform = _read(path, file, wanted, downmix)
+        if integer and file.subtype == "PCM_16" and file.channels == 1 and source == sample_rate:
+            waveform = _read(path, file, wanted, "first", "int16")
+        else:
+            waveform = _read(path, file, wanted, downmix)
     if len(waveform) == 0:
         raise DataError(f"{path}: found 0 samples, expected at least one 25 ms window")
     waveform = resample(waveform, source, sample_rate)
@@ -132,13 +148,13 @@ def _unreadable(path: Source, error: Exception) -> DataError:
     return DataError(f"{path}: not readable as audio ({'no such file' if 'No such file' in reason else reason})")
 
 
-def _read(path: Source, file: soundfile.SoundFile, samples: int, downmix: str) -> Tensor:
-    """The next `samples` (-1: all) as mono (S,), fewer at the end of the file."""
+def _read(path: Source, file: soundfile.SoundFile, samples: int, downmix: str, dtype: str = "float32") -> Tensor:
+    """The next `samples` (-1: all) as mono (S,), fewer at the end of the file. int16 samples have no `mean`."""
     at_once, blocks, read = _BLOCK // file.channels, [], 0
     while samples < 0 or read < samples:
         wanted = at_once if samples < 0 else min(at_once, samples - read)
-        block = to_mono(torch.from_numpy(file.read(wanted, dtype="float32", always_2d=True).T), downmix)
-        if not torch.isfinite(block).all():
+        block = to_mono(torch.from_numpy(file.read(wanted, dtype=dtype, always_2d=True).T), downmix)
+        if dtype == "float32" and not torch.isfinite(block).all():
             raise DataError(f"{path}: found NaN or infinite samples, expected finite ones")
         blocks.append(block)
         read += len(block)

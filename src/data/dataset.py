@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import DataError
 from ..features import FeatureConfig, frame_count
-from .audio import decode
+from .audio import as_float, decode
 from .manifest import Manifest
 from .sampler import Draw
 
@@ -38,7 +38,8 @@ class Batch(NamedTuple):
     """What the loader yields; all on the CPU."""
 
     waveform: Tensor
-    """(B, S) float32, zero beyond each clip's length."""
+    """(B, S) float32, or int16 where all clips are 16-bit PCM, mono, at the model's rate: half the bytes, the same
+    values. Zero beyond each clip's length."""
     lengths: Tensor
     """(B,) int64 samples of each clip."""
     targets: Tensor
@@ -49,6 +50,11 @@ class Batch(NamedTuple):
     """(B,) int64 index of each clip in the manifest."""
     failures: list[Failure]
     """Clips that were drawn and are unusable: replaced in training, left out in evaluation."""
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Waveform (B, S) as float32 in [-1, 1], lengths (B,) and targets (B, C), on that device."""
+        waveform, lengths, targets = (t.to(device, non_blocking=True) for t in self[:3])
+        return as_float(waveform), lengths, targets  # after the transfer, which is half as long for int16
 
 
 class ClipDataset(Dataset):
@@ -67,9 +73,12 @@ class ClipDataset(Dataset):
         return len(self.manifest)
 
     def waveform(self, clip: int) -> Tensor:
-        """One clip (S,), not padded. Raises DataError if it is unusable or shorter than one window."""
+        """One clip (S,), not padded, int16 if 16-bit PCM, mono, at the model's rate, else float32.
+
+        Raises DataError if it is unusable or shorter than one window.
+        """
         path, features = self.manifest.clips[clip].path, self.features
-        waveform = decode(path, features.sample_rate, features.downmix, features.samples)
+        waveform = decode(path, features.sample_rate, features.downmix, features.samples, integer=True)
         if frame_count(len(waveform), features.sample_rate) == 0:
             raise DataError(f"{path}: found {len(waveform)} samples, expected at least one 25 ms window")
         return waveform
@@ -78,10 +87,12 @@ class ClipDataset(Dataset):
         """The batch of these draws."""
         failures: list[Failure] = []
         usable = [(draw, *found) for draw in draws if (found := self._usable(draw, failures))]
-        waveform = torch.zeros(len(usable), self.features.samples)
+        integer = all(samples.dtype == torch.int16 for _, _, samples in usable)
+        dtype = torch.int16 if integer else torch.float32
+        waveform = torch.zeros(len(usable), self.features.samples, dtype=dtype)
         targets = torch.zeros(len(usable), len(self.manifest.labels))
         for row, (_, clip, samples) in enumerate(usable):
-            waveform[row, : len(samples)] = samples
+            waveform[row, : len(samples)] = samples if integer else as_float(samples)
             targets[row, list(self.manifest.clips[clip].classes)] = 1.0
         return Batch(
             waveform,

@@ -118,7 +118,7 @@ def sweep(
     return [results[key] for key in product(models, resizes, patch_sizes)]
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode, in which autocast casts every weight anew in every call
 def _run_passes(
     passes: list[_Pass],
     dataset: ClipDataset,
@@ -133,7 +133,8 @@ def _run_passes(
     front_end = passes[0].model.front_end
     schedule = sequential_batches(len(dataset), batch_size)[world.rank :: world.size]
     truth, clips = _Truth(), sum(map(len, schedule))
-    with tqdm(total=clips, unit="clip", desc="evaluate", disable=not progress, leave=False) as bar:
+    bar = tqdm(total=clips, unit="clip", desc="evaluate", disable=not progress, leave=False)
+    with bar, autocast(device, precision):  # around all batches and sizes: the weights are cast once
         for batch in load_batches(dataset, schedule, workers):
             truth.targets.append(batch.targets.numpy())
             truth.failures.append(batch.failures)
@@ -143,13 +144,12 @@ def _run_passes(
                     one.losses.append(0.0)
                     one.scores.append(batch.targets.numpy())
                 continue
-            log_mel = front_end(batch.waveform.to(device), batch.lengths.to(device))
-            target = batch.targets.to(device)
+            waveform, lengths, target = batch.on(device)
+            log_mel = front_end(waveform, lengths)
             for one in passes:
                 _synchronise(device)
                 start = time.perf_counter()
-                with autocast(device, precision):
-                    logits = one.network(log_mel).float()
+                logits = one.network(log_mel).float()
                 _synchronise(device)
                 one.seconds += time.perf_counter() - start
                 one.losses.append(float(classification_loss(logits, target, one.model.loss)) * len(target))

@@ -48,7 +48,7 @@ class Objective:
         """Features and augmentation. A clip's augmentation depends on its own draw only, mixup on its pair's."""
         config, features = self.config, self.front_end.config
         keys = clip_keys(config.seed, batch.epochs, batch.clips).to(self.device)
-        waveform, lengths, targets = (t.to(self.device, non_blocking=True) for t in batch[:3])
+        waveform, lengths, targets = batch.on(self.device)
         if config.augment.mixup:
             waveform, lengths, targets = mixup(waveform, lengths, targets, config.augment.mixup, keys)
         log_mel = self.front_end.raw(waveform, lengths)

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from flexiast.data.audio import decode, decode_pieces
+from flexiast.data.audio import as_float, decode, decode_pieces
 from flexiast.errors import DataError
 
 SECOND = 16_000
@@ -56,6 +56,40 @@ def test_sample_formats(name, subtype, tolerance, tmp_path):
     samples = tone(440)
     got = decode(written(tmp_path, samples, name=name, subtype=subtype))
     np.testing.assert_allclose(got.numpy(), samples, atol=tolerance)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])
+def test_sixteen_bits_come_as_stored_where_asked_for(suffix, tmp_path):
+    samples = np.arange(-(2**15), 2**15, dtype=np.int16)  # all there are
+    path = written(tmp_path, samples, name=f"clip.{suffix}", subtype="PCM_16")
+    got = decode(path, integer=True)
+    assert got.dtype == torch.int16
+    np.testing.assert_array_equal(got.numpy(), samples)
+    assert decode(path).dtype == as_float(got).dtype == torch.float32
+    assert torch.equal(as_float(got), decode(path))
+    np.testing.assert_array_equal(decode(path).numpy(), samples / 32768)
+    assert torch.equal(decode(path, max_samples=999, integer=True), got[:999])
+
+
+@pytest.mark.parametrize("downmix", ["mean", "first"])
+@pytest.mark.parametrize(
+    ("subtype", "rate", "channels"),
+    [
+        ("PCM_24", SECOND, 1),
+        ("PCM_U8", SECOND, 1),
+        ("FLOAT", SECOND, 1),
+        ("PCM_16", 44_100, 1),
+        ("PCM_16", 8000, 1),
+        ("PCM_16", SECOND, 2),
+    ],
+)
+def test_all_else_comes_as_floats(subtype, rate, channels, downmix, tmp_path):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (rate, channels))
+    path = written(tmp_path, samples, rate, subtype=subtype)
+    got = decode(path, downmix=downmix, integer=True)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, decode(path, downmix=downmix))
+    assert torch.equal(as_float(got), got)
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
@@ -146,10 +180,11 @@ def test_samples_that_are_no_numbers_are_refused(bad, tmp_path):
         decode(path)
 
 
-def test_empty_clip_is_refused(tmp_path):
+@pytest.mark.parametrize("integer", [False, True])
+def test_empty_clip_is_refused(integer, tmp_path):
     path = written(tmp_path, np.zeros(0))
     with pytest.raises(DataError, match=f"{re.escape(str(path))}.*0 samples"):
-        decode(path)
+        decode(path, integer=integer)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ import pytest
 import soundfile
 import torch
 
-from flexiast.data.dataset import ClipDataset, load_batches, sequential_batches
-from flexiast.data.manifest import Clip, Labels, Manifest
+from flexiast.data.audio import decode
+from flexiast.data.dataset import Batch, ClipDataset, load_batches, sequential_batches
+from flexiast.data.manifest import Clip, Labels, Manifest, read_manifest
+from flexiast.data.pack import PackConfig, pack
 from flexiast.data.sampler import BatchSchedule, Draw
 from flexiast.errors import DataError
 from flexiast.features import FeatureConfig
@@ -25,6 +27,37 @@ def dataset(tmp_path) -> ClipDataset:
         soundfile.write(tmp_path / f"{i}.wav", np.full(length, (i + 1) / 10), 16_000, subtype="FLOAT")
         clips.append(Clip(tmp_path / f"{i}.wav", (0, 2) if i == 1 else (i % 3,)))
     return ClipDataset(Manifest(Path("m"), tuple(clips), Labels.numbers(3)), FEATURES)
+
+
+@pytest.fixture
+def recordings(tmp_path) -> Manifest:
+    """Three clips of 16-bit PCM, mono, at 16 kHz, then three of which one of these is not so; noise in two classes."""
+    rng = np.random.default_rng(0)
+    for name, samples, rate, channels, subtype in (
+        ("a/0.wav", 2000, 16_000, 1, "PCM_16"),
+        ("a/1.flac", 9000, 16_000, 1, "PCM_16"),
+        ("a/2.wav", 3000, 16_000, 1, "PCM_16"),
+        ("b/3.wav", 3000, 16_000, 1, "FLOAT"),
+        ("b/4.wav", 9000, 44_100, 1, "PCM_16"),
+        ("b/5.wav", 5000, 16_000, 2, "PCM_16"),
+    ):
+        path = tmp_path / "recordings" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, rng.uniform(-1, 1, (samples, channels)), rate, subtype=subtype)
+    return read_manifest(tmp_path / "recordings")
+
+
+def assert_as_decoded(batch: Batch, clips: Manifest) -> None:
+    """What a device gets of the batch is to the bit what decoding to floats gives."""
+    waveform, lengths, targets = batch.on(torch.device("cpu"))
+    assert waveform.dtype == torch.float32
+    expected = torch.zeros(len(batch.clips), FEATURES.samples)
+    for row, clip in enumerate(batch.clips):
+        samples = decode(clips.clips[clip].path, max_samples=FEATURES.samples)
+        expected[row, : len(samples)] = samples
+        assert lengths[row] == len(samples)
+    assert torch.equal(waveform, expected)
+    assert torch.equal(targets, batch.targets)
 
 
 def test_clips_are_padded_with_zeros_or_cut(dataset):
@@ -100,3 +133,26 @@ def test_clip_shorter_than_a_window_is_refused(dataset):
     soundfile.write(path, np.zeros(399), 16_000)
     with pytest.raises(DataError, match=f"{path}: found 399 samples"):
         dataset.waveform(0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("packed", [False, True], ids=["files", "shards"])
+def test_sixteen_bit_clips_are_handed_over_as_integers(packed, workers, recordings, tmp_path):
+    data = pack(PackConfig(tmp_path / "recordings", tmp_path / "shards"), progress=False) if packed else recordings
+    schedule = [[Draw(0, clip) for clip in clips] for clips in ((0, 1), (2,), (0, 3), (4, 1), (2, 5), (3, 4, 5))]
+    batches = list(load_batches(ClipDataset(data, FEATURES), schedule, workers))
+    assert [batch.waveform.dtype for batch in batches] == 2 * [torch.int16] + 4 * [torch.float32]
+    for batch in batches:
+        assert_as_decoded(batch, recordings)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_replaces_a_clip_decides_whether_integers_are_handed_over(workers, recordings):
+    recordings.clips[0].path.write_bytes(b"no audio")
+    schedule = [[Draw(epoch, 0), Draw(epoch, 1)] for epoch in range(10)]
+    kinds = set()
+    for batch in load_batches(ClipDataset(recordings, FEATURES, replace=True), schedule, workers):
+        assert batch.waveform.dtype == (torch.int16 if batch.clips[0] < 3 else torch.float32)
+        assert_as_decoded(batch, recordings)
+        kinds.add(batch.waveform.dtype)
+    assert kinds == {torch.int16, torch.float32}

@@ -244,12 +244,12 @@ def test_a_worker_that_dies_or_hangs_is_reported_with_its_file(
 
     decode = dataset.decode
 
-    def faulty(path: Path, *rest: object) -> torch.Tensor:
+    def faulty(path: Path, *rest: object, **options: object) -> torch.Tensor:
         if path.name == "7.wav" and path.parent.name == "mid_up":
             if fault == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)
-        return decode(path, *rest)  # type: ignore[arg-type]
+        return decode(path, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(dataset, "decode", faulty)
     run = config(sounds, tmp_path / "run")

@@ -177,7 +177,8 @@ def test_teacher_sees_what_the_student_sees_unless_asked_to_be_clean(sounds: Pat
         model.register_forward_pre_hook(lambda _model, inputs, name=name: seen.__setitem__(name, inputs[0]))
     batch = next(load_batches(trainer.dataset, trainer.schedule.batches(0, 1), workers=0))
     trainer.objective(trainer.model, trainer.objective.prepare(batch), PatchSize(16, 16))
-    unaugmented = trainer.model.front_end(batch.waveform, batch.lengths)
+    waveform, lengths, _ = batch.on(torch.device("cpu"))
+    unaugmented = trainer.model.front_end(waveform, lengths)
     assert torch.equal(seen["teacher"], unaugmented if clean else seen["student"])
     assert not torch.equal(seen["student"], unaugmented)
 
