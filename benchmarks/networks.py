@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 from transformers import ASTForAudioClassification
 from transformers.utils import logging
@@ -45,7 +45,10 @@ def with_explicit_attention(model: FlexiAST) -> FlexiAST:
     model = copy.deepcopy(model)
     blocks: list[Any] = list(model.blocks)
     for block in blocks:
-        block.attn.fused_attn = False
+        explicit = Attention(model.config.width, model.config.heads, qkv_bias=True)
+        explicit.load_state_dict(block.attn.state_dict())
+        explicit.fused_attn = False  # type: ignore[misc]
+        block.attn = explicit
     return model
 
 

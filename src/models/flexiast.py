@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .attention import lay_back, layer_weights, rollout_weights
+from .block_attention import BlockAttention
 from .export import FrozenAST, freeze
 from .geometry import Coverage, Grid, PatchLike, PatchSize, forward_flops, padded_extent, scaled_stride, token_grid
 from .resize import Resize, apply_to_grid, cached_matrix, resample_positions, resize_kernel
@@ -136,7 +137,14 @@ class FlexiAST(nn.Module):
         self.prefix_pos_embed = nn.Parameter(torch.zeros(config.prefix_tokens, width))
         self.pos_embed = nn.Parameter(sin_cos_positions(grid, width))  # (H, W, D)
         blocks: list[Any] = [
-            Block(width, config.heads, config.mlp_ratio, qkv_bias=True, norm_layer=cast(Any, norm))
+            Block(
+                width,
+                config.heads,
+                config.mlp_ratio,
+                qkv_bias=True,
+                norm_layer=cast(Any, norm),
+                attn_layer=BlockAttention,
+            )
             for _ in range(config.depth)
         ]
         self.blocks = nn.ModuleList(blocks)

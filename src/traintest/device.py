@@ -22,14 +22,19 @@ def pick_device(name: str) -> torch.device:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """GPUs from Ampere on, and CPUs with AMX.
+    """GPUs from Ampere on, CPUs with AMX, and AMD's with AVX-512 BF16 (Zen 4 on).
 
-    Elsewhere bfloat16 is emulated, and slow. AVX-512 BF16 alone is no reason either: on a Xeon of 2023 without AMX a
-    linear layer took 1.9 times as long in bfloat16 as in float32, on one thread (`benchmarks/train_step.py`).
+    Elsewhere bfloat16 is emulated, and slow. Intel's AVX-512 BF16 alone is no reason either: on a Xeon without AMX a
+    training step took 1.8 times as long in bfloat16 as in float32, on an AMD EPYC less than half as long
+    (`benchmarks/train_step.py`).
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    if device.type != "cpu":
+        return False
+    cpu = torch.cpu.get_capabilities()
+    amd = str(cpu.get("cpu_name", "")).startswith("AMD")
+    return bool(cpu.get("amx_bf16") or (amd and cpu.get("avx512_bf16")))
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

@@ -11,8 +11,14 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(
     ("capabilities", "fast"),
-    [({"avx512_bf16": True, "amx_bf16": True}, True), ({"avx512_bf16": True, "amx_bf16": False}, False), ({}, False)],
-    ids=["AMX", "AVX-512 BF16 alone, which is slower than float32", "neither"],
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, False),
+        ({}, False),
+    ],
+    ids=["AMX", "AMD's AVX-512 BF16", "Intel's alone, which is slower than float32", "an older AMD", "none"],
 )
 def test_bfloat16_is_taken_where_it_is_fast_or_asked_for(capabilities, fast, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
