@@ -120,7 +120,7 @@ def bench(config: BenchConfig) -> Bench:
     return found
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode, in which autocast casts every weight anew in every call
 def _measure(model: AudioClassifier, config: BenchConfig, device: torch.device) -> Bench:
     waveform = torch.randn(config.batch_size, model.feature_config.samples, device=device)
     with autocast(device, config.precision):
@@ -192,8 +192,14 @@ def _memory(device: torch.device, when: Literal["now", "peak"]) -> float | None:
 def matrix_rate(device: torch.device) -> float:
     """Floating-point operations per second of a large matrix product, at the precision of the autocast in force."""
     size = 8192 if device.type == "cuda" else 1536
-    matrix = torch.randn(size, size, device=device)
+    matrix = torch.randn(size, size, device=device).to(_precision(device))  # autocast would cast in every product
     return 2 * size**3 / float(_times(lambda: matrix @ matrix, 0.3, device).min())
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    """What matrix products are computed in."""
+    enabled = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if enabled else torch.float32
 
 
 def copy_rate(device: torch.device) -> float:
@@ -210,9 +216,8 @@ def roofline(model: AudioClassifier, patch: PatchSize, batch_size: int, rate: fl
     projection (1 + 1) and MLP (1 + r, r + 1) once, norms and residual sums (10), in units of tokens times width.
     """
     config, frames = model.config, model.feature_config.frames
-    device = model.kernel.device.type
-    size = torch.get_autocast_dtype(device).itemsize if torch.is_autocast_enabled(device) else 4
-    weights = sum(p.numel() for p in model.parameters()) * 4
+    size = _precision(model.kernel.device).itemsize
+    weights = sum(p.numel() for p in model.parameters()) * size
     tokens = config.grid(patch, frames).tokens + config.prefix_tokens
     traffic = config.depth * tokens * config.width * (4 + 4 + 2 + 2 * (1 + config.mlp_ratio) + 10) * size
     return 1.0 / max(config.flops(patch, frames) / rate, (weights / batch_size + traffic) / bandwidth)

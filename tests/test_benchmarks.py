@@ -25,14 +25,15 @@ def _threads_as_before(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_all_benchmarks_are_found() -> None:
-    assert {"frontend", "resize", "metrics", "forward", "train_step", "sweep", "input"} <= set(ON_THE_HARNESS)
+    assert {"frontend", "resize", "metrics", "forward", "train_step", "sweep", "input", "gpu"} <= set(ON_THE_HARNESS)
 
 
 @pytest.mark.parametrize(
     "name", [name if name == QUICKEST else pytest.param(name, marks=pytest.mark.slow) for name in ON_THE_HARNESS]
 )
 def test_quick_run_compares_then_times_then_writes(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    if name in ("frontend", "forward", "train_step") and importlib.util.find_spec("transformers") is None:
+    without = {"resize", "metrics", "input"}  # the others compare with transformers, or share parts with it
+    if name not in without and importlib.util.find_spec("transformers") is None:
         pytest.skip("needs the export extra (transformers)")
     importlib.import_module(name).main(["--quick", "--out", str(tmp_path)])
     content = json.loads((tmp_path / f"{name}.json").read_text())
@@ -46,6 +47,14 @@ def test_quick_run_compares_then_times_then_writes(name: str, tmp_path: Path, ca
         assert (row["times_faster"] == 1.0) == (row["contender"] == row["against"])
     printed = capsys.readouterr().out
     assert all(row["contender"] in printed for row in content["rows"])
+
+
+def test_without_a_gpu_its_benchmark_only_says_so(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    importlib.import_module("gpu").main(["--out", str(tmp_path)])
+    assert capsys.readouterr().out.startswith("gpu: not measured")
+    assert not list(tmp_path.iterdir())
 
 
 def options(tmp_path: Path) -> argparse.Namespace:
