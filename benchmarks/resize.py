@@ -2,7 +2,8 @@
 """PI-resize of a ViT-B patch kernel to every size of FlexiAST: one matrix per axis against timm's full pseudo-inverse.
 
 `cold` builds the matrices first, as the first steps of a training do; `warm` has them. `result written` only fills
-tensors of the resized kernels' sizes: nothing that returns them can be faster.
+tensors of the resized kernels' sizes: nothing that returns them can be faster. `matrices`: a kernel of one channel,
+which leaves little but making the matrices.
 
 python benchmarks/resize.py        writes benchmarks/results/resize.json and prints the ratios
 """
@@ -24,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     kernel = torch.randn(64 if options.quick else options.width, 16, 16, device=report.device)
     for threads in (options.threads,) if options.threads else (1, 2):
         torch.set_num_threads(threads)
-        race(report, kernel, f"{len(SIZES)} sizes, {threads} thread{'s' * (threads > 1)}")
+        with_threads = f"{threads} thread{'s' * (threads > 1)}"
+        race(report, kernel, f"{len(SIZES)} sizes, {with_threads}")
+        race(report, kernel[:1].clone(), f"{len(SIZES)} sizes, matrices, {with_threads}")
     report.finish()
 
 

@@ -24,7 +24,7 @@ from .models.geometry import PatchSize
 from .provenance import provenance
 from .traintest.checkpointing import require_writable
 from .traintest.config import PatchArg, Precision, to_json
-from .traintest.device import autocast, pick_device
+from .traintest.device import autocast, pick_device, resolve_precision
 from .traintest.measure import PAPER_SIZES
 
 
@@ -113,7 +113,9 @@ def bench(config: BenchConfig) -> Bench:
     found = _measure(model, config, device)
     if config.out is not None:
         rows = [dataclasses.asdict(cost) for cost in found.costs]
-        content = {"provenance": {"command": to_json(config), **provenance(device)}, **dataclasses.asdict(found)}
+        precision = resolve_precision(device, config.precision)
+        origin = {"command": to_json(config), "precision": precision, **provenance(device)}
+        content = {"provenance": origin, **dataclasses.asdict(found)}
         write_atomically(config.out / "bench.csv", to_csv(rows).encode())
         write_atomically(config.out / "bench.json", (json.dumps(content, indent=1) + "\n").encode())
         write_atomically(config.out / "bench.png", plot(found))

@@ -15,13 +15,19 @@ _PACKAGES = ("torch", "torchaudio", "timm", "numpy")
 
 
 def commit() -> str:
-    """Commit of the source tree this package runs from, `+changes` if files differ from it; `unknown` outside git."""
+    """Commit of the source tree this package runs from, `+changes` if files differ from it; `unknown` outside git.
+
+    Results of benchmarks are not counted: each would mark the next.
+    """
     tree = Path(__file__).resolve().parent.parent
     git = ["git", "-C", str(tree)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+            [*git, "status", "--porcelain", "-uno", "--", ".", ":(exclude)benchmarks/results"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -51,7 +51,7 @@ def test_command_writes_table_csv_json_and_picture(model_dir: Path, tmp_path: Pa
         assert float(row["clips_per_second"]) > 0
         assert f"{float(row['clips_per_second']):.4g}" in printed
     content = json.loads((tmp_path / "bench.json").read_text())
-    assert {"command", "commit", "versions", "hardware"} <= content["provenance"].keys()
+    assert {"command", "precision", "commit", "versions", "hardware"} <= content["provenance"].keys()
     assert content["costs"][1]["tokens"] == 48
     assert min(content[k] for k in ("gflops_per_second", "gigabytes_per_second", "front_end_ms")) > 0
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")

@@ -89,3 +89,15 @@ def test_contenders_take_turns_and_ratios_are_of_the_same_round(tmp_path: Path, 
     assert "".join(calls) == "ab" * 4
     assert ratios == {"a": 1.0, "b": 2.0}
     assert [row["median_ms"] for row in report.rows] == [8000.0, 4000.0]
+
+
+@pytest.mark.slow
+def test_growth_of_cost_is_tabled_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("transformers")  # of which the networks compared elsewhere are made
+    importlib.import_module("growth").main(["--quick", "--out", str(tmp_path)])
+    content = json.loads((tmp_path / "growth.json").read_text())
+    assert {cost["tokens"] for cost in content["costs"]} >= {8, 256}
+    assert content["provenance"]["precision"] in ("fp32", "bf16")
+    assert (tmp_path / "growth.csv").exists()
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    assert "tokens" in capsys.readouterr().out

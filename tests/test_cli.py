@@ -53,7 +53,9 @@ def test_measure_flexibility_writes_table_provenance_and_picture(model_dir: Path
     assert {r["n_clips"] for r in rows} == {"30"}
     content = json.loads((tmp_path / "o" / "flexibility.json").read_text())
     assert [r["accuracy"] for r in content["results"]] == pytest.approx([float(r["accuracy"]) for r in rows], abs=1e-5)
-    assert {"models", "data", "seeds", "commit", "versions", "hardware", "command"} <= content["provenance"].keys()
+    assert {"models", "data", "seeds", "commit", "versions", "hardware", "command", "precision"} <= content[
+        "provenance"
+    ].keys()
     assert len(content["provenance"]["models"]["fixed"]["sha256"]) == 64
     picture = (tmp_path / "o" / "flexibility.png").read_bytes()
     assert picture.startswith(b"\x89PNG")

@@ -37,7 +37,14 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return bool(cpu.get("amx_bf16") or (amd and cpu.get("avx512_bf16")))
 
 
+def resolve_precision(device: torch.device, precision: Precision) -> Precision:
+    """`fp32` or `bf16`: what `auto` is on this device, the others as they are."""
+    if precision == "auto":
+        return "bf16" if has_fast_bfloat16(device) else "fp32"
+    return precision
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """The autocast context of a forward pass on this device."""
-    enabled = precision == "bf16" or (precision == "auto" and has_fast_bfloat16(device))
+    enabled = resolve_precision(device, precision) == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

@@ -24,7 +24,7 @@ from ..models.resize import Resize
 from ..provenance import provenance, sha256
 from .checkpointing import require_writable
 from .config import PatchArg, Precision, require_distinct, to_json
-from .device import pick_device
+from .device import pick_device, resolve_precision
 from .distributed import World, connected
 from .evaluate import Result, sweep
 
@@ -122,7 +122,9 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
     if world.leads:
         trained = {name: model.metadata.get("training") for name, model in models.items()}
         seeds = {name: t.get("seed") if isinstance(t, dict) else None for name, t in trained.items()}
-        _write(config, results, data, {"models": _identify(paths), "seeds": seeds, **provenance(device)})
+        precision = resolve_precision(device, config.precision)
+        origin = {"models": _identify(paths), "seeds": seeds, "precision": precision, **provenance(device)}
+        _write(config, results, data, origin)
     return results
 
 

@@ -16,7 +16,7 @@ from ..data.augment import augment_features, clip_keys, mixup
 from ..data.dataset import Batch
 from ..models.geometry import PatchSize
 from .config import TrainConfig
-from .device import autocast
+from .device import autocast, resolve_precision
 from .losses import classification_loss, distillation_loss
 
 
@@ -43,6 +43,7 @@ class Objective:
     def __init__(self, config: TrainConfig, model: AudioClassifier, teacher: AudioClassifier | None) -> None:
         self.config, self.front_end, self.teacher = config, model.front_end, teacher
         self.device = model.kernel.device
+        self.precision = resolve_precision(self.device, config.precision)
 
     def prepare(self, batch: Batch) -> Inputs:
         """Features and augmentation. A clip's augmentation depends on its own draw only, mixup on its pair's."""
@@ -59,7 +60,7 @@ class Objective:
     def __call__(self, network: nn.Module, inputs: Inputs, patch: PatchSize) -> Tensor:
         """Mean loss over the clips of the inputs, of a network (the model, or its data-parallel wrapper)."""
         config = self.config
-        with autocast(self.device, config.precision):
+        with autocast(self.device, self.precision):
             logits = network(inputs.student, patch)
             supervised = classification_loss(logits.float(), inputs.targets, config.loss, config.label_smoothing)
             if self.teacher is None or inputs.teacher is None:

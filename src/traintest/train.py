@@ -269,6 +269,7 @@ class Trainer:
             "trained_steps": self.step,
             "validation": curve,
             "training": to_json(self.config),
+            "precision": self.objective.precision,
             "commit": self.commit,
         }
         model.save_pretrained(self.config.out)
