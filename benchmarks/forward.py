@@ -8,6 +8,7 @@ python benchmarks/forward.py        writes benchmarks/results/forward.json and p
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from harness import Report, arguments, run
@@ -53,12 +54,18 @@ def call(model: nn.Module, *inputs: object, bf16: bool = False) -> Callable[[], 
     return forward
 
 
-def race(report: Report, group: str, contenders: dict[str, Callable[[], torch.Tensor]], against: str) -> None:
+def race(
+    report: Report,
+    group: str,
+    contenders: dict[str, Callable[[], torch.Tensor]],
+    against: str,
+    rounds: int | None = None,
+) -> None:
     """Compare the logits with those of `against`, then time."""
     expected = contenders[against]()
     for name, forward in contenders.items():
         report.agree(f"{group}: {name}", forward().float(), expected, BFLOAT16 if "bf16" in name else FLOAT32)
-    report.race(group, contenders, against)
+    report.race(group, contenders, against, rounds)
 
 
 def against_timm(report: Report, log_mel: torch.Tensor, patch: PatchSize) -> None:
@@ -100,16 +107,20 @@ def from_the_waveform(report: Report, patch: PatchSize) -> None:
     front_end, extractor = FrontEnd(features).to(report.device), ASTFeatureExtractor(max_length=frames)
     waveform = 0.1 * torch.randn(report.options.batch, features.samples)
 
-    def ours() -> torch.Tensor:
-        return model(front_end(waveform.to(report.device)), patch)
+    def ours(bf16: bool) -> torch.Tensor:
+        log_mel = front_end(waveform.to(report.device))
+        return call(model, log_mel, patch, bf16=bf16)()
 
-    def transformers() -> torch.Tensor:
+    def transformers(bf16: bool) -> torch.Tensor:
         clips = list(waveform.numpy())
         inputs = extractor(clips, sampling_rate=features.sample_rate, return_tensors="pt")["input_values"]
-        return theirs(inputs.to(report.device))
+        return call(theirs, inputs.to(report.device), bf16=bf16)()
 
-    group = f"{report.options.model}, patch {patch}, waveform to logits, fp32"
-    race(report, group, {"transformers": transformers, "flexiast": ours}, against="transformers")
+    for bf16, precision in ((False, "fp32"), (True, "bf16")):
+        group = f"{report.options.model}, patch {patch}, waveform to logits, {precision}"
+        name = f"transformers {precision}"
+        contenders = {name: partial(transformers, bf16), f"flexiast {precision}": partial(ours, bf16)}
+        race(report, group, contenders, against=name, rounds=5 * report.rounds)
 
 
 if __name__ == "__main__":

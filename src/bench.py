@@ -15,11 +15,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from torch import Tensor
 
 from .classifier import AudioClassifier
 from .errors import ConfigError
 from .files import write_atomically
 from .loading import load
+from .models.export import freeze
 from .models.geometry import PatchSize
 from .provenance import provenance
 from .traintest.checkpointing import require_writable
@@ -48,6 +50,9 @@ class BenchConfig:
     """`auto`: the GPU where there is one, else the CPU."""
     threads: int = 0
     """CPU threads, 0 for torch's own choice."""
+    compile: bool = False
+    """Time the model frozen and compiled at each patch size (torch.compile; on a GPU with CUDA graphs, which are worth
+    most for single clips and large patches). Each size takes a minute more."""
     heads: int | None = None
     """Attention heads of state dicts that do not tell (default: one per 64 of the width)."""
 
@@ -133,9 +138,10 @@ def _measure(model: AudioClassifier, config: BenchConfig, device: torch.device) 
         # From few tokens to many: memory that the system does not take back at once belongs to smaller sizes then.
         for patch in sorted(config.patch_sizes, key=lambda patch: model.config.flops(patch)):
             _reset_peak_memory(device)
-            seconds = _times(partial(model, batch, patch), config.seconds, device)
+            network = compiled(model, patch) if config.compile else partial(model, patch_size=patch)
+            seconds = _times(partial(network, batch), config.seconds, device)
             peak = _memory(device, "peak")
-            latencies = _times(partial(model, batch[:1], patch), config.seconds, device)
+            latencies = _times(partial(network, batch[:1]), config.seconds, device)
             costs[patch] = Cost(
                 patch_size=str(patch),
                 tokens=model.config.grid(patch, model.feature_config.frames).tokens,
@@ -155,6 +161,13 @@ def _measure(model: AudioClassifier, config: BenchConfig, device: torch.device) 
         front_end_ms=1e3 * float(np.median(front_end)),
         score_name=_score_name(model),
     )
+
+
+def compiled(model: AudioClassifier, patch: PatchSize) -> Callable[[Tensor], Tensor]:
+    """The model frozen at a patch size and compiled: logits (B, C) of log-mel (B, T, F), a graph for each B."""
+    torch.compiler.reset()  # graphs of the size before are not needed any more
+    frozen = freeze(model, patch, model.feature_config.frames, share=True)
+    return torch.compile(frozen, mode="reduce-overhead", dynamic=False)
 
 
 def _times(run: Callable[[], object], seconds: float, device: torch.device) -> np.ndarray:

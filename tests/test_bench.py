@@ -10,7 +10,7 @@ import torch
 
 import flexiast
 from flexiast import PatchSize
-from flexiast.bench import BenchConfig, Cost, bench, format_bench, growth, plot, roofline
+from flexiast.bench import BenchConfig, Cost, bench, compiled, format_bench, growth, plot, roofline
 from flexiast.cli import main
 from flexiast.data.manifest import Labels
 from flexiast.errors import ConfigError
@@ -31,6 +31,18 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def cost(tokens: int, seconds: float) -> Cost:
     return Cost("16", tokens, 1.0, 1 / seconds, 1.0, 2.0, None, 5.0, None)
+
+
+@pytest.mark.slow
+def test_compiled_it_gives_the_same_at_every_size_and_is_timed(model_dir: Path) -> None:
+    model = flexiast.load(model_dir)
+    log_mel = torch.randn(2, model.feature_config.frames, model.config.bins)
+    with torch.no_grad():
+        for patch in (PatchSize(16, 16), PatchSize(16, 32)):
+            torch.testing.assert_close(compiled(model, patch)(log_mel), model(log_mel, patch), atol=1e-5, rtol=1e-4)
+    patches = tuple(PatchSize(16, time) for time in (16, 32))
+    found = bench(BenchConfig(model_dir, patch_sizes=patches, seconds=0.01, batch_size=2, compile=True))
+    assert all(cost.clips_per_second > 0 for cost in found.costs)
 
 
 def test_command_writes_table_csv_json_and_picture(model_dir: Path, tmp_path: Path, capsys) -> None:
