@@ -20,7 +20,7 @@ from flexiast.bench import BenchConfig, bench, format_bench
 from flexiast.data.manifest import Labels
 from flexiast.models.flexiast import SIZES
 
-PATCHES = ("8", "10", "12", "16", "20", "24", "32", "40", "48", "32x64")
+PATCHES = ("8", "10", "12", "16", "20", "24", "32", "40", "32x64")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -89,10 +89,11 @@ class ClipDataset(Dataset):
         usable = [(draw, *found) for draw in draws if (found := self._usable(draw, failures))]
         integer = all(samples.dtype == torch.int16 for _, _, samples in usable)
         dtype = torch.int16 if integer else torch.float32
-        waveform = torch.zeros(len(usable), self.features.samples, dtype=dtype)
+        waveform = torch.empty(len(usable), self.features.samples, dtype=dtype)
         targets = torch.zeros(len(usable), len(self.manifest.labels))
         for row, (_, clip, samples) in enumerate(usable):
             waveform[row, : len(samples)] = samples if integer else as_float(samples)
+            waveform[row, len(samples) :] = 0
             targets[row, list(self.manifest.clips[clip].classes)] = 1.0
         return Batch(
             waveform,
