@@ -1,7 +1,7 @@
 """Softmax attention for bfloat16 on a CPU, a block of the score matrix at a time.
 
-PyTorch's fused attention (2.11) multiplies bfloat16 no faster than float32 on a CPU; its plain matrix products use the
-processor's bfloat16 instructions. Block by block the scores stay in the cache, and their N x N are never stored.
+On a CPU without AMX PyTorch's fused attention (2.11) multiplies bfloat16 no faster than float32; its plain matrix
+products use AVX-512 BF16. Block by block the scores stay in the cache, and their N x N are never stored.
 
 Dimensions: B batch, h heads, N tokens, d width of a head, D width.
 """
@@ -34,19 +34,25 @@ def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class BlockAttention(Attention):
-    """timm's attention without norms, gate or dropout; in bfloat16 on a CPU by `attend_in_blocks`."""
+    """timm's attention without norms, gate or dropout; by `attend_in_blocks` where that is the faster."""
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Tokens (B, N, D) mixed, (B, N, D)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))  # (B, N, 3, h, d)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        in_bfloat16 = query.device.type == "cpu" and query.dtype == torch.bfloat16
-        plain = attn_mask is None and not is_causal
-        if in_bfloat16 and plain and not torch.jit.is_scripting() and not torch.compiler.is_compiling():
-            mixed = attend_in_blocks(query, key, value)
-        else:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask, is_causal=is_causal)
+        if not torch.jit.is_scripting():  # TorchScript cannot read what is inside
+            in_blocks = attn_mask is None and not is_causal and _blocks_are_faster(query)
+            if in_blocks:
+                return self.proj(attend_in_blocks(query, key, value).transpose(1, 2).flatten(2))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask, is_causal=is_causal)
         return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+def _blocks_are_faster(query: Tensor) -> bool:
+    """In bfloat16 on a CPU; with AMX, where this was not measured, and in compiled graphs PyTorch's own is taken."""
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or torch.compiler.is_compiling():
+        return False
+    return not torch.cpu.get_capabilities().get("amx_bf16", False)
 
 
 class _BlockAttention(torch.autograd.Function):

@@ -53,9 +53,10 @@ def test_blocks_cover_every_score_once_and_are_as_large_as_allowed(heads: int, t
     assert (covered == 1).all()
 
 
-def calls_of_blocks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Filled with an entry for each call."""
+def calls_of_blocks(monkeypatch: pytest.MonkeyPatch, amx: bool = False) -> list[int]:
+    """Filled with an entry for each call, on a CPU with or without AMX."""
     calls: list[int] = []
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
     inner = block_attention.attend_in_blocks
     monkeypatch.setattr(block_attention, "attend_in_blocks", lambda *qkv: (calls.append(1), inner(*qkv))[1])
     return calls
@@ -73,7 +74,15 @@ def test_a_network_in_bfloat16_takes_blocks_and_stays_near_float32(patch: int, m
     assert (got - expected).abs().max() < 0.03 * expected.abs().max()
 
 
+def test_with_amx_the_fused_attention_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = calls_of_blocks(monkeypatch, amx=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        small()(torch.zeros(1, 64, 32), 16)
+    assert not calls
+
+
 def test_gradients_of_a_network_in_bfloat16_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = calls_of_blocks(monkeypatch)
     log_mel, gradients = torch.randn(2, 64, 32, generator=torch.Generator().manual_seed(1)), []
     for bf16 in (False, True):
         model = small()
@@ -81,6 +90,7 @@ def test_gradients_of_a_network_in_bfloat16_are_those_of_float32(monkeypatch: py
             loss = model(log_mel, 16).float().square().sum()
         loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert calls
     expected, got = gradients
     assert expected.keys() == got.keys()
     assert "blocks.0.attn.qkv.weight" in got
