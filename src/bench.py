@@ -52,7 +52,7 @@ class BenchConfig:
     """CPU threads, 0 for torch's own choice."""
     compile: bool = False
     """Time the model frozen and compiled at each patch size (torch.compile; on a GPU with CUDA graphs, which are worth
-    most for single clips and large patches). Each size takes a minute more."""
+    most for single clips and large patches). Compiling, once for each size and batch, is not counted."""
     heads: int | None = None
     """Attention heads of state dicts that do not tell (default: one per 64 of the width)."""
 

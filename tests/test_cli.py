@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import flexiast
 from flexiast.cli import main, measure_main
+from flexiast.traintest.device import resolve_precision
 from flexiast.traintest.measure import COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +36,9 @@ def test_train_writes_model_log_and_configuration(model_dir: Path) -> None:
     assert written == model | log | {"train_config.json", "checkpoints"}
     saved = json.loads((model_dir / "train_config.json").read_text())
     assert saved["patches"]["sizes"] == ["16", "24x32"]
-    assert flexiast.load(model_dir).metadata["trained_patch_sizes"] == ["16", "24x32"]
+    metadata = flexiast.load(model_dir).metadata
+    assert metadata["trained_patch_sizes"] == ["16", "24x32"]
+    assert metadata["precision"] == resolve_precision(torch.device("cpu"), "auto")
 
 
 def test_measure_flexibility_writes_table_provenance_and_picture(model_dir: Path, sounds: Path, tmp_path: Path) -> None:
@@ -53,10 +57,10 @@ def test_measure_flexibility_writes_table_provenance_and_picture(model_dir: Path
     assert {r["n_clips"] for r in rows} == {"30"}
     content = json.loads((tmp_path / "o" / "flexibility.json").read_text())
     assert [r["accuracy"] for r in content["results"]] == pytest.approx([float(r["accuracy"]) for r in rows], abs=1e-5)
-    assert {"models", "data", "seeds", "commit", "versions", "hardware", "command", "precision"} <= content[
-        "provenance"
-    ].keys()
-    assert len(content["provenance"]["models"]["fixed"]["sha256"]) == 64
+    origin = content["provenance"]
+    assert {"models", "data", "seeds", "commit", "versions", "hardware", "command"} <= origin.keys()
+    assert origin["precision"] == resolve_precision(torch.device("cpu"), "auto")
+    assert len(origin["models"]["fixed"]["sha256"]) == 64
     picture = (tmp_path / "o" / "flexibility.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert f"{100 * float(rows[0]['accuracy']):.1f}" in done.stdout
