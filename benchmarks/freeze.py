@@ -11,6 +11,7 @@ from harness import Report, arguments, run
 from networks import StaticViT, flexible
 
 from flexiast import PatchSize
+from flexiast.models.frozen import freeze
 
 SIZES = ("8", "16", "16x32", "32")
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     log_mel = torch.randn(options.batch, options.frames, 128, device=report.device)
     for size in SIZES[-1:] if options.quick else SIZES:
         patch = PatchSize.parse(size)
-        frozen, static = model.freeze(patch), StaticViT(model, patch).eval().to(report.device)
+        frozen, static = freeze(model, patch), StaticViT(model, patch).eval().to(report.device)
         report.agree(f"patch {size}: frozen and flexible", frozen(log_mel), model(log_mel, patch), within=1e-6)
         # timm embeds patches by a convolution, which adds in another order.
         report.agree(f"patch {size}: frozen and timm", frozen(log_mel), static(log_mel), within=1e-4)

@@ -29,12 +29,12 @@ from torch import Tensor
 
 from flexiast import AudioClassifier, FeatureConfig, FlexiASTConfig, PatchSize
 from flexiast.data.dataset import Batch, load_batches
-from flexiast.data.manifest import Labels
-from flexiast.data.pack import PackConfig, pack
+from flexiast.data.manifest import Labels, read_manifest
+from flexiast.data.pack import pack
 from flexiast.features import LogMel
-from flexiast.models.flexiast import SIZES
+from flexiast.models.config import SIZES
+from flexiast.runtime.distributed import World
 from flexiast.traintest.config import DataConfig, FeatureOptions, ModelOptions, TrainConfig
-from flexiast.traintest.distributed import World
 from flexiast.traintest.objective import Inputs, Objective
 from flexiast.traintest.stepper import Stepper
 from flexiast.traintest.train import Trainer
@@ -147,7 +147,7 @@ def training_loop(report: Report, folder: Path) -> None:
     """Steps on batches from shards against steps on one that lies on the device, at the base size."""
     options = report.options
     sounds = write_sounds(folder / "sounds", options.clips, 1 if options.quick else 10, RATE, 1, ".flac")
-    pack(PackConfig(sounds, folder / "shards", shard_size=50), progress=False)
+    pack(read_manifest(sounds), folder / "shards", shard_size=50, progress=False)
     config = TrainConfig(
         DataConfig(folder / "shards", batch_size=options.batch, workers=options.workers),
         out=folder / "run",

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from flexiast.provenance import provenance
+from flexiast.runtime.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -16,8 +16,8 @@ from transformers import ASTForAudioClassification
 from transformers.utils import logging
 
 from flexiast import FlexiAST, FlexiASTConfig
-from flexiast.models.export_huggingface import huggingface_ast
-from flexiast.models.flexiast import SIZES
+from flexiast.export.huggingface import huggingface_ast
+from flexiast.models.config import SIZES
 from flexiast.models.geometry import PatchSize
 from flexiast.models.resize import resize_kernel
 

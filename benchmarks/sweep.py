@@ -28,9 +28,9 @@ from flexiast.data.audio import decode
 from flexiast.data.dataset import ClipDataset, load_batches, sequential_batches
 from flexiast.data.manifest import Manifest, read_manifest
 from flexiast.features import fit_frames
-from flexiast.models.flexiast import SIZES
-from flexiast.traintest.config import Precision
-from flexiast.traintest.device import autocast
+from flexiast.models.config import SIZES
+from flexiast.runtime.arguments import Precision
+from flexiast.runtime.device import autocast
 from flexiast.traintest.evaluate import sweep
 
 PATCHES = [PatchSize(size, size) for size in (8, 10, 12, 16, 20, 24, 30, 32, 40, 48)]

@@ -18,6 +18,7 @@ from networks import HuggingFace, StaticViT, flexible
 from torch import Tensor, nn
 
 from flexiast import FlexiAST, PatchSize
+from flexiast.models.frozen import freeze
 from flexiast.models.resize import resize_kernel
 
 
@@ -97,13 +98,13 @@ def flexibility_at(report: Report, log_mel: Tensor, targets: Tensor, patch: Patc
     """The flexible network against itself frozen, and the share of a step that resizing takes."""
     model = flexible(report.options.model, log_mel.shape[1]).to(report.device)
     contenders = {
-        "frozen": step(model.freeze(patch), targets, log_mel),
+        "frozen": step(freeze(model, patch), targets, log_mel),
         "flexible": step(model, targets, log_mel, patch),
         "resizing alone": resizing(model, patch, log_mel.shape[1]),
     }
     group = f"{report.options.model}, patch {patch}, flexible against frozen, fp32"
     kernel, positions = contenders["resizing alone"]()
-    frozen = model.freeze(patch)
+    frozen = freeze(model, patch)
     report.agree(f"{group}: kernel", kernel.flatten(1), frozen.patch_embed.weight, within=1e-6)
     report.agree(f"{group}: positions", positions.flatten(0, 1), frozen.pos_embed, within=1e-6)
     losses = {name: train() for name, train in contenders.items() if name != "resizing alone"}

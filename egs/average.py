@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from flexiast.cli import guarded
+from flexiast.commands.guard import guarded
 from flexiast.errors import DataError
 
 METRICS = ("accuracy", "mAP")

@@ -14,8 +14,8 @@ from pathlib import Path
 import tyro
 
 import flexiast
-from flexiast.cli import guarded
-from flexiast.data.download import fetch
+from flexiast.commands.guard import guarded
+from flexiast.data.prepare.download import fetch
 from flexiast.errors import CheckpointError, ConfigError, DataError
 
 HERE = Path(__file__).resolve().parent

@@ -24,8 +24,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import flexiast
-from flexiast.cli import guarded, main, measure_main
-from flexiast.command_line import in_one_line
+from flexiast.cli import main, measure_main
+from flexiast.commands.command_line import in_one_line
+from flexiast.commands.guard import guarded
 from flexiast.data.manifest import Labels
 from tests.layouts import prepare_script, write_esc50, write_speechcommands
 from tests.sounds import CLASSES
@@ -180,8 +181,8 @@ SETTINGS = {
     f"{ON} --data.trian x": "Unrecognized options: --data.trian, x",
     "flexiast train --out {out}": "Missing from flexiast train: --data.train PATH Manifest JSON",
     "flexiast flexify {model} --out {out} --data.train {train}": "data.val: found none, expected data to measure the",
-    "flexiast teach": "Unrecognized options: teach; Available subcommands: train",
-    "flexiast": "Expected one of {train",
+    "flexiast teach": "found command 'teach', expected one of train, flexify",
+    "flexiast": "found no command, expected one of train, flexify",
 }
 CHECKPOINTS = {
     "flexiast predict nowhere {clip}": "nowhere: no such checkpoint, expected a file, or a directory with model.safet",

@@ -11,8 +11,8 @@ import torch
 
 import flexiast
 from flexiast.cli import main, measure_main
-from flexiast.traintest.device import resolve_precision
-from flexiast.traintest.measure import COLUMNS
+from flexiast.reports.flexibility import COLUMNS
+from flexiast.runtime.device import resolve_precision
 
 ROOT = Path(__file__).resolve().parent.parent
 

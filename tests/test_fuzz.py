@@ -32,7 +32,7 @@ import flexiast
 from flexiast import PatchSize
 from flexiast.data.audio import MAX_CHANNELS, check_audio, decode, decode_pieces, resample_without_table
 from flexiast.data.manifest import Labels, distinct_labels, read_manifest
-from flexiast.data.pack import PackConfig, pack
+from flexiast.data.pack import pack
 from flexiast.errors import CheckpointError, ConfigError, DataError
 from flexiast.traintest.checkpointing import load_state
 
@@ -252,7 +252,7 @@ def test_folders_of_classes(examples: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_index_of_shards(examples: int, sounds: Path, tmp_path: Path) -> None:
-    pack(PackConfig(sounds / "val", tmp_path / "shards"), progress=False)
+    pack(read_manifest(sounds / "val"), tmp_path / "shards", progress=False)
     path = tmp_path / "shards" / "index.json"
     index = json.loads(path.read_text())
 

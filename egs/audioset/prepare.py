@@ -19,9 +19,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiast.cli import guarded
+from flexiast.commands.guard import guarded
 from flexiast.data.manifest import Labels
-from flexiast.data.preparation import (
+from flexiast.data.prepare.options import PrepareParser
+from flexiast.data.prepare.preparation import (
     Checks,
     Listed,
     Report,
@@ -33,7 +34,6 @@ from flexiast.data.preparation import (
     write_all,
     youtube_stems,
 )
-from flexiast.data.prepare_options import PrepareParser
 from flexiast.errors import DataError
 
 SETS = {

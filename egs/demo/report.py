@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from flexiast.cli import guarded
+from flexiast.commands.guard import guarded
 from flexiast.errors import DataError
 
 Curve = dict[str, float]

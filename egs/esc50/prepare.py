@@ -20,11 +20,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiast.cli import guarded
-from flexiast.data.download import Archive
+from flexiast.commands.guard import guarded
 from flexiast.data.manifest import Labels
-from flexiast.data.preparation import Checks, Listed, Report, find_file, hold_out, usable_clips, write_folder
-from flexiast.data.prepare_options import PrepareParser
+from flexiast.data.prepare.download import Archive
+from flexiast.data.prepare.options import PrepareParser
+from flexiast.data.prepare.preparation import Checks, Listed, Report, find_file, hold_out, usable_clips, write_folder
 from flexiast.errors import DataError
 
 ARCHIVE = Archive(

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiast.cli import guarded
-from flexiast.data.download import Archive
+from flexiast.commands.guard import guarded
 from flexiast.data.manifest import read_manifest
-from flexiast.data.preparation import Checks, Listed, Report, find_file, write_all
-from flexiast.data.prepare_options import PrepareParser
+from flexiast.data.prepare.download import Archive
+from flexiast.data.prepare.options import PrepareParser
+from flexiast.data.prepare.preparation import Checks, Listed, Report, find_file, write_all
 from flexiast.errors import DataError
 
 ARCHIVE = Archive(

@@ -15,10 +15,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiast.cli import guarded
+from flexiast.commands.guard import guarded
 from flexiast.data.manifest import Labels
-from flexiast.data.preparation import Checks, Listed, Report, find_file, write_all
-from flexiast.data.prepare_options import PrepareParser
+from flexiast.data.prepare.options import PrepareParser
+from flexiast.data.prepare.preparation import Checks, Listed, Report, find_file, write_all
 from flexiast.errors import DataError
 
 SPLITS = {"1": "train", "2": "val", "3": "test"}

@@ -1,4 +1,4 @@
-"""`flexiast pack`: the clips of a manifest into tar shards that WebDataset and `read_manifest` read."""
+"""The clips of a manifest into tar shards that WebDataset and `read_manifest` read."""
 
 from __future__ import annotations
 
@@ -12,71 +12,48 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
-from ..files import replacing, write_atomically
+from ..runtime.files import replacing, write_atomically
 from .audio import check_audio
 from .manifest import Clip, Manifest, read_manifest
 from .shards import FORMAT, INDEX, ShardMember
 
 
-@dataclasses.dataclass(frozen=True)
-class PackConfig:
-    """Pack the clips of a manifest into tar shards, which read faster than files; --data.train takes their folder."""
-
-    manifest: tyro.conf.Positional[Path]
-    """Manifest JSON or CSV, or a folder with one sub-folder per class."""
-    out: tyro.conf.Positional[Path]
-    """Folder for the shards and their index; must not hold an index yet."""
-    labels: Path | None = None
-    """Label CSV (index, mid, display_name); folders and CSVs do without."""
-    root: Path | None = None
-    """Where relative paths of the manifest start (default: the manifest's own folder)."""
-    shard_size: float = 500.0
-    """Megabytes (10^6 bytes) of a shard; a clip is never parted."""
-    shuffle: int | None = None
-    """Seed to shuffle the clips with first, for reading shard by shard (default: the order of the manifest)."""
-
-    def __post_init__(self) -> None:
-        if not self.shard_size > 0:
-            raise ConfigError(f"shard_size: found {self.shard_size}, expected a positive number of megabytes")
-        if self.shuffle is not None and self.shuffle < 0:
-            raise ConfigError(f"shuffle: found {self.shuffle}, expected a seed of 0 or more")
-
-
-def pack(config: PackConfig, progress: bool = True) -> Manifest:
+def pack(
+    manifest: Manifest, out: Path, shard_size: float = 500.0, shuffle: int | None = None, progress: bool = True
+) -> Manifest:
     """Write the shards, and last their index; returns the manifest as read from there.
 
-    Raises DataError at the first clip that is no audio, ConfigError if `out` already holds an index.
+    shard_size: megabytes (10^6 bytes). shuffle: seed to shuffle the clips with first. Raises DataError at the first
+    clip that is no audio, ConfigError if `out` already holds an index.
     """
-    if (config.out / INDEX).exists():
-        raise ConfigError(f"out: {config.out / INDEX} already exists; choose another folder")
-    manifest = read_manifest(config.manifest, config.labels, config.root)
+    if (out / INDEX).exists():
+        raise ConfigError(f"out: {out / INDEX} already exists; choose another folder")
     order = np.arange(len(manifest))
-    if config.shuffle is not None:
-        order = np.random.default_rng(config.shuffle).permutation(order)
+    if shuffle is not None:
+        order = np.random.default_rng(shuffle).permutation(order)
     clips = [manifest.clips[i] for i in order]
     shards: list[dict[str, Any]] = []
     with tqdm(total=len(clips), unit="clip", desc="pack", disable=not progress) as bar:
         first = 0
-        for taken in _split([_size(clip) for clip in clips], config.shard_size * 1e6):
+        for taken in _split([_size(clip) for clip in clips], shard_size * 1e6):
             name = f"{len(shards):06d}.tar"
-            shard = _write_shard(config.out / name, clips[first : first + taken], first, manifest)
-            shards.append({"file": name, "bytes": (config.out / name).stat().st_size, **shard})
+            shard = _write_shard(out / name, clips[first : first + taken], first, manifest)
+            shards.append({"file": name, "bytes": (out / name).stat().st_size, **shard})
             first += taken
             bar.update(taken)
     index = {
         "format": FORMAT,
-        "source": str(config.manifest),
+        "source": str(manifest.source),
         "clips": len(clips),
         "fingerprint": dataclasses.replace(manifest, clips=tuple(clips)).fingerprint,
         "labels": dataclasses.asdict(manifest.labels),
         "shards": shards,
     }
-    write_atomically(config.out / INDEX, json.dumps(index).encode())
-    return read_manifest(config.out)
+    write_atomically(out / INDEX, json.dumps(index).encode())
+    return read_manifest(out)
 
 
 def _split(sizes: Sequence[int], most: float) -> Iterator[int]:

@@ -50,6 +50,12 @@ class PatchSize(NamedTuple):
 PatchLike: TypeAlias = int | str | Sequence[int]
 
 
+TRAINED_SIZES = tuple(PatchSize(s, s) for s in (8, 10, 12, 15, 16, 20, 24, 30, 32, 40, 48))
+"""Patch sizes that FlexiAST is trained at (Feng et al., 2023)."""
+PAPER_SIZES = tuple(PatchSize(s, s) for s in (8, 10, 12, 16, 20, 24, 30, 32, 40, 48))
+"""Patch sizes that FlexiAST is evaluated at (Feng et al., 2023)."""
+
+
 class Grid(NamedTuple):
     """Number of tokens along frequency (rows) and along time (columns)."""
 
@@ -68,16 +74,24 @@ def axis_tokens(extent: int, patch: int, stride: int, coverage: Coverage) -> int
     return max(0, -(-max(0, extent - patch) // stride) + 1) if extent > 0 else 0
 
 
-def padded_extent(extent: int, patch: int, stride: int, coverage: Coverage) -> int:
-    """Bins or frames that the patches of an axis span, padding included."""
-    tokens = axis_tokens(extent, patch, stride, coverage)
-    return (tokens - 1) * stride + patch if tokens else 0
+class Layout(NamedTuple):
+    """How patches lie on a (frames, bins) spectrogram: what patch size, stride and coverage decide, worked out once."""
+
+    patch: PatchSize
+    stride: PatchSize
+    grid: Grid
+    padding: tuple[int, int]
+    """Bins and frames that `pad` adds at the upper and the late end, so that the last patches are whole."""
+
+    @property
+    def padded(self) -> bool:
+        return self.padding != (0, 0)
 
 
-def token_grid(
+def lay_out(
     frames: int, bins: int, patch: PatchSize, stride: PatchSize | None = None, coverage: Coverage = "drop"
-) -> Grid:
-    """Token grid of a (frames, bins) spectrogram.
+) -> Layout:
+    """The layout of patches on a (frames, bins) spectrogram; stride: by default the patches lie side by side.
 
     Raises ConfigError if not even one patch fits (also under `pad`: a patch larger than the input
     would be mostly padding, which no training has seen).
@@ -89,9 +103,11 @@ def token_grid(
             f"patch size {patch.freq}x{patch.time} (bins x frames) is larger than the input, {bins} x {frames}"
         )
     stride = stride or patch
-    return Grid(
-        axis_tokens(bins, patch.freq, stride.freq, coverage), axis_tokens(frames, patch.time, stride.time, coverage)
-    )
+    axes = list(zip((bins, frames), patch, stride, strict=True))
+    tokens = [axis_tokens(*axis, coverage) for axis in axes]
+    spans = [(count - 1) * hop + size for count, (_, size, hop) in zip(tokens, axes, strict=True)]
+    padding = [max(0, span - extent) for span, (extent, _, _) in zip(spans, axes, strict=True)]
+    return Layout(patch, stride, Grid(*tokens), (padding[0], padding[1]))
 
 
 def scaled_stride(patch: PatchSize, base_patch: PatchSize, base_stride: PatchSize) -> PatchSize:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .geometry import Grid, PatchLike, PatchSize
+from .geometry import Grid, Layout, PatchLike, PatchSize
 
 Resize = Literal["pi", "bilinear"]
 """`pi`: pseudo-inverse resize of FlexiViT. `bilinear`: plain interpolation with antialias, the weaker baseline."""
@@ -110,6 +110,17 @@ def apply_to_grid(positions: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     with torch.autocast(positions.device.type, enabled=False):
         along_time = cols @ positions  # (W', W) @ (H, W, D) -> (H, W', D)
         return (rows @ along_time.flatten(1)).unflatten(1, along_time.shape[1:])  # (H', W', D)
+
+
+def extent_matrices(
+    base: Layout, new: Layout, like: Tensor, stretches: tuple[float, float] = (1.0, 1.0)
+) -> tuple[Tensor, Tensor]:
+    """`extent_matrix` along frequency and along time, from one layout to another, in dtype and device of `like`."""
+    rows, cols = (
+        cached_matrix("extent", *sizes, dtype=like.dtype, device=like.device)
+        for sizes in zip(base.grid, new.grid, base.patch, base.stride, new.patch, new.stride, stretches, strict=True)
+    )
+    return rows, cols
 
 
 def resample_positions(positions: Tensor, grid: Grid) -> Tensor:

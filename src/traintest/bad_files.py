@@ -11,7 +11,7 @@ from pathlib import Path
 from ..data.dataset import Failure
 from ..data.manifest import Manifest
 from ..errors import DataError
-from ..files import write_atomically
+from ..runtime.files import write_atomically
 from .config import DataConfig
 
 logger = logging.getLogger(__name__)

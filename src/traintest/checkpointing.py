@@ -10,26 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ConfigError, FlexiASTError
-from ..files import replacing
-from ..models.tensors import DAMAGE, load_pickle
+from ..checkpoints.tensors import DAMAGE, load_pickle
+from ..errors import CheckpointError, FlexiASTError
+from ..runtime.files import replacing
 
 logger = logging.getLogger(__name__)
 
 
 class SaveError(FlexiASTError):
     """A training state could not be written; the last good one is still there."""
-
-
-def require_writable(directory: Path) -> None:
-    """Make the directory; raise ConfigError now, not after the work, if nothing can be written there."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"out: {directory} is not writable ({error.strerror})") from None
 
 
 class CheckpointStore:

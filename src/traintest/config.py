@@ -5,49 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-import tyro
-
-from ..data.augment import AugmentConfig
 from ..data.dataset import MAX_WORKERS
-from ..errors import ConfigError
 from ..features import FeatureConfig
-from ..models.flexiast import SIZES, Pool
-from ..models.geometry import Coverage, PatchSize
-from .losses import Loss
-
-PatchArg = Annotated[
-    PatchSize,
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT|FxT",
-        instance_from_str=lambda args: PatchSize.parse(args[0]),
-        is_instance=lambda value: isinstance(value, PatchSize),
-        str_from_instance=lambda patch: [str(patch)],
-    ),
-]
-"""A patch size on the command line: `16` or `16x32` (freq x time)."""
+from ..models.config import SIZES, Loss, Pool
+from ..models.geometry import Coverage
+from ..runtime.arguments import PatchArg, Precision, require, require_distinct
+from .augment import AugmentConfig
 
 Size = Literal["micro", "tiny", "small", "base"]
 OptimizerName = Literal["adam", "adamw", "muon"]
 Schedule = Literal["constant", "step", "cosine"]
-Precision = Literal["auto", "fp32", "bf16"]
 Sampling = Literal["shuffle", "balanced", "local"]
 Log = Literal["tensorboard", "wandb", "none"]
 Metric = Literal["auto", "accuracy", "mAP"]
-
-
-def _require(condition: bool, field: str, found: object, expected: str) -> None:
-    if not condition:
-        raise ConfigError(f"{field}: found {found}, expected {expected}")
-
-
-def require_distinct(field: str, sizes: Sequence[PatchSize]) -> None:
-    """Raise ConfigError if a patch size is given twice."""
-    _require(len(set(sizes)) == len(sizes), field, ", ".join(map(str, sizes)), "distinct sizes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +57,14 @@ class DataConfig:
     """Stop at the first unusable clip."""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.batch_size <= 1 << 20, "data.batch_size", self.batch_size, f"1 to {1 << 20}")
-        _require(0 <= self.workers <= MAX_WORKERS, "data.workers", self.workers, f"0 to {MAX_WORKERS}")
-        _require(0 < self.timeout <= 1e6, "data.timeout", self.timeout, "a positive number of seconds, at most 1e6")
-        _require(0 <= self.max_bad <= 1, "data.max_bad", self.max_bad, "a share from 0 to 1")
-        _require(self.std is None or 0 < self.std < math.inf, "data.std", self.std, "a positive number")
+        require(1 <= self.batch_size <= 1 << 20, "data.batch_size", self.batch_size, f"1 to {1 << 20}")
+        require(0 <= self.workers <= MAX_WORKERS, "data.workers", self.workers, f"0 to {MAX_WORKERS}")
+        require(0 < self.timeout <= 1e6, "data.timeout", self.timeout, "a positive number of seconds, at most 1e6")
+        require(0 <= self.max_bad <= 1, "data.max_bad", self.max_bad, "a share from 0 to 1")
+        require(self.std is None or 0 < self.std < math.inf, "data.std", self.std, "a positive number")
         finite = self.mean is None or self.mean == "auto" or math.isfinite(self.mean)
-        _require(finite, "data.mean", self.mean, "a finite number, or auto")
-        _require(
+        require(finite, "data.mean", self.mean, "a finite number, or auto")
+        require(
             self.mean != "auto" or self.std is None,
             "data.std",
             self.std,
@@ -139,7 +113,7 @@ class ModelOptions:
     def __post_init__(self) -> None:
         if self.init is not None:
             for name in ("size", "pool", "prefix_tokens"):
-                _require(getattr(self, name) is None, f"model.{name}", getattr(self, name), "nothing beside model.init")
+                require(getattr(self, name) is None, f"model.{name}", getattr(self, name), "nothing beside model.init")
 
     def architecture(self) -> dict[str, Any]:
         """Fields of `FlexiASTConfig` for a network from scratch."""
@@ -187,11 +161,11 @@ class OptimConfig:
     def __post_init__(self) -> None:
         for name in ("lr", "muon_lr", "step_every", "step_factor"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, f"optim.{name}", value, "a positive number")
+            require(0 < value < math.inf, f"optim.{name}", value, "a positive number")
         for name in ("weight_decay", "warmup_steps", "clip_norm", "step_from"):
             value = getattr(self, name)
-            _require(0 <= value < math.inf, f"optim.{name}", value, "0 or more")
-        _require(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "two numbers from 0 to below 1")
+            require(0 <= value < math.inf, f"optim.{name}", value, "0 or more")
+        require(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "two numbers from 0 to below 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,11 +184,11 @@ class DistillConfig:
     """Show the teacher the clip without augmentation; by default it sees what the student sees."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.temperature < math.inf, "distill.temperature", self.temperature, "a positive number")
-        _require(0 <= self.label_weight <= 1, "distill.label_weight", self.label_weight, "a share from 0 to 1")
+        require(0 < self.temperature < math.inf, "distill.temperature", self.temperature, "a positive number")
+        require(0 <= self.label_weight <= 1, "distill.label_weight", self.label_weight, "a share from 0 to 1")
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
-            _require(
+            require(
                 self.teacher is not None or value == field.default,
                 f"distill.{field.name}",
                 value,
@@ -279,39 +253,28 @@ class TrainConfig:
     """CPU threads of the training process, 0 for torch's own choice."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.epochs < math.inf, "epochs", self.epochs, "a positive number")
-        _require(self.eval_every > 0, "eval_every", self.eval_every, "a positive number")
+        require(0 < self.epochs < math.inf, "epochs", self.epochs, "a positive number")
+        require(self.eval_every > 0, "eval_every", self.eval_every, "a positive number")
         most = 1_000_000
-        _require(
+        require(
             self.epochs / self.eval_every <= most,
             "eval_every",
             self.eval_every,
             f"at most {most} validations in {self.epochs:g} epochs",
         )
         require_distinct("eval_patch_sizes", self.eval_patch_sizes)
-        _require(self.save_every_minutes > 0, "save_every_minutes", self.save_every_minutes, "a positive number")
+        require(self.save_every_minutes > 0, "save_every_minutes", self.save_every_minutes, "a positive number")
         for name in ("save_every", "log_every", "keep_checkpoints"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(0 <= self.threads <= 1024, "threads", self.threads, "0 to 1024")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(0 <= self.threads <= 1024, "threads", self.threads, "0 to 1024")
         for name in ("seed", "average_from", "micro_batch", "token_budget"):
-            _require(0 <= getattr(self, name) < 2**63, name, getattr(self, name), "0 or more")
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a share from 0 to below 1")
+            require(0 <= getattr(self, name) < 2**63, name, getattr(self, name), "0 or more")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a share from 0 to below 1")
 
     @property
     def selection_metric(self) -> str:
         """Name in `Metrics` of what the best model is chosen by."""
         return self.metric if self.metric != "auto" else "accuracy" if self.loss == "ce" else "mAP"
-
-
-def to_json(value: Any) -> Any:
-    """A configuration as JSON-ready values: patch sizes and paths as text."""
-    if isinstance(value, PatchSize):
-        return str(value)
-    if dataclasses.is_dataclass(value):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, (tuple, list)):
-        return [to_json(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 # Settings that may differ between the two halves of an interrupted run: they do not change what is learnt. The data

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..classifier import AudioClassifier
+from ..classifier.audio_classifier import AudioClassifier
 from ..data.dataset import ClipDataset, Failure, load_batches, reported_deaths, sequential_batches
 from ..data.manifest import Manifest
 from ..errors import ConfigError, DataError
-from ..models.export import FrozenAST, freeze
+from ..models.frozen import FrozenAST, freeze
 from ..models.geometry import PatchSize
 from ..models.resize import Resize
-from .config import Precision
-from .device import autocast
-from .distributed import World
+from ..runtime.arguments import Precision
+from ..runtime.device import autocast
+from ..runtime.distributed import World
 from .losses import classification_loss
 from .metrics import Metrics, classification_metrics
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..classifier import AudioClassifier
-from ..data.augment import augment_features, clip_keys, mixup
+from ..classifier.audio_classifier import AudioClassifier
 from ..data.dataset import Batch
 from ..models.geometry import PatchSize
+from ..runtime.device import autocast, resolve_precision
+from .augment import augment_features, clip_keys, mixup
 from .config import TrainConfig
-from .device import autocast, resolve_precision
 from .losses import classification_loss, distillation_loss
 
 

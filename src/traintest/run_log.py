@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import ConfigError
-from ..files import write_atomically
+from ..runtime.files import write_atomically
 from .config import Log
 
 

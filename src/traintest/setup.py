@@ -8,18 +8,19 @@ from pathlib import Path
 
 import torch
 
-from ..classifier import AudioClassifier
+from ..classifier.adapt import adapt
+from ..classifier.audio_classifier import AudioClassifier
+from ..classifier.load import load
 from ..data.manifest import Manifest, read_manifest
 from ..data.sampler import BatchSchedule, balancing_weights
 from ..data.shards import ShardMember, ShardSchedule
 from ..data.statistics import Statistics, measure_statistics
 from ..errors import ConfigError
 from ..features import FeatureConfig
-from ..loading import adapt, load
-from ..models.flexiast import FlexiASTConfig
+from ..models.config import FlexiASTConfig
+from ..runtime.device import pick_device
+from ..runtime.distributed import World
 from .config import TrainConfig
-from .device import pick_device
-from .distributed import World
 
 STATISTICS = "statistics.json"
 
@@ -107,5 +108,5 @@ def setup_teacher(config: TrainConfig, model: AudioClassifier) -> AudioClassifie
             f"distill.teacher: {distill.teacher} has other feature settings or labels than the student:"
             f" {teacher.feature_config}, expected {model.feature_config}"
         )
-    teacher.config.grid(distill.patch_size, model.feature_config.frames)
+    teacher.config.grid(distill.patch_size or teacher.config.patch_size, model.feature_config.frames)
     return teacher

@@ -15,10 +15,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..classifier import AudioClassifier
+from ..classifier.audio_classifier import AudioClassifier
 from ..models.geometry import PatchSize
+from ..runtime.distributed import World
 from .config import TrainConfig
-from .distributed import World
 from .objective import Inputs, Objective
 from .optim import build_optimizers
 

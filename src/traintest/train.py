@@ -17,20 +17,21 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..classifier import AudioClassifier
+from ..classifier.audio_classifier import AudioClassifier
 from ..data.dataset import Batch, ClipDataset, Failure, load_batches, reported_deaths
 from ..data.manifest import Manifest
 from ..data.sampler import Draw, share_of
 from ..errors import CheckpointError, ConfigError, DataError
-from ..files import write_atomically
 from ..models.geometry import PatchSize
-from ..provenance import commit
+from ..runtime.arguments import to_json
+from ..runtime.distributed import World, connected
+from ..runtime.files import require_writable, write_atomically
+from ..runtime.interruption import LAUNCHER_GRACE, Interrupted, noted_signals
+from ..runtime.provenance import commit
 from .bad_files import BadFiles
-from .checkpointing import CheckpointStore, WeightAverage, require_writable, restore_rng, rng_state
-from .config import TrainConfig, differences, to_json
-from .distributed import World, connected
+from .checkpointing import CheckpointStore, WeightAverage, restore_rng, rng_state
+from .config import TrainConfig, differences
 from .evaluate import Result, sweep
-from .interruption import LAUNCHER_GRACE, Interrupted, noted_signals
 from .objective import Objective
 from .optim import lr_factor
 from .patch_sampler import PatchSampler

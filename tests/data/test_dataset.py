@@ -10,7 +10,7 @@ import torch
 from flexiast.data.audio import decode
 from flexiast.data.dataset import Batch, ClipDataset, load_batches, sequential_batches
 from flexiast.data.manifest import Clip, Labels, Manifest, read_manifest
-from flexiast.data.pack import PackConfig, pack
+from flexiast.data.pack import pack
 from flexiast.data.sampler import BatchSchedule, Draw
 from flexiast.errors import DataError
 from flexiast.features import FeatureConfig
@@ -138,7 +138,7 @@ def test_clip_shorter_than_a_window_is_refused(dataset):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("packed", [False, True], ids=["files", "shards"])
 def test_sixteen_bit_clips_are_handed_over_as_integers(packed, workers, recordings, tmp_path):
-    data = pack(PackConfig(tmp_path / "recordings", tmp_path / "shards"), progress=False) if packed else recordings
+    data = pack(recordings, tmp_path / "shards", progress=False) if packed else recordings
     schedule = [[Draw(0, clip) for clip in clips] for clips in ((0, 1), (2,), (0, 3), (4, 1), (2, 5), (3, 4, 5))]
     batches = list(load_batches(ClipDataset(data, FEATURES), schedule, workers))
     assert [batch.waveform.dtype for batch in batches] == 2 * [torch.int16] + 4 * [torch.float32]

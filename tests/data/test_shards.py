@@ -12,10 +12,11 @@ import torch
 
 from flexiast import FeatureConfig
 from flexiast.cli import main
+from flexiast.commands.pack import PackConfig
 from flexiast.data.audio import decode
 from flexiast.data.dataset import ClipDataset, load_batches
 from flexiast.data.manifest import Labels, read_manifest, write_manifest
-from flexiast.data.pack import PackConfig, pack
+from flexiast.data.pack import pack
 from flexiast.data.sampler import BatchSchedule, balancing_weights
 from flexiast.data.shards import INDEX, ShardMember, ShardSchedule
 from flexiast.errors import ConfigError, DataError
@@ -74,13 +75,13 @@ def test_batches_are_those_of_the_files(files, packed: Path, workers: int) -> No
 
 
 def test_packing_shards_again_gives_the_same_bytes(packed: Path, tmp_path: Path) -> None:
-    pack(PackConfig(packed, tmp_path / "again", shard_size=0.2), progress=False)
+    pack(read_manifest(packed), tmp_path / "again", shard_size=0.2, progress=False)
     for tar in packed.glob("*.tar"):
         assert (tmp_path / "again" / tar.name).read_bytes() == tar.read_bytes()
 
 
 def test_shuffled_shards_hold_every_clip_once_in_another_order(files, packed: Path, tmp_path: Path) -> None:
-    shuffled = pack(PackConfig(packed, tmp_path / "shuffled", shuffle=1), progress=False)
+    shuffled = pack(read_manifest(packed), tmp_path / "shuffled", shuffle=1, progress=False)
     names = [clip.path.name for clip in shuffled.clips]
     expected = ["/".join(clip.path.parts[-2:]) for clip in files.clips]
     assert names != expected
@@ -104,7 +105,7 @@ def test_several_labels_and_compressed_files_keep_to_their_clip(sounds: Path, tm
     soundfile.write(tmp_path / "b.mp3", samples, rate)
     Labels(("x", "y"), ("X", "Y")).write(tmp_path / "labels.csv")
     write_manifest(tmp_path / "data.json", [("a.flac", "y,x"), ("b.mp3", "y")])
-    shards = pack(PackConfig(tmp_path / "data.json", tmp_path / "out", tmp_path / "labels.csv"), progress=False)
+    shards = pack(read_manifest(tmp_path / "data.json", tmp_path / "labels.csv"), tmp_path / "out", progress=False)
     assert [clip.classes for clip in shards.clips] == [(1, 0), (1,)]
     for clip, name in zip(shards.clips, ("a.flac", "b.mp3"), strict=True):
         assert torch.equal(decode(clip.path), decode(tmp_path / name))
@@ -114,13 +115,13 @@ def test_a_clip_that_is_no_audio_stops_the_packing_without_an_index(sounds: Path
     (tmp_path / "in" / "c").mkdir(parents=True)
     (tmp_path / "in" / "c" / "text.wav").write_text("no sound")
     with pytest.raises(DataError, match=r"text\.wav: not readable as audio"):
-        pack(PackConfig(tmp_path / "in", tmp_path / "out"), progress=False)
+        pack(read_manifest(tmp_path / "in"), tmp_path / "out", progress=False)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_packing_twice_into_one_folder_is_refused(sounds: Path, packed: Path) -> None:
     with pytest.raises(ConfigError, match="already exists"):
-        pack(PackConfig(sounds / "val", packed), progress=False)
+        pack(read_manifest(sounds / "val"), packed, progress=False)
 
 
 @pytest.mark.parametrize(("field", "value"), [("shard_size", 0.0), ("shuffle", -1)])

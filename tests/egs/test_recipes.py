@@ -12,8 +12,8 @@ import pytest
 import tyro
 
 from flexiast import PatchSize
+from flexiast.commands.measure import MeasureConfig
 from flexiast.traintest.config import TrainConfig
-from flexiast.traintest.measure import MeasureConfig
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 ALL_SIZES = [8, 10, 12, 15, 16, 20, 24, 30, 32, 40, 48]

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 import flexiast
 from flexiast.errors import ConfigError
-from flexiast.models.flexiast import FlexiAST, FlexiASTConfig
+from flexiast.models.config import FlexiASTConfig
+from flexiast.models.flexiast import FlexiAST
 from flexiast.models.geometry import PatchSize
 from flexiast.models.resize import resize_kernel
 
@@ -70,7 +71,9 @@ def test_golden_logits_and_features(key, golden, released):
 @pytest.mark.parametrize("key", PATCH_KEYS)
 def test_golden_kernels_positions_and_grids(key, golden, released):
     patch = PatchSize.parse(key)
-    positions = torch.cat([released.prefix_pos_embed, released.positions(patch, 256).flatten(0, 1)])
+    positions = torch.cat(
+        [released.prefix_pos_embed, released.positions(released.config.layout(patch, 256), 256).flatten(0, 1)]
+    )
     assert_golden(resize_kernel(released.kernel, patch)[:2], golden[f"kernel_{key}"])
     assert_golden(positions[:, :4], golden[f"pos_{key}"])
     assert released.config.grid(patch, 256) == tuple(golden[f"grid_{key}"])
@@ -126,7 +129,7 @@ def test_overlapping_patches_are_a_strided_convolution(patch, stride):
     size = PatchSize.parse(patch)
     kernel = resize_kernel(model.kernel, size)[:, None]
     convolved = F.conv2d(x.mT[:, None], kernel, model.kernel_bias, PatchSize.parse(stride))  # (B, D, H, W)
-    expected = convolved.flatten(2).mT + model.positions(size, 64).flatten(0, 1)
+    expected = convolved.flatten(2).mT + model.positions(model.config.layout(size, 64), 64).flatten(0, 1)
     torch.testing.assert_close(model.embed(x, size)[:, 1:], expected, atol=1e-5, rtol=0)
 
 

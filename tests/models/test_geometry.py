@@ -6,8 +6,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from flexiast.errors import ConfigError
-from flexiast.models.flexiast import FlexiAST, FlexiASTConfig
-from flexiast.models.geometry import USUAL_FRAMES, PatchSize, infer_layout, scaled_stride, token_grid
+from flexiast.models.config import FlexiASTConfig
+from flexiast.models.flexiast import FlexiAST
+from flexiast.models.geometry import USUAL_FRAMES, PatchSize, infer_layout, lay_out, scaled_stride
 from flexiast.models.resize import resize_kernel
 
 
@@ -54,19 +55,19 @@ def test_patch_size_is_written_as_it_is_read(patch, text):
 )
 def test_token_grid_of_ten_seconds(patch, stride, coverage, expected):
     size, hop = PatchSize.parse(patch), PatchSize.parse(stride) if stride else None
-    assert token_grid(1024, 128, size, hop, coverage) == expected
+    assert lay_out(1024, 128, size, hop, coverage).grid == expected
 
 
 @pytest.mark.parametrize("coverage", ["drop", "pad"])
 @pytest.mark.parametrize("patch", [PatchSize(129, 16), PatchSize(16, 101)])
 def test_patch_larger_than_the_input_is_refused(patch, coverage):
     with pytest.raises(ConfigError, match=f"{patch}.*128 x 100"):
-        token_grid(100, 128, patch, coverage=coverage)
+        lay_out(100, 128, patch, coverage=coverage)
 
 
 def test_unknown_coverage_is_refused():
     with pytest.raises(ConfigError, match="'wrap'"):
-        token_grid(100, 128, PatchSize(16, 16), coverage="wrap")
+        lay_out(100, 128, PatchSize(16, 16), coverage="wrap")
 
 
 @pytest.mark.parametrize(("patch", "stride"), [(16, 10), (32, 20), (8, 5), (1, 1)])
@@ -86,7 +87,7 @@ def test_flops_are_those_that_torch_counts(patch, prefix):
         model(torch.zeros(clips, 64, 32), size)
     with FlopCounterMode(display=False) as resizing:  # once for a batch, and not counted by `flops`
         resize_kernel(model.kernel, size)
-        model.positions(size, 64)
+        model.positions(config.layout(size, 64), 64)
     assert config.flops(size) * clips == whole.get_total_flops() - resizing.get_total_flops()
 
 
@@ -95,7 +96,7 @@ def test_flops_are_those_that_torch_counts(patch, prefix):
 def test_layout_is_told_by_the_number_of_positions(frames, patch):
     size = PatchSize(patch, patch)
     for stride in {patch, round(patch * 10 / 16), round(patch * 12 / 16), round(patch * 14 / 16)}:
-        tokens = token_grid(frames, 128, size, PatchSize(stride, stride)).tokens
+        tokens = lay_out(frames, 128, size, PatchSize(stride, stride)).grid.tokens
         assert infer_layout(tokens, size, 128) == ((stride, stride), frames)
 
 

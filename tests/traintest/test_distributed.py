@@ -13,12 +13,12 @@ import torch
 
 import flexiast
 from flexiast import PatchSize
-from flexiast.data.augment import AugmentConfig
 from flexiast.data.manifest import Manifest, read_manifest
 from flexiast.data.sampler import Draw, share_of
 from flexiast.errors import ConfigError
+from flexiast.runtime.distributed import World, connected
+from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.config import PatchOptions, TrainConfig
-from flexiast.traintest.distributed import World, connected
 from flexiast.traintest.evaluate import Result, sweep
 from flexiast.traintest.train import Trainer, train
 from tests.traintest import test_train, two_ranks

@@ -20,12 +20,12 @@ import pytest
 import torch
 
 from flexiast import PatchSize
-from flexiast.data.augment import AugmentConfig
 from flexiast.errors import DataError
-from flexiast.files import replacing
+from flexiast.runtime.files import replacing
+from flexiast.runtime.interruption import Interrupted
+from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.checkpointing import CheckpointStore, SaveError, load_state
 from flexiast.traintest.config import PatchOptions, TrainConfig
-from flexiast.traintest.interruption import Interrupted
 from flexiast.traintest.train import train
 from tests.broken_audio import BROKEN
 from tests.sounds import write_folder

@@ -5,7 +5,8 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR
 
 from flexiast.errors import ConfigError
-from flexiast.models.flexiast import FlexiAST, FlexiASTConfig
+from flexiast.models.config import FlexiASTConfig
+from flexiast.models.flexiast import FlexiAST
 from flexiast.traintest.config import OptimConfig
 from flexiast.traintest.optim import build_optimizers, lr_factor
 

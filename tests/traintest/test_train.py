@@ -12,10 +12,12 @@ import torch
 
 import flexiast
 from flexiast import PatchSize
-from flexiast.data.augment import AugmentConfig
 from flexiast.data.dataset import load_batches
-from flexiast.data.pack import PackConfig, pack
+from flexiast.data.manifest import read_manifest
+from flexiast.data.pack import pack
 from flexiast.errors import CheckpointError, ConfigError, DataError
+from flexiast.runtime.interruption import Interrupted
+from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.checkpointing import CheckpointStore, load_state
 from flexiast.traintest.config import (
     DataConfig,
@@ -26,7 +28,6 @@ from flexiast.traintest.config import (
     PatchOptions,
     TrainConfig,
 )
-from flexiast.traintest.interruption import Interrupted
 from flexiast.traintest.train import MOST_SKIPPED, Diverged, Trainer, train
 from tests.sounds import write_folder
 
@@ -335,7 +336,7 @@ def test_without_any_usable_clip_the_run_stops(broken_sounds, tmp_path: Path) ->
 
 
 def test_shards_train_as_files_do_and_can_be_read_shard_by_shard(sounds: Path, tmp_path: Path) -> None:
-    pack(PackConfig(sounds / "train", tmp_path / "shards", shard_size=0.8), progress=False)
+    pack(read_manifest(sounds / "train"), tmp_path / "shards", shard_size=0.8, progress=False)
     files = config(sounds, tmp_path / "files")
     packed = dataclasses.replace(
         files, out=tmp_path / "packed", data=dataclasses.replace(files.data, train=tmp_path / "shards")

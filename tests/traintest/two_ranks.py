@@ -38,7 +38,7 @@ def finish(ranks: list[subprocess.Popen]) -> list[str]:
 
 def train_and_evaluate(out: str, sounds: str) -> None:
     """Train, print the patch sizes this rank was told, then its metrics of seven clips."""
-    from flexiast.traintest.distributed import connected
+    from flexiast.runtime.distributed import connected
     from flexiast.traintest.train import Trainer
     from tests.traintest.test_distributed import config, evaluate
 

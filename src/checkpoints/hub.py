@@ -1,0 +1,131 @@
+"""The Hugging Face Hub: where a named model lies, and models that push themselves to it and come from it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+from huggingface_hub import ModelHubMixin, snapshot_download
+
+from ..errors import CheckpointError
+from .checkpoint import PREPROCESSOR, SIDECAR, WEIGHT_FILES, Checkpoint, read_checkpoint, save_checkpoint
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+TIMM = "timm:"
+CARD = """---
+{{ card_data }}
+---
+
+A FlexiAST: one Audio Spectrogram Transformer for every patch size. Settings, labels and training are in `config.json`.
+
+    import flexiast
+    model = flexiast.load("<this repository>")
+    model.predict("clip.wav", patch_size=16)
+"""
+
+
+def locate(source: str | os.PathLike[str], **options: Any) -> Path:
+    """The file or directory of a source, downloaded from the Hub if it is not a path that exists.
+
+    options: for `huggingface_hub.snapshot_download`. Raises CheckpointError if the Hub cannot be reached or has no
+    such model. A source that is neither a path nor a Hub id comes back as it is.
+    """
+    text = os.fspath(source)
+    if text.startswith(TIMM):
+        return _download(_timm_repository(text.removeprefix(TIMM)), text, options)
+    if not os.path.exists(text) and HUB_ID.fullmatch(text):
+        return _download(text, text, options)
+    return Path(text)
+
+
+def read_located(
+    source: str | os.PathLike[str], heads: int | None = None, frames: int | None = None, **options: Any
+) -> Checkpoint:
+    """The checkpoint of a path, a Hub id or `timm:NAME`; arguments and errors as of `locate` and `read_checkpoint`."""
+    checkpoint = read_checkpoint(locate(source, **options), heads, frames)
+    if checkpoint.report:
+        checkpoint.report.source = os.fspath(source)
+    return checkpoint
+
+
+def _timm_repository(name: str) -> str:
+    """The Hub repository with the weights of a timm model (its tag optional), so that none is ever unpickled."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if config is None or not config.hf_hub_id:
+        raise CheckpointError(f"{TIMM}{name}: timm knows no such model with weights on the Hub")
+    return config.hf_hub_id
+
+
+def _download(repository: str, source: str, options: dict[str, Any]) -> Path:
+    """Descriptions and weights of a repository in the Hub's cache; safetensors where there are any."""
+    try:
+        for weights in WEIGHT_FILES:
+            files = [SIDECAR, PREPROCESSOR, weights]
+            directory = Path(snapshot_download(repository, allow_patterns=files, **options))
+            if (directory / weights).exists():
+                break
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{source}: no such path, and the Hub did not give it ({_reason(error)})") from None
+    return directory
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
+
+
+class HubMixin(ModelHubMixin, library_name="flexiast", tags=["audio-classification"], model_card_template=CARD):
+    """`save_pretrained`, `push_to_hub` and `from_pretrained` for a model with a `checkpoint()`, in our own format."""
+
+    checkpoint: Callable[[], Checkpoint]
+    """Weights, configuration and metadata: a method of the class that takes this in."""
+    from_checkpoint: Callable[[Checkpoint, str], Any]
+    """The model of a checkpoint: a class method of the class that takes this in."""
+
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_options: Any,
+    ) -> str | None:
+        """Write `model.safetensors` and `config.json`, which `flexiast.load(directory)` reads.
+
+        push_to_hub: also push to `repo_id` (default: the directory's name), and return the commit's address. A model
+        card is written if `model_card_kwargs` is given, as pushing does.
+        """
+        directory = Path(save_directory)
+        save_checkpoint(directory, self.checkpoint())
+        if model_card_kwargs is not None:
+            self.generate_model_card(**model_card_kwargs).save(directory / "README.md")
+        if not push_to_hub:
+            return None
+        push_options.pop("config", None)  # ours is written whole
+        return self.push_to_hub(repo_id or directory.name, **push_options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # type: ignore[override]
+        """Push the model, with a card, and return the commit's address; options: those of ModelHubMixin."""
+        options.setdefault("model_card_kwargs", {})
+        return super().push_to_hub(repo_id, **options)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any):  # type: ignore[override]
+        """What `flexiast.load` returns, with the options of huggingface_hub (revision, token, cache_dir, ...).
+
+        Raises CheckpointError if the Hub does not give the model, or it is of no format that we read.
+        """
+        try:
+            return super().from_pretrained(os.fspath(pretrained_model_name_or_path), **options)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{pretrained_model_name_or_path}: not on the Hub ({_reason(error)})") from None
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, device: Any = None, **options: Any):  # type: ignore[override]
+        hub = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        checkpoint = read_located(model_id, **{name: options[name] for name in hub})
+        return cls.from_checkpoint(checkpoint, model_id).to(device or "cpu")

@@ -1,0 +1,90 @@
+"""A model's weights fitted to another task: other labels, another length, another base patch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+
+from ..checkpoints.load_report import Entry, LoadReport
+from ..data.manifest import Labels
+from ..features import FeatureConfig
+from ..models.config import FlexiASTConfig, Loss
+from ..models.geometry import Coverage, PatchLike, PatchSize, lay_out
+from ..models.resize import apply_to_grid, extent_matrices, fit_positions, pi_resize, resample_positions
+from .audio_classifier import AudioClassifier
+
+
+def adapt(
+    model: AudioClassifier,
+    features: FeatureConfig,
+    labels: Labels,
+    loss: Loss,
+    coverage: Coverage | None = None,
+    patch_size: PatchLike | None = None,
+    overlap: bool = False,
+) -> AudioClassifier:
+    """The same weights for another task: other labels, another length, another base patch.
+
+    - Other labels get a new classifier. A model without class names of its own keeps its classifier if the number
+      of classes agrees.
+    - Another `patch_size` resizes the kernel by PI-resize and the positions with it.
+    - Overlapping patches, as AST has them, are laid side by side, with positions where the new ones lie; `overlap`
+      keeps them.
+    - Another number of frames cuts positions along time to their centre or interpolates them, as AST does.
+
+    The adapted model's `load_report` says what was done. Raises ConfigError for a patch that does not fit.
+    """
+    old = model.config
+    patch = PatchSize.parse(patch_size) if patch_size else old.patch_size
+    config = dataclasses.replace(
+        old,
+        classes=len(labels),
+        frames=features.frames,
+        patch_size=patch,
+        stride=old.stride_at(patch) if overlap and old.stride else None,
+        coverage=coverage or old.coverage,
+        pad_value=features.pad_value,
+    )
+    adapted = AudioClassifier(config, features, labels, loss)
+    state = model.state_dict()
+    state["kernel"] = pi_resize(state["kernel"], patch)
+    state["pos_embed"] = fit_positions(_rebased(state["pos_embed"], old, config), config.base.grid)
+    if new_head := model.labels.mids != labels.mids and not (
+        model.labels.numbered and len(model.labels) == len(labels)
+    ):
+        state |= {name: tensor for name, tensor in adapted.state_dict().items() if name.startswith("head.")}
+    adapted.load_state_dict(state)
+    adapted.load_report = _adaptation(model, config, new_head)
+    return adapted
+
+
+def _rebased(positions: Tensor, old: FlexiASTConfig, new: FlexiASTConfig) -> Tensor:
+    """Positions (H, W, D) over the old length, at the new base patch and stride."""
+    base, layout = old.base, lay_out(old.frames, old.bins, new.patch_size, new.stride_at(new.patch_size))
+    if (base.patch, base.stride) == (layout.patch, layout.stride):
+        return positions
+    if old.stride is None and old.coverage == "drop":
+        return resample_positions(positions, layout.grid)  # upstream's import of a model at another patch size
+    return apply_to_grid(positions, *extent_matrices(base, layout, positions))
+
+
+def _adaptation(model: AudioClassifier, config: FlexiASTConfig, new_head: bool) -> LoadReport:
+    """What `adapt` did to every tensor."""
+    old, before = model.config, model.load_report
+    report = LoadReport(before.source if before else "model", "FlexiAST, adapted", notes=before.notes if before else [])
+    changes = {}
+    if old.patch_size != config.patch_size:
+        changes["kernel"] = f"PI-resize from patch {old.patch_size} to {config.patch_size}"
+    layouts = [c.base for c in (old, config)]
+    if layouts[0] != layouts[1]:
+        texts = [f"{c.grid.freq}x{c.grid.time} of patch {c.patch}, stride {c.stride}" for c in layouts]
+        changes["pos_embed"] = f"grid {texts[0]}, fitted to {texts[1]}"
+    for name in model.state_dict():
+        if new_head and name.startswith("head."):
+            report.entries.append(Entry("ignored", (name,), (), f"classifier of {old.classes} other classes"))
+            report.entries.append(Entry("new", (), (name,), f"classifier of {config.classes} classes"))
+        else:
+            how = changes.get(name, "")
+            report.entries.append(Entry("converted" if how else "used", (name,), (name,), how))
+    return report

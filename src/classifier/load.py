@@ -1,0 +1,28 @@
+"""Any readable checkpoint into memory, as a model that listens."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ..checkpoints.hub import read_located
+from .audio_classifier import AudioClassifier
+
+
+def load(
+    source: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    heads: int | None = None,
+    frames: int | None = None,
+) -> AudioClassifier:
+    """Load a trained model, in eval mode, with its feature settings and class names.
+
+    source: a file or directory in any format of `flexiast.checkpoints.formats`; a Hub id, `owner/name`, if no such path
+    exists; or `timm:NAME`, an image model (ViT, DeiT, FlexiViT) fitted to spectrograms as a start for training: its
+    embeddings are ready, its one class is called `untrained`. heads, frames: what some sources leave open, see
+    `read_checkpoint`. `print(model.load_report)` shows what became of every tensor. No code of the source is run.
+    Raises CheckpointError that names the source and what is wrong.
+    """
+    checkpoint = read_located(source, heads, frames)
+    return AudioClassifier.from_checkpoint(checkpoint, os.fspath(source)).to(device or "cpu")

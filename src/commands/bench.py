@@ -1,0 +1,89 @@
+"""`flexiast bench`: what each patch size of a model costs on this machine, as table, CSV, JSON and picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+import tyro
+
+from ..classifier.load import load
+from ..errors import ConfigError
+from ..models.geometry import PAPER_SIZES
+from ..reports.bench import format_bench, plot_bench
+from ..reports.tables import to_csv
+from ..runtime.arguments import PatchArg, Precision, to_json
+from ..runtime.device import pick_device, resolve_precision
+from ..runtime.files import require_writable, write_atomically
+from ..runtime.provenance import provenance
+from ..traintest.bench import Bench, measure_costs
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchConfig:
+    """Time a model at many patch sizes: clips per second, latency, tokens, GFLOPs and memory."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Model directory, or any other readable checkpoint."""
+    out: Path | None = None
+    """Directory for bench.csv, bench.json and bench.png (default: only the table is printed)."""
+    patch_sizes: tuple[PatchArg, ...] = PAPER_SIZES
+    """Patch sizes to time."""
+    batch_size: int = 8
+    """Clips per forward pass for clips per second; latency is always of one clip."""
+    seconds: float = 2.0
+    """How long each patch size is timed, for clips per second and again for latency."""
+    precision: Precision = "auto"
+    """`auto`: bfloat16 where the device has fast bfloat16."""
+    device: str = "auto"
+    """`auto`: the GPU where there is one, else the CPU."""
+    threads: int = 0
+    """CPU threads, 0 for torch's own choice."""
+    compile: bool = False
+    """Time the model frozen and compiled at each patch size (torch.compile; on a GPU with CUDA graphs, which are worth
+    most for single clips and large patches). Compiling, once for each size and batch, is not counted."""
+    heads: int | None = None
+    """Attention heads of state dicts that do not tell (default: one per 64 of the width)."""
+
+    def __post_init__(self) -> None:
+        if not self.patch_sizes:
+            raise ConfigError("patch_sizes: found none, expected at least one")
+        for name, least in (("batch_size", 1), ("seconds", 0), ("threads", 0)):
+            if not getattr(self, name) >= least:
+                raise ConfigError(f"{name}: found {getattr(self, name)}, expected at least {least}")
+
+
+def bench(config: BenchConfig) -> Bench:
+    """Time, and write the three files if there is an `out`. Raises FlexiASTError for wrong input before any timing."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    model = load(config.checkpoint, device, config.heads)
+    for patch in config.patch_sizes:
+        model.config.grid(patch, model.feature_config.frames)
+    if config.out is not None:
+        require_writable(config.out)
+    found = measure_costs(
+        model, config.patch_sizes, config.batch_size, config.seconds, config.precision, config.compile
+    )
+    if config.out is not None:
+        rows = [dataclasses.asdict(cost) for cost in found.costs]
+        precision = resolve_precision(device, config.precision)
+        origin = {"command": to_json(config), "precision": precision, **provenance(device)}
+        content = {"provenance": origin, **dataclasses.asdict(found)}
+        write_atomically(config.out / "bench.csv", to_csv(rows).encode())
+        write_atomically(config.out / "bench.json", (json.dumps(content, indent=1) + "\n").encode())
+        write_atomically(config.out / "bench.png", plot_bench(found))
+    return found
+
+
+def run(config: BenchConfig) -> None:
+    """Time, and print the table."""
+    print(format_bench(bench(config)))
+    if config.out is not None:
+        print(f"written: {config.out}/bench.csv, .json, .png")
+
+
+CONFIG = BenchConfig

@@ -1,0 +1,121 @@
+"""Reading a command's arguments: options, option files, and one line for whatever cannot be read."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from ..errors import ConfigError
+
+T = TypeVar("T")
+
+
+def read_arguments(config_type: type[T], arguments: Sequence[str], program: str) -> T:
+    """The configuration that these arguments describe; prints the help and exits for `--help`.
+
+    `--config FILE` stands for the options in FILE (TOML or JSON, nested as the configuration is, such as the
+    train_config.json of a run); options given beside it win. Raises ConfigError, in one line, for arguments or a
+    file that cannot be read.
+    """
+    own, file = _without_config(arguments)
+    given = own if file is None else [*file_options(file), *own]
+    return _parse(lambda: tyro.cli(config_type, args=given, prog=program))
+
+
+def _without_config(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The arguments less `--config FILE`, and the file."""
+    rest, file = list(arguments), None
+    while (place := next((i for i, a in enumerate(rest) if a.split("=")[0] == "--config"), None)) is not None:
+        _, equals, value = rest[place].partition("=")
+        taken = rest[place + 1 : place + 2] if not equals else [value]
+        if not taken or taken[0].startswith("--") or file is not None:
+            raise ConfigError(f"--config: found {' '.join(taken) or 'nothing'}, expected one file of options")
+        file = Path(taken[0])
+        del rest[place : place + (1 if equals else 2)]
+    return rest, file
+
+
+def file_options(path: Path) -> list[str]:
+    """The options in a TOML or JSON file, as they would stand on the command line. Raises ConfigError if unreadable."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:  # both parsers' errors are ValueErrors
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{path}: not readable as options in TOML or JSON ({reason})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: found {type(content).__name__}, expected a table of options")
+    return list(_flags(content, ""))
+
+
+def _flags(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for name, value in table.items():
+        flag = f"{prefix}{name.replace('_', '-')}"
+        if isinstance(value, Mapping):
+            yield from _flags(value, f"{flag}.")
+        elif isinstance(value, bool):
+            yield f"--{flag}" if value else f"--{prefix}no-{name.replace('_', '-')}"
+        elif isinstance(value, list):
+            yield from (f"--{flag}", *map(str, value))
+        elif value is not None:  # null: as if it were not given
+            yield from (f"--{flag}", str(value))
+
+
+def _parse(parse: Callable[[], T]) -> T:
+    """Call tyro; raise ConfigError with its complaint about the arguments, if it has one."""
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output):
+            return parse()
+    except SystemExit as exit_:
+        if not exit_.code:  # --help
+            raise
+        output.truncate(0)
+    finally:
+        sys.stderr.write(output.getvalue())
+    # tyro draws a box as wide as the terminal: parse once more on a terminal so wide that no word is split.
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(output), _terminal_width(100_000):
+        parse()
+    raise ConfigError(in_one_line(output.getvalue()))
+
+
+def in_one_line(box: str) -> str:
+    """The text of tyro's error box in one line: sections joined by semicolons, the title left out.
+
+    Where the terminal has no box-drawing characters, the title is the first section.
+    """
+    sections = [""]
+    for line in re.findall(r"^[^╭╰\n]+$", box, re.MULTILINE):
+        text = line.strip(" │")
+        if text and set(text) <= set("─-"):
+            sections.append("")
+        else:
+            sections[-1] += f" {text}"
+    if "│" not in box:
+        del sections[0]
+    message = "; ".join(section.strip() for section in sections)
+    message = message.replace("Argument helptext: ", "expected ")
+    return message.replace("For full helptext, run: ", "run ").replace("For full helptext, ", "")
+
+
+@contextlib.contextmanager
+def _terminal_width(columns: int) -> Iterator[None]:
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(columns)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before

@@ -1,0 +1,158 @@
+"""The flexibility of models: accuracy and cost at every patch size, as CSV, JSON with provenance, and a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from ..checkpoints.checkpoint import WEIGHT_FILES
+from ..checkpoints.hub import locate
+from ..classifier.load import load
+from ..data.manifest import Manifest, read_manifest
+from ..errors import ConfigError
+from ..models.geometry import PAPER_SIZES
+from ..models.resize import Resize
+from ..reports.flexibility import as_row, format_table, plot_flexibility
+from ..reports.tables import to_csv
+from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
+from ..runtime.device import pick_device, resolve_precision
+from ..runtime.distributed import World, connected, print_once
+from ..runtime.files import replacing, require_writable, write_atomically
+from ..runtime.provenance import provenance, sha256
+from ..traintest.evaluate import Result, sweep
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureConfig:
+    """Measure models at many patch sizes in one pass over the data."""
+
+    checkpoints: tyro.conf.Positional[tuple[str, ...]]
+    """Checkpoints of any readable format: directories, files, Hub ids."""
+    data: Path
+    """Test manifest JSON, or a folder with one sub-folder per class."""
+    out: Path
+    """Directory for flexibility.csv, flexibility.json and flexibility.png."""
+    labels: Path | None = None
+    """Label CSV (default: the labels of the first model)."""
+    root: Path | None = None
+    """Where relative paths of the manifest start (default: the manifest's own folder)."""
+    scores: bool = False
+    """Also write the scores of every clip, (clips, classes) float32, to scores/MODEL_RESIZE_PATCH.npy."""
+    patch_sizes: tuple[PatchArg, ...] = PAPER_SIZES
+    """Patch sizes to measure at."""
+    resize: tuple[Resize, ...] = ("pi",)
+    """How the kernel is resized."""
+    batch_size: int = 32
+    """Clips per forward pass."""
+    workers: int = 2
+    """Decoding processes; 0 decodes in this process."""
+    precision: Precision = "auto"
+    """`auto`: bfloat16 where the device has fast bfloat16."""
+    device: str = "auto"
+    """`auto`: the GPU where there is one, else the CPU."""
+    heads: int | None = None
+    """Attention heads of state dicts that do not tell (default: one per 64 of the width)."""
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoints", "patch_sizes", "resize"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name}: found none, expected at least one")
+        require_distinct("patch_sizes", self.patch_sizes)
+        if self.batch_size < 1 or self.workers < 0:
+            raise ConfigError(
+                f"batch_size, workers: found {self.batch_size}, {self.workers}, expected at least 1 and 0"
+            )
+
+
+def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
+    """Evaluate and write the three files, with the processes of torchrun if there are any; the leading one writes.
+
+    Raises FlexiASTError for wrong input before anything is measured.
+    """
+    with connected() as world:
+        return _measure(config, progress and world.leads, world)
+
+
+def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result]:
+    device = world.own(pick_device(config.device))
+    paths = dict(zip(model_names(config.checkpoints), map(locate, config.checkpoints), strict=True))
+    models = {name: load(path, device, config.heads) for name, path in paths.items()}
+    first = next(iter(models.values()))
+    data = read_manifest(config.data, config.labels or first.labels, config.root)
+    for name, model in models.items():
+        if model.labels.mids != data.labels.mids and not model.labels.numbered:
+            raise ConfigError(f"labels: model {name} has other classes than {config.labels or next(iter(models))}")
+    require_writable(config.out)
+    results = sweep(
+        models,
+        data,
+        config.patch_sizes,
+        config.resize,
+        config.batch_size,
+        config.workers,
+        config.precision,
+        progress,
+        world,
+    )
+    if world.leads:
+        trained = {name: model.metadata.get("training") for name, model in models.items()}
+        seeds = {name: t.get("seed") if isinstance(t, dict) else None for name, t in trained.items()}
+        precision = resolve_precision(device, config.precision)
+        origin = {"models": _identify(paths), "seeds": seeds, "precision": precision, **provenance(device)}
+        _write(config, results, data, origin)
+    return results
+
+
+def _write(config: MeasureConfig, results: list[Result], data: Manifest, origin: dict[str, Any]) -> None:
+    """flexibility.csv, .json and .png, and the scores if they are wanted."""
+    excluded = {data.clips[failure.clip].path: failure.reason for failure in results[0].excluded}
+    rows = [as_row(result) for result in results]
+    source = {
+        "command": to_json(config),
+        "data": {
+            "path": str(config.data),
+            "clips": len(data) - len(excluded),
+            "fingerprint": data.fingerprint,
+            "excluded": {str(path): reason for path, reason in excluded.items()},
+        },
+        **origin,
+    }
+    write_atomically(config.out / "flexibility.csv", to_csv(rows).encode())
+    write_atomically(
+        config.out / "flexibility.json", (json.dumps({"provenance": source, "results": rows}, indent=1) + "\n").encode()
+    )
+    write_atomically(config.out / "flexibility.png", plot_flexibility(rows, len(data) - len(excluded)))
+    for result in results if config.scores else ():
+        name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npy"
+        with replacing(config.out / "scores" / name) as file:
+            np.save(file, result.scores)
+
+
+def model_names(sources: Sequence[str]) -> list[str]:
+    """A short distinct name for each checkpoint: the last part of its path, longer where two would be alike."""
+    resolved = [Path(source).resolve() for source in sources]
+    for parts in range(1, max(len(p.parts) for p in resolved) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in resolved]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError(f"checkpoints: found one given twice in {', '.join(sources)}")
+
+
+def _identify(paths: dict[str, Path]) -> dict[str, dict[str, str]]:
+    """Where each model's weights lie, and their SHA-256."""
+    files = {n: next(p / w for w in WEIGHT_FILES if (p / w).exists()) if p.is_dir() else p for n, p in paths.items()}
+    return {name: {"path": str(paths[name]), "sha256": sha256(file)} for name, file in files.items()}
+
+
+def run(config: MeasureConfig) -> None:
+    """Measure, and print the table."""
+    print_once(f"{format_table(measure(config))}\nwritten: {config.out}/flexibility.csv, .json, .png")
+
+
+CONFIG = MeasureConfig

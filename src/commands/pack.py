@@ -1,0 +1,46 @@
+"""`flexiast pack`: the clips of a manifest into tar shards."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+
+from ..data.manifest import read_manifest
+from ..data.pack import pack
+from ..errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class PackConfig:
+    """Pack the clips of a manifest into tar shards, which read faster than files; --data.train takes their folder."""
+
+    manifest: tyro.conf.Positional[Path]
+    """Manifest JSON or CSV, or a folder with one sub-folder per class."""
+    out: tyro.conf.Positional[Path]
+    """Folder for the shards and their index; must not hold an index yet."""
+    labels: Path | None = None
+    """Label CSV (index, mid, display_name); folders and CSVs do without."""
+    root: Path | None = None
+    """Where relative paths of the manifest start (default: the manifest's own folder)."""
+    shard_size: float = 500.0
+    """Megabytes (10^6 bytes) of a shard; a clip is never parted."""
+    shuffle: int | None = None
+    """Seed to shuffle the clips with first, for reading shard by shard (default: the order of the manifest)."""
+
+    def __post_init__(self) -> None:
+        if not self.shard_size > 0:
+            raise ConfigError(f"shard_size: found {self.shard_size}, expected a positive number of megabytes")
+        if self.shuffle is not None and self.shuffle < 0:
+            raise ConfigError(f"shuffle: found {self.shuffle}, expected a seed of 0 or more")
+
+
+def run(config: PackConfig) -> None:
+    """Pack, and say what is where."""
+    manifest = read_manifest(config.manifest, config.labels, config.root)
+    packed = pack(manifest, config.out, config.shard_size, config.shuffle)
+    print(f"written: {config.out}, {len(packed)} clips")
+
+
+CONFIG = PackConfig

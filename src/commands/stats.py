@@ -1,0 +1,60 @@
+"""`flexiast stats`: mean and standard deviation of a data set's log-mel."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from ..data.dataset import MAX_WORKERS
+from ..data.manifest import distinct_labels, read_manifest
+from ..data.statistics import measure_statistics
+from ..errors import ConfigError
+from ..features import FeatureConfig
+from ..runtime.files import require_writable, write_atomically
+
+
+@dataclasses.dataclass(frozen=True)
+class StatsConfig:
+    """Measure mean and standard deviation of the log-mel over all real frames of a data set, for normalisation."""
+
+    manifest: tyro.conf.Positional[Path]
+    """Manifest JSON, CSV with the columns path and label, or a folder with one sub-folder per class."""
+    labels: Path | None = None
+    """Label CSV to check the labels against; the statistics do not depend on it."""
+    root: Path | None = None
+    """Where relative paths of the manifest start (default: the manifest's own folder)."""
+    bins: int = 128
+    """Mel bins."""
+    sample_rate: int = 16_000
+    """Sample rate in Hz that audio is converted to."""
+    downmix: Literal["mean", "first"] = "mean"
+    """Stereo to mono."""
+    workers: int = 2
+    """Decoding processes; 0 decodes in this process."""
+    out: Path | None = None
+    """JSON file to write the statistics to."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= MAX_WORKERS:
+            raise ConfigError(f"workers: found {self.workers}, expected 0 to {MAX_WORKERS}")
+
+
+def run(config: StatsConfig) -> None:
+    """Print the statistics, and the options that use them."""
+    features = FeatureConfig(config.sample_rate, config.bins, downmix=config.downmix)
+    labels = config.labels or (distinct_labels(config.manifest) if config.manifest.is_file() else None)
+    data = read_manifest(config.manifest, labels, config.root)
+    if config.out:
+        require_writable(config.out.parent)
+    found = measure_statistics(data, features, config.workers)
+    if config.out:
+        write_atomically(config.out, (json.dumps(dataclasses.asdict(found)) + "\n").encode())
+    print(f"mean {found.mean:.7f}, std {found.std:.7f}, frames {found.frames}, clips {found.clips}")
+    print(f"--data.mean {found.mean:.7f} --data.std {found.std:.7f}")
+
+
+CONFIG = StatsConfig

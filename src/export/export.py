@@ -1,0 +1,297 @@
+"""One patch size of a model as a fixed one for ONNX Runtime, transformers or plain PyTorch.
+
+An export is written beside its place, run there, compared with the model, and only then given its name.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ..classifier.audio_classifier import AudioClassifier
+from ..errors import ConfigError, FlexiASTError
+from ..features import window_and_hop
+from ..models.geometry import PatchLike, PatchSize
+from .huggingface import huggingface_ast
+from .waveform_network import MatrixFrontEnd, Scorer
+
+Format = Literal["onnx", "hf", "torch"]
+Input = Literal["waveform", "spectrogram"]
+OPSET = 18
+"""ONNX operator set: the one that torch's exporter is built on, which every maintained runtime has."""
+OUTPUTS = ("scores", "logits")
+SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "hf": None}
+"""How the name must end; none for a directory."""
+TOLERANCE = {"waveform": 1e-3, "spectrogram": 1e-4, "hf": 1e-4}
+"""Largest difference of logits that counts as equal; a waveform's spectrum is computed in another order."""
+
+
+class ExportError(FlexiASTError):
+    """An export does not give what the model gives, or a package that it needs is missing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """An export that was run and agrees with the model."""
+
+    path: Path
+    """The file or directory."""
+    difference: float
+    """Largest absolute difference of its logits from the model's."""
+    runtime: str
+    """What ran it, with its version."""
+
+
+class Job(NamedTuple):
+    """What is to be exported."""
+
+    model: AudioClassifier
+    patch: PatchSize
+    input: Input
+
+
+def export(
+    model: AudioClassifier,
+    out: str | os.PathLike[str],
+    format: Format,
+    patch_size: PatchLike | None = None,
+    input: Input = "waveform",
+) -> Exported:
+    """Write `model` at one patch size (its base unless given) as a fixed model, run it, compare, and name it `out`.
+
+    onnx: a file for ONNX Runtime; torch: a `torch.export` program (.pt2); hf: a directory for transformers'
+    audio-classification pipeline. Input of the first two: `waveform` (batch, samples) at the model's sample rate, of
+    any length from two frames on, or `spectrogram`, the normalised log-mel (batch, frames, bins); outputs: `scores`
+    and `logits` (batch, classes). `out` ends in .onnx or .pt2 and is replaced, or is a new or empty directory (hf).
+    Raises ConfigError for what the format cannot express, ExportError if the results differ; what was written then
+    stays beside `out`.
+    """
+    for name, value, known in (("format", format, get_args(Format)), ("input", input, get_args(Input))):
+        if value not in known:
+            raise ConfigError(f"{name}: found {value!r}, expected one of {known}")
+    if format == "hf" and input != "waveform":
+        raise ConfigError(f"input: found {input!r}, a transformers model comes with its own feature extractor")
+    patch = model.config.patch_size if patch_size is None else PatchSize.parse(patch_size)
+    model.config.grid(patch, model.feature_config.frames)
+    out = Path(out)
+    beside = _place_beside(out, SUFFIX[format])
+    part = beside / out.name
+    job = Job(_reference(model), patch, input)
+    try:
+        write, run = FORMATS[format]
+        write(job, part)
+        found, runtime = run(job, part)
+    except BaseException:
+        shutil.rmtree(beside)
+        raise
+    limit = TOLERANCE["hf" if format == "hf" else input]
+    if not found <= limit:
+        raise ExportError(f"{part}: its logits differ from the model's by {found:.2e}, expected at most {limit:.0e}")
+    os.replace(part, out)
+    beside.rmdir()
+    return Exported(out, found, runtime)
+
+
+def _place_beside(out: Path, suffix: str | None) -> Path:
+    """A new directory next to `out`, to write in until the export is known to be good."""
+    if suffix is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigError(f"{out}: found something there, expected a new or empty directory")
+    if suffix is not None and (out.suffix != suffix or out.is_dir()):
+        raise ConfigError(f"out: found {out}, expected a file name that ends in {suffix}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{out.name}.part-", dir=out.parent))
+    except OSError as error:
+        raise ConfigError(f"{out}: not writable ({error.strerror})") from None
+
+
+def _reference(model: AudioClassifier) -> AudioClassifier:
+    """The model in float32 on the CPU, in eval mode, as exports are; the model itself is not touched."""
+    return copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+
+
+def needed(module: str) -> Any:
+    """Import an optional package. Raises ExportError that says what to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ExportError(
+            f"{module}: not installed ({error}), expected the packages of the extra `export` (pip install '.[export]')"
+        ) from None
+
+
+def description(job: Job) -> dict[str, str]:
+    """What a user of the file needs to know, as JSON texts."""
+    model = job.model
+    facts = {
+        "labels": model.labels.names,
+        "patch_size": str(job.patch),
+        "features": dataclasses.asdict(model.feature_config),
+        "input": job.input,
+        "scores": "softmax" if model.loss == "ce" else "sigmoid",
+        "model": dataclasses.asdict(model.config),
+    }
+    return {f"flexiast.{name}": json.dumps(value) for name, value in facts.items()}
+
+
+def _scorer(job: Job) -> Scorer:
+    model = job.model
+    front_end = MatrixFrontEnd(model.feature_config) if job.input == "waveform" else None
+    return Scorer(model.freeze(job.patch, model.feature_config.frames), model.loss == "bce", front_end).eval()
+
+
+def _input_name(job: Job) -> str:
+    return "waveform" if job.input == "waveform" else "log_mel"
+
+
+def _example(job: Job) -> tuple[Tensor, dict[int, Any]]:
+    """An input to trace with, and its axes that may change."""
+    features, batch = job.model.feature_config, torch.export.Dim("batch")
+    if job.input == "spectrogram":
+        return torch.zeros(2, features.frames, features.bins), {0: batch}
+    window, hop = window_and_hop(features.sample_rate)
+    samples = torch.export.Dim("samples", min=window + hop)  # two frames: one would be traced as a special case
+    return torch.zeros(2, features.samples + 2 * hop), {0: batch, 1: samples}
+
+
+def write_torch(job: Job, path: Path) -> None:
+    """A `torch.export` program, with the description in `flexiast.json`."""
+    example, axes = _example(job)
+    program = torch.export.export(_scorer(job), (example,), dynamic_shapes=(axes,))
+    torch.export.save(program, path, extra_files={"flexiast.json": json.dumps(description(job))})
+
+
+def write_onnx(job: Job, path: Path) -> None:
+    """An ONNX file of one piece, with the description in its metadata."""
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        needed(module)
+    example, axes = _example(job)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        program: Any = torch.onnx.export(
+            _scorer(job),
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(axes,),
+            input_names=[_input_name(job)],
+            output_names=list(OUTPUTS),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    program.model.metadata_props.update(description(job))
+    program.save(path, external_data=False)
+
+
+def write_huggingface(job: Job, directory: Path) -> None:
+    """config.json, preprocessor_config.json and model.safetensors, as `save_pretrained` of transformers writes them."""
+    needed("transformers")
+    model, features = job.model, job.model.feature_config
+    settings, state = huggingface_ast(model, job.patch, features.frames)
+    names = model.labels.names
+    settings |= {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+        "problem_type": "single_label_classification" if model.loss == "ce" else "multi_label_classification",
+    }
+    extractor = {
+        "feature_extractor_type": "ASTFeatureExtractor",
+        "feature_size": 1,
+        "sampling_rate": features.sample_rate,
+        "num_mel_bins": features.bins,
+        "max_length": features.frames,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "do_normalize": True,
+        "mean": features.mean,
+        "std": features.std,
+        "return_attention_mask": False,
+    }
+    directory.mkdir()
+    for name, content in (("config.json", settings), ("preprocessor_config.json", extractor)):
+        (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+    (directory / "model.safetensors").write_bytes(save(contiguous, {"format": "pt"}))
+
+
+def clips(job: Job) -> list[Tensor]:
+    """Waveforms (B, S) to compare on: one and three clips, of one window, shorter, and longer than a window."""
+    features, generator = job.model.feature_config, torch.Generator().manual_seed(0)
+    time = torch.arange(features.samples) / features.sample_rate
+    sweep = 0.3 * torch.sin(2 * torch.pi * (100 + 0.2 * features.sample_rate * time / time[-1]) * time)
+    noise = torch.randn(3, features.samples, generator=generator) * torch.tensor([0.1, 0.001, 0.01])[:, None]
+    noise[2] += sweep
+    return [noise, noise[2:, : features.samples // 2], torch.cat([noise[:1], noise[1:2]], dim=1)]
+
+
+@torch.no_grad()
+def _difference(job: Job, run: Callable[[Tensor], Tensor]) -> float:
+    """Largest difference of `run`'s logits from the model's over `clips`."""
+    worst = 0.0
+    for waveform in clips(job):
+        log_mel = job.model.front_end(waveform)
+        logits = run(waveform if job.input == "waveform" else log_mel)
+        difference = (logits - job.model(log_mel, job.patch)).abs().max()
+        worst = max(worst, float(difference.nan_to_num(torch.inf)))
+    return worst
+
+
+def run_torch(job: Job, path: Path) -> tuple[float, str]:
+    """Compare the program with the model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the reader about its own buffers
+        program = torch.export.load(path).module()
+    return _difference(job, lambda x: program(x)[1]), f"torch {torch.__version__}"
+
+
+def run_onnx(job: Job, path: Path) -> tuple[float, str]:
+    """Compare ONNX Runtime with the model."""
+    runtime = needed("onnxruntime")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {_input_name(job): x.numpy()})[0])
+
+    return _difference(job, run), f"ONNX Runtime {runtime.__version__}"
+
+
+def run_huggingface(job: Job, directory: Path) -> tuple[float, str]:
+    """Compare transformers, feature extractor included, with the model."""
+    transformers = needed("transformers")
+    log = transformers.utils.logging
+    shown = log.is_progress_bar_enabled()
+    log.disable_progress_bar()
+    try:
+        extractor = transformers.ASTFeatureExtractor.from_pretrained(directory)
+        network = transformers.ASTForAudioClassification.from_pretrained(directory).eval()
+    finally:
+        if shown:
+            log.enable_progress_bar()
+
+    def run(x: Tensor) -> Tensor:
+        rate = job.model.feature_config.sample_rate
+        return network(**extractor(list(x.numpy()), sampling_rate=rate, return_tensors="pt")).logits
+
+    return _difference(job, run), f"transformers {transformers.__version__}"
+
+
+Write = Callable[[Job, Path], None]
+Run = Callable[[Job, Path], tuple[float, str]]
+FORMATS: dict[str, tuple[Write, Run]] = {
+    "onnx": (write_onnx, run_onnx),
+    "hf": (write_huggingface, run_huggingface),
+    "torch": (write_torch, run_torch),
+}
+"""How each format is written, and how it is run."""

@@ -1,0 +1,73 @@
+"""Networks as exporters want them: waveform or log-mel in, scores and logits out, of plain operations only.
+
+Dimensions: B clips, S samples, W samples in a 25 ms window, K frequencies of the transform, T frames, F mel bins,
+C classes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.compliance.kaldi import get_mel_banks
+
+from ..features import FeatureConfig, window_and_hop
+from ..models.frozen import FrozenAST
+
+
+class MatrixFrontEnd(nn.Module):
+    """`FrontEnd` without a Fourier transform, which exchange formats lack: waveforms (B, S) to log-mel (B, T, F).
+
+    Removing a window's mean, pre-emphasis, the Hann window and the transform are all linear: one matrix from W
+    samples to K cosine and K sine coefficients, multiplied out in float64 and applied as a strided convolution.
+    """
+
+    analysis: Tensor
+    filters: Tensor
+
+    def __init__(self, config: FeatureConfig) -> None:
+        super().__init__()
+        self.config = config
+        size, self.hop = window_and_hop(config.sample_rate)
+        n_fft = 1 << (size - 1).bit_length()
+        banks, _ = get_mel_banks(config.bins, n_fft, float(config.sample_rate), 20.0, 0.0, 100.0, -500.0, 1.0)
+        self.register_buffer("filters", F.pad(banks, (0, 1)).T.contiguous())  # (K, F)
+        self.register_buffer("analysis", analysis_matrix(size, n_fft).float()[:, None])  # (2 K, 1, W)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Normalised log-mel (B, frames, F), cut or padded as `FrontEnd` does; S is at least one window."""
+        # A constant offset changes nothing, but costs precision: the matrix would have to cancel it.
+        centred = waveform - waveform.mean(dim=1, keepdim=True)
+        spectrum = F.conv1d(centred[:, None], self.analysis, stride=self.hop)  # (B, 2 K, T)
+        power = spectrum.square().unflatten(1, (2, -1)).sum(dim=1)  # (B, K, T)
+        energies = power.mT @ self.filters  # (B, T, F)
+        log_mel = energies.clamp(min=torch.finfo(torch.float32).eps).log()
+        padding = log_mel.new_zeros(waveform.shape[0], self.config.frames, self.config.bins)
+        return self.config.normalise(torch.cat([log_mel, padding], dim=1)[:, : self.config.frames])
+
+
+def analysis_matrix(size: int, n_fft: int) -> Tensor:
+    """From a window's samples to the real, then the imaginary parts of its spectrum: (2 (n_fft / 2 + 1), size)."""
+    centre = torch.eye(size, dtype=torch.float64) - 1.0 / size
+    emphasis = torch.eye(size, dtype=torch.float64) - 0.97 * torch.eye(size, dtype=torch.float64).roll(1, dims=0)
+    emphasis[0, -1] = 0.0  # the first sample has no predecessor, and the window is zero there
+    window = torch.hann_window(size, periodic=False, dtype=torch.float64)
+    turns = torch.outer(torch.arange(n_fft // 2 + 1), torch.arange(size)) % n_fft
+    angle = turns.double() * (2 * math.pi / n_fft)
+    return torch.cat([angle.cos(), -angle.sin()]) @ (window[:, None] * (emphasis @ centre))
+
+
+class Scorer(nn.Module):
+    """A frozen network with what belongs before and after it; returns scores (B, C) and logits (B, C)."""
+
+    def __init__(self, network: FrozenAST, multi_label: bool, front_end: MatrixFrontEnd | None = None) -> None:
+        """front_end: for waveforms (B, S) as input; without one it is the normalised log-mel (B, T, F)."""
+        super().__init__()
+        self.front_end = nn.Identity() if front_end is None else front_end
+        self.network, self.multi_label = network, multi_label
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network(self.front_end(x))
+        return (logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)), logits

@@ -1,0 +1,87 @@
+"""Flexibility curves, the accuracy of models at every patch size, as rows, as a table for people and as a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from ..models.geometry import PatchSize
+from ..traintest.evaluate import Result
+from .pictures import new_figure, to_png
+
+COLUMNS = [
+    "model",
+    "resize",
+    "patch_freq",
+    "patch_time",
+    "tokens",
+    "gflops",
+    "clips_per_second",
+    "accuracy",
+    "mAP",
+    "mAUC",
+    "d_prime",
+    "loss",
+    "n_clips",
+]
+
+
+def as_row(result: Result) -> dict[str, Any]:
+    """A result under the names of COLUMNS."""
+    values = {
+        "patch_freq": result.patch_size.freq,
+        "patch_time": result.patch_size.time,
+        "n_clips": len(result.scores),
+        **dataclasses.asdict(result.metrics),
+    }
+    return {name: values[name] if name in values else getattr(result, name) for name in COLUMNS}
+
+
+def format_table(results: Sequence[Result]) -> str:
+    """The table for people: a line per model and resize, accuracy in percent at each patch size."""
+    patches = list(dict.fromkeys(r.patch_size for r in results))
+    lines = list(dict.fromkeys((r.model, r.resize) for r in results))
+    width = max(len("accuracy, %"), *(len(f"{m} ({z})") for m, z in lines))
+    by_key = {(r.model, r.resize, r.patch_size): r for r in results}
+    cells = [["accuracy, %".ljust(width), *(f"{p!s:>6}" for p in patches), "  mean", " worst"]]
+    for model, resize in lines:
+        row = [100 * by_key[model, resize, p].metrics.accuracy for p in patches]
+        numbers = (f"{value:6.1f}" for value in (*row, sum(row) / len(row), min(row)))
+        cells.append([f"{model} ({resize})".ljust(width), *numbers])
+    any_line = [by_key[(*lines[0], p)] for p in patches]
+    cells.append(["tokens".ljust(width), *(f"{r.tokens:6d}" for r in any_line)])
+    cells.append(["GFLOPs".ljust(width), *(f"{r.gflops:6.3g}" for r in any_line)])
+    if excluded := results[0].excluded:
+        cells.append([f"without {len(excluded)} unusable clips: {excluded[0].reason}" + ", ..." * (len(excluded) > 1)])
+    return "\n".join(" ".join(line).rstrip() for line in cells)
+
+
+def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int) -> bytes:
+    """PNG: accuracy against patch size, and against GFLOPs per clip; one line per model and resize."""
+    figure = new_figure(11, 4.4)
+    by_size, by_cost = figure.subplots(1, 2, sharey=True)
+    resizes = {row["resize"] for row in rows}
+    patches = list(dict.fromkeys(_patch(row) for row in rows))
+    for number, (model, resize) in enumerate(dict.fromkeys((r["model"], r["resize"]) for r in rows)):
+        mine = [r for r in rows if (r["model"], r["resize"]) == (model, resize)]
+        style = {
+            "label": f"{model} ({resize})" if len(resizes) > 1 else model,
+            "marker": "osD^vP*X"[number % 8],
+            "linestyle": "-" if resize == "pi" else "--",
+        }
+        by_size.plot([patches.index(_patch(r)) for r in mine], [100 * r["accuracy"] for r in mine], **style)
+        cost = sorted(mine, key=lambda r: r["gflops"])
+        by_cost.plot([r["gflops"] for r in cost], [100 * r["accuracy"] for r in cost], **style)
+    by_size.set_xticks(range(len(patches)), [str(p) for p in patches])
+    by_size.set(xlabel="patch size (mel bins x frames; one number: square)", ylabel="accuracy, %", ylim=(0, 100))
+    by_cost.set(xlabel="GFLOPs per clip", xscale="log")
+    by_size.legend(loc="lower left", fontsize=9)
+    for axes in (by_size, by_cost):
+        axes.grid(alpha=0.3)
+    figure.suptitle(f"Accuracy at every patch size, {clips} clips", fontsize=11)
+    return to_png(figure)
+
+
+def _patch(row: dict[str, Any]) -> PatchSize:
+    return PatchSize(row["patch_freq"], row["patch_time"])

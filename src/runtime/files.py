@@ -1,0 +1,59 @@
+"""Files replaced whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import ConfigError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` once it is complete and on the disk.
+
+    A reader sees the old content or the new, never a part. If anything fails, the old content stays and the new is
+    removed; what a killed process leaves behind is `path`.part, which nothing reads and the next write replaces.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the content of `path` with `data`, see `replacing`."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def require_writable(directory: Path) -> None:
+    """Make the directory; raise ConfigError now, not after the work, if nothing can be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"out: {directory} is not writable ({error.strerror})") from None
+
+
+def _sync_directory(directory: Path) -> None:
+    """Put the renaming itself on the disk (where the system can: not on Windows)."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,57 @@
+"""`flexiast convert`: any readable checkpoint into our own format, nothing lost and nothing overwritten."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import flexiast
+from flexiast.cli import main
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SOURCES = ["flexiast_vit_tiny.pth", "flexirepo_ast_p8_tiny.pth", "ast_orig_s16_tiny.pth", "hf_tiny_s10"]
+
+
+@pytest.mark.parametrize("options", [[], ["--single-file"]], ids=["directory", "file"])
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_converted_checkpoint_is_the_same_model(name, options, tmp_path, capsys):
+    out = tmp_path / "new" / "model"
+    assert main(["convert", str(GOLDEN / name), str(out), "--heads", "2", *options]) == 0
+    source, model = flexiast.load(GOLDEN / name, heads=2), flexiast.load(out)
+    assert out.is_file() == bool(options)
+    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in source.state_dict().items())
+    for what in ("config", "feature_config", "labels", "loss"):
+        assert getattr(model, what) == getattr(source, what)
+    report = source.load_report
+    assert model.metadata["converted_from"] == {"format": report.format, "notes": report.notes}
+    printed = capsys.readouterr().out
+    assert str(report) in printed
+    assert printed.endswith(f"written: {out}\n")
+
+
+def test_our_own_format_stays_as_it_is(tmp_path):
+    shipped = Path(__file__).parents[2] / "pretrained_models" / "demo_flexible"
+    assert main(["convert", str(shipped), str(tmp_path / "one.safetensors"), "--single-file"]) == 0
+    assert main(["convert", str(tmp_path / "one.safetensors"), str(tmp_path / "back")]) == 0
+    for name in ("config.json", "model.safetensors"):
+        again, original = (tmp_path / "back" / name).read_bytes(), (shipped / name).read_bytes()
+        assert json.loads(again) == json.loads(original) if name == "config.json" else again == original
+
+
+@pytest.mark.parametrize("options", [[], ["--single-file"]])
+def test_nothing_is_overwritten(options, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.write_text("mine") if options else out.mkdir()
+    assert main(["convert", str(GOLDEN / SOURCES[0]), str(out), *options]) == 2
+    assert capsys.readouterr().err == f"flexiast: error: {out}: exists already; a conversion overwrites nothing\n"
+    assert (out.read_text() == "mine") if options else not list(out.iterdir())
+
+
+def test_an_unusable_source_is_one_line_and_leaves_nothing(tmp_path, capsys):
+    (tmp_path / "bad.pth").write_bytes(b"PK")
+    assert main(["convert", str(tmp_path / "bad.pth"), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"flexiast: error: {tmp_path / 'bad.pth'}: not readable")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,47 @@
+"""Any checkpoint made flexible by one command, the curve shown before and after."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import flexiast
+from flexiast import PatchSize
+from flexiast.cli import main
+from flexiast.commands.flexify import FlexifyConfig
+from flexiast.errors import ConfigError
+from flexiast.traintest.config import FeatureOptions, ModelOptions
+from flexiast.traintest.train import Trainer
+from tests.traintest.test_train import config
+
+
+def test_the_command_prints_the_curve_before_and_after(sounds: Path, tmp_path: Path, capsys) -> None:
+    Trainer(config(sounds, tmp_path / "run")).model.save_pretrained(tmp_path / "fixed")
+    data = f"--data.train {sounds / 'train'} --data.val {sounds / 'val'} --data.workers 0 --log none"
+    options = f"--out {tmp_path / 'flexible'} --epochs 0.3 --optim.warmup-steps 0 --optim.lr 1e-3"
+    assert main(["flexify", str(tmp_path / "fixed"), *data.split(), *options.split()]) == 0
+    table = capsys.readouterr().out
+    sizes = ["8", "10", "12", "15", "16", "20", "24", "30", "32", "40", "48"]
+    assert table.split("%", 1)[1].split()[:11] == sizes
+    assert "before (pi)" in table
+    assert "after (pi)" in table
+    assert flexiast.load(tmp_path / "flexible").metadata["trained_patch_sizes"] == sizes
+
+
+def test_sizes_that_do_not_fit_the_input_are_left_out(sounds: Path, tmp_path: Path) -> None:
+    from flexiast.commands.flexify import _fitting
+
+    short = config(sounds, tmp_path / "run")
+    network = flexiast.FlexiASTConfig(classes=6, frames=32, width=32, depth=1, heads=1)
+    labels = Trainer(short).model.labels
+    flexiast.AudioClassifier(network, flexiast.FeatureConfig(frames=32), labels).save_pretrained(tmp_path / "short")
+    run = dataclasses.replace(short, model=ModelOptions(init=str(tmp_path / "short")), features=FeatureOptions())
+    assert _fitting(run)[-1] == PatchSize(32, 32)
+
+
+def test_what_it_needs(sounds: Path, tmp_path: Path) -> None:
+    run = config(sounds, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"data\.val: found none"):
+        FlexifyConfig("a", dataclasses.replace(run, data=dataclasses.replace(run.data, val=None)))
+    with pytest.raises(ConfigError, match=r"model\.init: found b"):
+        FlexifyConfig("a", dataclasses.replace(run, model=ModelOptions(init="b")))

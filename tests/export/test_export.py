@@ -1,0 +1,257 @@
+"""Exports as their users run them, in ONNX Runtime, transformers and torch, from raw waveforms."""
+
+import builtins
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+import flexiast
+from flexiast.classifier.audio_classifier import AudioClassifier
+from flexiast.cli import main
+from flexiast.data.manifest import Labels
+from flexiast.errors import ConfigError
+from flexiast.export import export as exporting
+from flexiast.export.export import ExportError, export
+from flexiast.features import FeatureConfig
+from flexiast.models.config import FlexiASTConfig
+
+FRAMES = 72
+SAMPLES = 71 * 160 + 400
+
+
+def classifier(loss="ce", frames: int = FRAMES, **settings) -> AudioClassifier:
+    """A tiny random model, every parameter off its start."""
+    torch.manual_seed(0)
+    features = FeatureConfig(frames=frames, mean=-5.0, std=4.0)
+    given = {"classes": 4, "frames": frames, "width": 32, "depth": 1, "heads": 2, "pad_value": features.pad_value}
+    names = ("cat", "dog", "rain", "Größe")
+    model = AudioClassifier(FlexiASTConfig(**given | settings), features, Labels(("a", "b", "c", "d"), names), loss)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def waveforms(clips: int, samples: int = SAMPLES) -> Tensor:
+    return 0.1 * torch.randn(clips, samples, generator=torch.Generator().manual_seed(clips))
+
+
+@torch.no_grad()
+def expected(model: AudioClassifier, waveform: Tensor, patch) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and logits of the model itself."""
+    logits = model(model.front_end(waveform), patch)
+    return model.probabilities(logits).numpy(), logits.numpy()
+
+
+@pytest.mark.parametrize(("coverage", "loss"), [("pad", "bce"), pytest.param("drop", "ce", marks=pytest.mark.slow)])
+def test_onnx_runtime_hears_waveforms(coverage: str, loss: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = classifier(loss, coverage=coverage)
+    done = export(model, tmp_path / "m.onnx", "onnx", 24)
+    assert done.difference < 1e-3
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+    session = onnxruntime.InferenceSession(done.path)
+    assert [i.name for i in session.get_inputs()] == ["waveform"]
+    assert [o.name for o in session.get_outputs()] == ["scores", "logits"]
+    for clips, samples in ((1, SAMPLES), (3, SAMPLES), (2, 3000), (1, 2 * SAMPLES)):
+        x = waveforms(clips, samples)
+        got = session.run(None, {"waveform": x.numpy()})
+        for ours, theirs in zip(expected(model, x, 24), got, strict=True):
+            np.testing.assert_allclose(theirs, ours, atol=1e-3)
+    told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    assert told["flexiast.labels"] == ["cat", "dog", "rain", "Größe"]
+    assert told["flexiast.features"]["mean"] == -5.0
+    assert told["flexiast.patch_size"] == "24"
+    assert told["flexiast.scores"] == ("sigmoid" if loss == "bce" else "softmax")
+
+
+@pytest.mark.slow
+def test_onnx_runtime_sees_spectrograms(tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = classifier()
+    session = onnxruntime.InferenceSession(export(model, tmp_path / "m.onnx", "onnx", "16x24", "spectrogram").path)
+    for clips in (1, 3):
+        x = waveforms(clips)
+        logits = session.run(["logits"], {"log_mel": model.front_end(x).numpy()})[0]
+        np.testing.assert_allclose(logits, expected(model, x, "16x24")[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["spectrogram", pytest.param("waveform", marks=pytest.mark.slow)])
+@torch.no_grad()
+def test_torch_program(kind: str, tmp_path: Path) -> None:
+    model = classifier(prefix_tokens=2)
+    done = export(model, tmp_path / "m.pt2", "torch", "12x8", kind)
+    told = {"flexiast.json": ""}
+    program = torch.export.load(done.path, extra_files=told).module()
+    assert json.loads(json.loads(told["flexiast.json"])["flexiast.patch_size"]) == "12x8"
+    for clips in (1, 3):
+        x = waveforms(clips)
+        got = program(x if kind == "waveform" else model.front_end(x))
+        for ours, theirs in zip(expected(model, x, "12x8"), got, strict=True):
+            np.testing.assert_allclose(theirs, ours, atol=1e-3 if kind == "waveform" else 1e-6)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", [1, 2])
+@pytest.mark.parametrize("patch", [8, 16, 24, 32])
+def test_transformers_loads_it(patch: int, prefix: int, tmp_path: Path) -> None:
+    import transformers
+
+    model = classifier("bce", coverage="drop", prefix_tokens=prefix, depth=3, classes=4)
+    done = export(model, tmp_path / "hf", "hf", patch)
+    network, report = transformers.AutoModelForAudioClassification.from_pretrained(done.path, output_loading_info=True)
+    assert not any(report.values()), report  # nothing missing, unexpected or of another shape
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(done.path)
+    for samples in (SAMPLES, 5000, 2 * SAMPLES):
+        x = waveforms(3, samples)
+        inputs = extractor(list(x.numpy()), sampling_rate=16_000, return_tensors="pt")
+        np.testing.assert_allclose(network.eval()(**inputs).logits, expected(model, x, patch)[1], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["ce", "bce"])
+def test_pipeline_names_the_sounds_of_a_file(loss: str, tmp_path: Path) -> None:
+    import transformers
+
+    model = classifier(loss)
+    done = export(model, tmp_path / "hf", "hf", 8)
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, waveforms(1)[0].numpy(), 16_000, subtype="FLOAT")
+    listen = transformers.pipeline("audio-classification", str(done.path))
+    samples, rate = soundfile.read(path, dtype="float32")
+    heard = [{"raw": samples, "sampling_rate": rate}]
+    if shutil.which("ffmpeg"):  # which the pipeline uses for files
+        heard.append(str(path))
+    for sound in heard:
+        got = listen(sound, top_k=4)
+        ours = model.predict(path, 8, top_k=4)
+        assert [g["label"] for g in got] == [p.label for p in ours]
+        assert [g["score"] for g in got] == pytest.approx([p.score for p in ours], abs=1e-4)
+
+
+def test_transformers_directory_is_read_back_by_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory's content, without the seconds that transformers takes to be imported."""
+    monkeypatch.setattr(exporting, "needed", lambda module: None)
+    monkeypatch.setitem(exporting.FORMATS, "hf", (exporting.write_huggingface, lambda job, path: (0.0, "nothing")))
+    model = classifier("bce")
+    export(model, tmp_path / "hf", "hf", 8)
+    assert {p.name for p in (tmp_path / "hf").iterdir()} == {
+        "config.json",
+        "preprocessor_config.json",
+        "model.safetensors",
+    }
+    back = flexiast.load(tmp_path / "hf")
+    assert (back.labels.names, back.loss) == (model.labels.names, "bce")
+    assert (back.feature_config.mean, back.feature_config.std, back.feature_config.frames) == (-5.0, 4.0, FRAMES)
+    np.testing.assert_allclose(expected(back, waveforms(2), None)[1], expected(model, waveforms(2), 8)[1], atol=1e-4)
+
+
+def test_a_mismatch_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    classifier().save_pretrained(tmp_path / "model")
+    out = tmp_path / "m.pt2"
+    out.write_bytes(b"what was here before")
+    monkeypatch.setattr(exporting, "_scorer", _wrong_scorer)
+    command = f"export {tmp_path / 'model'} --format torch --input spectrogram --patch-size 24 --out {out}"
+    assert main(command.split()) == 2
+    printed = capsys.readouterr()
+    assert "its logits differ from the model's by" in printed.err
+    assert not printed.out
+    assert out.read_bytes() == b"what was here before"
+    assert len(list(tmp_path.glob("m.pt2.part-*/m.pt2"))) == 1  # what was written can be looked at
+
+
+def _wrong_scorer(job: exporting.Job):
+    scorer = exporting.Scorer(job.model.freeze(job.patch), multi_label=False)
+    with torch.no_grad():
+        scorer.network.head.bias[1] += 0.01
+    return scorer
+
+
+@pytest.mark.parametrize("difference", [float("nan"), 2e-4])
+def test_what_does_not_agree_is_no_success(difference: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = (lambda job, path: path.write_text("x"), lambda job, path: (difference, "nothing"))
+    monkeypatch.setitem(exporting.FORMATS, "onnx", fake)
+    with pytest.raises(ExportError, match="differ"):
+        export(classifier(), tmp_path / "m.onnx", "onnx", 8, "spectrogram")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_not_a_number_is_the_largest_difference() -> None:
+    job = exporting.Job(classifier(), flexiast.PatchSize(8, 8), "waveform")
+    assert exporting._difference(job, lambda x: torch.full((len(x), 4), torch.nan)) == torch.inf
+
+
+def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(job, path):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(exporting.FORMATS, "onnx", (fail, fail))
+    with pytest.raises(KeyboardInterrupt):
+        export(classifier(), tmp_path / "m.onnx", "onnx", 8)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("format", "package"), [("onnx", "onnxscript"), ("hf", "transformers")])
+def test_a_missing_package_is_named(format, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] == package:
+            raise ImportError(f"No module named {name!r}")
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(exporting.importlib, "import_module", without)
+    out = tmp_path / ("m.onnx" if format == "onnx" else "m")
+    with pytest.raises(ExportError, match=rf"{package}: not installed .*extra `export`"):
+        export(classifier(), out, format, 8)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_requests_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "FORMATS", {})
+    model, full = classifier(), tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").write_text("mine")
+    for arguments, message in [
+        ((full / "x.onnx", "tflite"), "format: found 'tflite'"),
+        ((full / "x.onnx", "onnx", 8, "mp3"), "input: found 'mp3'"),
+        ((tmp_path / "x", "hf", 8, "spectrogram"), "input: found 'spectrogram'"),
+        ((tmp_path / "x", "onnx"), "ends in .onnx"),
+        ((tmp_path / "x.onnx", "torch"), "ends in .pt2"),
+        ((full, "hf"), "full: found something there"),
+        ((full / "notes.txt", "hf"), "notes.txt: found something there"),
+        ((full / "notes.txt" / "x.onnx", "onnx"), "not writable"),
+        ((tmp_path / "x.onnx", "onnx", "8x73"), "patch size 8x73"),
+    ]:
+        with pytest.raises(ConfigError) as error:
+            export(model, *arguments)
+        assert message in str(error.value)
+    assert {path.name for path in tmp_path.rglob("*")} == {"full", "notes.txt"}
+
+
+def test_the_model_itself_is_not_touched(tmp_path: Path) -> None:
+    model = classifier().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    export(model, tmp_path / "m.pt2", "torch", 8, "spectrogram")
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_command_reports_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    classifier().save_pretrained(tmp_path / "model")
+    out = tmp_path / "sub" / "m.pt2"
+    command = f"export {tmp_path / 'model'} --format torch --input spectrogram --patch-size 16x24 --out {out}"
+    assert main(command.split()) == 0
+    assert f"written: {out} (largest difference of logits " in capsys.readouterr().out
+    assert out.exists()
