@@ -48,3 +48,9 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """The autocast context of a forward pass on this device."""
     enabled = resolve_precision(device, precision) == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given, before the clock is read; on a CPU there is nothing to wait for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
