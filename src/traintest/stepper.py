@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..models.geometry import PatchSize
+from ..runtime.device import is_out_of_memory
 from ..runtime.distributed import World
 from .config import MemoryLimits, OptimConfig
 from .objective import Inputs, Objective
@@ -138,8 +139,3 @@ def compile_blocks(model: AudioClassifier) -> None:
     torch._dynamo.config.recompile_limit = 256  # the default of 8 is below the number of patch sizes
     for block in model.blocks:
         block.compile(dynamic=False)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's or the CPU's memory has run out."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
