@@ -34,4 +34,4 @@ def test_with_debug_every_error_ends_in_its_traceback(monkeypatch: pytest.Monkey
 
 def test_what_the_system_refuses_names_the_file(tmp_path) -> None:
     with pytest.raises(FileError, match=f"{tmp_path}/none: No such file"), file_errors(tmp_path):
-        open(tmp_path / "none")
+        (tmp_path / "none").read_bytes()
