@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +30,9 @@ def read_arguments(config_type: type[T], arguments: Sequence[str], program: str)
     """
     own, file = _without_config(arguments)
     given = own if file is None else [*file_options(file), *own]
-    return _parse(lambda: tyro.cli(config_type, args=given, prog=program))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="tyro")  # AUTO stands in for numbers
+        return _parse(lambda: tyro.cli(config_type, args=given, prog=program))
 
 
 def _without_config(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
