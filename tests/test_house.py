@@ -133,17 +133,20 @@ import importlib, json, os, sys
 names, before = json.loads(sys.argv[1]), dict(os.environ)
 for name in names:
     importlib.import_module(name)
-changed = {key for key in os.environ.keys() | before.keys() if os.environ.get(key) != before.get(key)}
 
-# Once more, when all that they need is imported already: what is done now, they do.
+# Once more, when all that they need is imported already, and torch's own changes to the environment are undone: what is
+# done now, they do.
+os.environ.clear()
+os.environ.update(before)
 for name in [name for name in sys.modules if name.split(".")[0] == "flexiast"]:
     del sys.modules[name]
 done = []
 WATCHED = ("subprocess.Popen", "socket.connect", "os.system", "os.putenv", "os.mkdir", "os.remove", "os.rename")
+watching = False
 
 def watch(event, arguments):
     opened = event == "open" and not str(arguments[0]).endswith((".py", ".pyc"))
-    if event in WATCHED or (opened and watching):
+    if watching and (opened or event in WATCHED):
         done.append(f"{event} {arguments[0]}")
 
 watching = True
@@ -151,6 +154,7 @@ sys.addaudithook(watch)
 for name in names:
     importlib.import_module(name)
 watching = False
+changed = {key for key in os.environ.keys() | before.keys() if os.environ.get(key) != before.get(key)}
 with open("result.json", "w") as file:
     json.dump({"changed": sorted(changed), "done": done, "files": os.listdir()}, file)
 """
