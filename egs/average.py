@@ -15,6 +15,7 @@ from statistics import mean, stdev
 
 from flexiast.commands.guard import guarded
 from flexiast.errors import DataError
+from flexiast.runtime.files import file_errors
 
 METRICS = ("accuracy", "mAP")
 Key = tuple[str, str]
@@ -48,7 +49,7 @@ def read_folds(directory: Path) -> dict[Key, dict[str, list[float]]]:
 def average(directory: Path) -> str:
     """Write average.csv; returns the table for people."""
     lines = [f"{'model':30} {'patch':>8} {'accuracy, %':>14}"]
-    with open(directory / "average.csv", "w", newline="") as file:
+    with file_errors(directory), open(directory / "average.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["model", "patch", "folds", *(f"{m}_{s}" for m in METRICS for s in ("mean", "std"))])
         for (model, patch), values in read_folds(directory).items():

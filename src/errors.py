@@ -1,4 +1,12 @@
-"""The errors that a user's input can cause; the command line prints them as one line, without a traceback."""
+"""The errors that a user can cause, and the checks that raise them.
+
+The command line prints these errors as one line, without a traceback.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
 
 
 class FlexiASTError(Exception):
@@ -15,3 +23,23 @@ class CheckpointError(FlexiASTError):
 
 class ConfigError(FlexiASTError):
     """A setting is out of its range, or contradicts another one."""
+
+
+class FileError(FlexiASTError):
+    """A file or folder cannot be read or written: no permission, disk full, not there."""
+
+
+def require(condition: bool, field: str, found: object, expected: str) -> None:
+    """Raise ConfigError, `field: found ..., expected ...`, unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{field}: found {found}, expected {expected}")
+
+
+def is_whole_number(value: Any) -> bool:
+    """Whether a value is an int; True and False are not numbers here."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether a value is an int or a finite float; True and False are not numbers here."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

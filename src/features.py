@@ -6,14 +6,13 @@ Dimensions: B clips, S samples, T frames of 10 ms, W samples in a 25 ms window, 
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
 
-from .errors import ConfigError
+from .errors import ConfigError, is_finite_number, is_whole_number
 
 MOST = {"sample_rate": 384_000, "bins": 1024, "frames": 100_000}
 """Largest settings that are believed: filters and inputs are allocated by them. 100,000 frames are 17 minutes."""
@@ -43,11 +42,11 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         for name, most in MOST.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            if not is_whole_number(value) or not 1 <= value <= most:
                 raise ConfigError(f"features.{name}: found {value!r}, expected a whole number from 1 to {most}")
         for name in ("mean", "std"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            if not is_finite_number(value):
                 raise ConfigError(f"features.{name}: found {value!r}, expected a finite number")
         if not self.std > 0:
             raise ConfigError(f"features.std: found {self.std!r}, expected a positive number")

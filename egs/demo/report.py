@@ -12,6 +12,7 @@ from statistics import mean
 
 from flexiast.commands.guard import guarded
 from flexiast.errors import DataError
+from flexiast.runtime.files import file_errors, write_atomically
 
 Curve = dict[str, float]
 """Accuracy in percent by patch size, written `16` or `16x32`."""
@@ -67,7 +68,8 @@ def findings(curves: dict[str, Curve]) -> list[str]:
 def report(directory: Path) -> str:
     """The whole report as Markdown; also written to RESULTS.md in the directory."""
     curves = read_curves(directory / "flexibility.csv")
-    source = json.loads((directory / "flexibility.json").read_text())["provenance"]
+    with file_errors(directory):
+        source = json.loads((directory / "flexibility.json").read_text())["provenance"]
     hardware = ", ".join(str(value) for value in source["hardware"].values())
     text = "\n\n".join(
         [
@@ -77,7 +79,7 @@ def report(directory: Path) -> str:
             f" commit {source['commit'][:12]}; {hardware}; torch {source['versions']['torch']}.",
         ]
     )
-    (directory / "RESULTS.md").write_text(text + "\n")
+    write_atomically(directory / "RESULTS.md", (text + "\n").encode())
     return f"{text}\n\npicture: {directory / 'flexibility.png'}"
 
 

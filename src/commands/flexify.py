@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Annotated
 
@@ -10,10 +9,9 @@ import tyro
 
 from ..classifier.load import load
 from ..errors import ConfigError
-from ..models.geometry import TRAINED_SIZES, PatchSize
 from ..reports.flexibility import format_table
 from ..runtime.distributed import connected, print_once
-from ..traintest.config import PatchOptions, TrainConfig
+from ..traintest.config import TrainConfig
 from ..traintest.evaluate import Result
 from ..traintest.train import Trainer
 
@@ -39,29 +37,16 @@ def flexify(config: FlexifyConfig, progress: bool = True) -> list[Result]:
 
     Raises FlexiASTError as `train` does.
     """
-    run = dataclasses.replace(config.train, model=dataclasses.replace(config.train.model, init=config.checkpoint))
+    settings = dataclasses.replace(config.train, model=dataclasses.replace(config.train.model, init=config.checkpoint))
     with connected() as world:
-        if not run.patches.sizes:
-            run = dataclasses.replace(run, patches=PatchOptions(_fitting(run)))
-        trainer = Trainer(run, progress, world)
+        trainer = Trainer(settings, progress, world, flexible=True)
         data = trainer.val_data
         assert data is not None  # FlexifyConfig has seen to it
-        before = trainer.measure("before", trainer.model, data, trainer.progress)
+        before = trainer.validator.measure("before", trainer.model, data, trainer.show_progress)
         trainer.run()
-        world.any(False)  # the leading process has written the model
-        after = load(run.out, trainer.model.kernel.device)
-        return before + trainer.measure("after", after, data, trainer.progress)
-
-
-def _fitting(run: TrainConfig) -> tuple[PatchSize, ...]:
-    """The paper's sizes that fit the model's input."""
-    start = load(run.model.init or "", frames=run.features.frames)
-    frames, fitting = run.features.frames or start.feature_config.frames, []
-    for size in TRAINED_SIZES:
-        with contextlib.suppress(ConfigError):
-            start.config.grid(size, frames)
-            fitting.append(size)
-    return tuple(fitting)
+        world.barrier()  # rank 0 has written the model
+        after = load(settings.out, trainer.model.kernel.device)
+        return before + trainer.validator.measure("after", after, data, trainer.show_progress)
 
 
 def run(config: FlexifyConfig) -> None:

@@ -76,7 +76,7 @@ def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
     Raises FlexiASTError for wrong input before anything is measured.
     """
     with connected() as world:
-        return _measure(config, progress and world.leads, world)
+        return _measure(config, progress and world.is_rank0, world)
 
 
 def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result]:
@@ -94,13 +94,13 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
         data,
         config.patch_sizes,
         config.resize,
-        config.batch_size,
-        config.workers,
-        config.precision,
-        progress,
-        world,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        precision=config.precision,
+        progress=progress,
+        world=world,
     )
-    if world.leads:
+    if world.is_rank0:
         trained = {name: model.metadata.get("training") for name, model in models.items()}
         seeds = {name: t.get("seed") if isinstance(t, dict) else None for name, t in trained.items()}
         precision = resolve_precision(device, config.precision)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, is_whole_number
 from .geometry import Layout
 
 
@@ -52,7 +52,7 @@ def rollout_weights(blocks: Iterable[Any], x: Tensor, layer: int) -> Tensor:
 
 
 def _layer_number(layer: int, depth: int) -> int:
-    if isinstance(layer, bool) or not isinstance(layer, int) or not -depth <= layer < depth:
+    if not is_whole_number(layer) or not -depth <= layer < depth:
         raise ConfigError(f"layer: found {layer!r}, expected {-depth} to {depth - 1}, the model has {depth} blocks")
     return layer % depth
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal, get_args
 
-from ..errors import ConfigError
+from ..errors import ConfigError, is_finite_number, is_whole_number
 from .geometry import Coverage, Grid, Layout, PatchLike, PatchSize, forward_flops, lay_out, scaled_stride
 
 Pool = Literal["cls", "mean"]
@@ -65,12 +64,11 @@ class FlexiASTConfig:
             object.__setattr__(self, "stride", PatchSize.parse(self.stride))
         for name in ("classes", "frames", "bins", "width", "depth", "heads"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
+            if not is_whole_number(value) or not 1 <= value <= 1_000_000:
                 raise ConfigError(f"model.{name}: found {value!r}, expected a whole number from 1 to 1,000,000")
         for name in ("mlp_ratio", "pad_value", "norm_eps", "head_norm_eps"):
             value = getattr(self, name)
-            usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not usable or (value <= 0 and name != "pad_value"):
+            if not is_finite_number(value) or (value <= 0 and name != "pad_value"):
                 above = "" if name == "pad_value" else " above 0"
                 raise ConfigError(f"model.{name}: found {value!r}, expected a finite number{above}")
         if self.width % self.heads:

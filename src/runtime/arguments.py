@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ..errors import ConfigError
+from ..errors import require
 from ..models.geometry import PatchSize
 
 PatchArg = Annotated[
@@ -25,11 +25,6 @@ PatchArg = Annotated[
 """A patch size on the command line: `16` or `16x32` (freq x time)."""
 
 Precision = Literal["auto", "fp32", "bf16"]
-
-
-def require(condition: bool, field: str, found: object, expected: str) -> None:
-    if not condition:
-        raise ConfigError(f"{field}: found {found}, expected {expected}")
 
 
 def require_distinct(field: str, sizes: Sequence[PatchSize]) -> None:

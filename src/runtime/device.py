@@ -48,3 +48,14 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """The autocast context of a forward pass on this device."""
     enabled = resolve_precision(device, precision) == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given, before the clock is read; on a CPU there is nothing to wait for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether this error says that a GPU's or the CPU's memory has run out."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

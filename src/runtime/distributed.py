@@ -1,7 +1,7 @@
-"""One training over many processes: who they are, and the few things they tell each other.
+"""One job over many processes: their ranks, and the messages between them.
 
-Started by torchrun, which sets RANK, LOCAL_RANK and WORLD_SIZE; without it there is one process. What is small and
-belongs to the program (a stop, scores, a saved state) goes over a gloo group on the CPU, gradients over NCCL.
+torchrun starts the processes and sets RANK, LOCAL_RANK and WORLD_SIZE; without it there is one process. Small messages
+(a stop, scores, a saved state) go over a gloo group on the CPU, gradients on GPUs over NCCL.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """The processes that train together; as it is, one alone."""
+    """The processes of a training; by default there is only this one."""
 
     rank: int = 0
     size: int = 1
@@ -28,16 +28,20 @@ class World:
     """Process group of messages between CPUs."""
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes files and shows progress."""
+    def is_rank0(self) -> bool:
+        """Whether this is rank 0, which writes files and shows progress."""
         return self.rank == 0
 
     def own(self, device: torch.device) -> torch.device:
-        """This process's own GPU, where several share a machine; the CPU as it is."""
+        """This process's own GPU where several processes share a machine; the device itself otherwise."""
         return torch.device("cuda", self.local_rank) if device.type == "cuda" and self.size > 1 else device
 
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.sum(0.0)
+
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all of them must ask."""
+        """Whether the flag is set in any process; every process must call this."""
         return self.sum(float(flag)) > 0 if self.size > 1 else flag
 
     def sum(self, value: float) -> float:
@@ -57,7 +61,7 @@ class World:
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """The value of the leading process, in every process."""
+        """Rank 0's value, in every process."""
         if self.size == 1:
             return value
         values = [value]

@@ -1,4 +1,4 @@
-"""Files replaced whole or not at all."""
+"""Files replaced whole or not at all, and what the system says of them as one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import ConfigError
+from ..errors import ConfigError, FileError
+
+
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Raise FileError, naming the file (`path` where the system names none), for what the system refuses inside."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FileError(f"{error.filename or path}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -17,19 +28,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     A reader sees the old content or the new, never a part. If anything fails, the old content stays and the new is
     removed; what a killed process leaves behind is `path`.part, which nothing reads and the next write replaces.
+    Raises FileError if the system refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(part, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        _sync_directory(path.parent)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

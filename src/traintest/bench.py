@@ -17,7 +17,7 @@ from ..classifier.audio_classifier import AudioClassifier
 from ..models.frozen import freeze
 from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
-from ..runtime.device import autocast
+from ..runtime.device import autocast, synchronise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,17 +118,12 @@ def _times(run: Callable[[], object], seconds: float, device: torch.device) -> n
     times: list[float] = []
     run()
     while len(times) < 3 or sum(times) < seconds:
-        _synchronise(device)
+        synchronise(device)
         start = time.perf_counter()
         run()
-        _synchronise(device)
+        synchronise(device)
         times.append(time.perf_counter() - start)
     return np.array(times)
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _reset_peak_memory(device: torch.device) -> None:

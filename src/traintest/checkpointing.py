@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.tensors import DAMAGE, load_pickle
-from ..errors import CheckpointError, FlexiASTError
+from ..errors import CheckpointError, FileError, FlexiASTError
 from ..runtime.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,11 @@ class CheckpointStore:
         try:
             with replacing(path) as file:
                 torch.save(state, file)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
+        except (
+            FileError,
+            OSError,
+            RuntimeError,
+        ) as error:  # torch reports a full disk as a RuntimeError of its zip writer
             kept = self.paths()
             raise SaveError(
                 f"{path}: not written ({_first_line(error)});"

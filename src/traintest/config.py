@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..data.dataset import MAX_WORKERS
+from ..errors import require
 from ..features import FeatureConfig
 from ..models.config import SIZES, Loss, Pool
 from ..models.geometry import Coverage
-from ..runtime.arguments import PatchArg, Precision, require, require_distinct
+from ..runtime.arguments import PatchArg, Precision, require_distinct
 from .augment import AugmentConfig
 
 Size = Literal["micro", "tiny", "small", "base"]
@@ -197,6 +196,18 @@ class DistillConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MemoryLimits:
+    """How much of a batch a process passes through the network at once; 0 for no limit."""
+
+    batch_size: int
+    """Clips per optimizer step, over all processes together."""
+    micro_batch: int = 0
+    """Most clips per forward pass."""
+    token_budget: int = 0
+    """Most tokens (clips x patches) per forward pass."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Train a fixed or a flexible model, or go on with an interrupted run."""
 
@@ -272,30 +283,14 @@ class TrainConfig:
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a share from 0 to below 1")
 
     @property
+    def memory(self) -> MemoryLimits:
+        """How much of a batch a process passes through the network at once."""
+        return MemoryLimits(self.data.batch_size, self.micro_batch, self.token_budget)
+
+    @property
     def selection_metric(self) -> str:
         """Name in `Metrics` of what the best model is chosen by."""
         return self.metric if self.metric != "auto" else "accuracy" if self.loss == "ce" else "mAP"
-
-
-# Settings that may differ between the two halves of an interrupted run: they do not change what is learnt. The data
-# are compared by what is in them, not by where they are.
-FREE_SETTINGS = frozenset(
-    {"out", "data.train", "data.val", "data.labels", "data.root", "data.workers", "data.timeout", "data.strict"}
-    | {"data.max_bad", "micro_batch", "token_budget", "device", "threads", "compile", "log", "log_every"}
-    | {"save_every", "save_every_minutes", "keep_checkpoints", "override"}
-)
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Settings that two configurations (as JSON) disagree on, `name: old -> new`, those in FREE_SETTINGS left out."""
-    found = []
-    for name in sorted(old.keys() | new.keys()):
-        path, a, b = prefix + name, old.get(name), new.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, path + ".")
-        elif a != b and path not in FREE_SETTINGS:
-            found.append(f"{path}: {json.dumps(a)} -> {json.dumps(b)}")
-    return found
 
 
 assert set(get_args(Size)) == set(SIZES)

@@ -23,7 +23,7 @@ from ..models.frozen import FrozenAST, freeze
 from ..models.geometry import PatchSize
 from ..models.resize import Resize
 from ..runtime.arguments import Precision
-from ..runtime.device import autocast
+from ..runtime.device import autocast, synchronise
 from ..runtime.distributed import World
 from .losses import classification_loss
 from .metrics import Metrics, classification_metrics
@@ -78,6 +78,7 @@ def sweep(
     data: Manifest,
     patch_sizes: Sequence[PatchSize],
     resizes: Sequence[Resize] = ("pi",),
+    *,
     batch_size: int = 32,
     workers: int = 2,
     precision: Precision = "auto",
@@ -147,10 +148,10 @@ def _run_passes(
             waveform, lengths, target = batch.on(device)
             log_mel = front_end(waveform, lengths)
             for one in passes:
-                _synchronise(device)
+                synchronise(device)
                 start = time.perf_counter()
                 logits = one.network(log_mel).float()
-                _synchronise(device)
+                synchronise(device)
                 one.seconds += time.perf_counter() - start
                 one.losses.append(float(classification_loss(logits, target, one.model.loss)) * len(target))
                 one.scores.append(one.model.probabilities(logits).cpu().numpy())
@@ -172,11 +173,6 @@ def _exchange(passes: list[_Pass], truth: _Truth, world: World) -> None:
             setattr(part, name, merged)
     for one in passes:
         one.seconds = max(world.gather(one.seconds))
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _result(name: str, done: _Pass, truth: _Truth) -> Result:

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..data.dataset import Batch
+from ..models.config import Loss
 from ..models.geometry import PatchSize
+from ..runtime.arguments import Precision
 from ..runtime.device import autocast, resolve_precision
-from .augment import augment_features, clip_keys, mixup
-from .config import TrainConfig
+from .augment import AugmentConfig, augment_features, clip_keys, mixup
+from .config import DistillConfig
 from .losses import classification_loss, distillation_loss
 
 
@@ -40,33 +42,44 @@ class Inputs(NamedTuple):
 class Objective:
     """What training minimises, on one device."""
 
-    def __init__(self, config: TrainConfig, model: AudioClassifier, teacher: AudioClassifier | None) -> None:
-        self.config, self.front_end, self.teacher = config, model.front_end, teacher
-        self.device = model.kernel.device
-        self.precision = resolve_precision(self.device, config.precision)
+    def __init__(
+        self,
+        model: AudioClassifier,
+        teacher: AudioClassifier | None,
+        loss: Loss,
+        label_smoothing: float,
+        augment: AugmentConfig,
+        distill: DistillConfig,
+        precision: Precision,
+        seed: int,
+    ) -> None:
+        """seed: of the augmentation."""
+        self.front_end, self.teacher, self.device = model.front_end, teacher, model.kernel.device
+        self.loss, self.label_smoothing = loss, label_smoothing
+        self.augment, self.distill, self.seed = augment, distill, seed
+        self.precision = resolve_precision(self.device, precision)
 
     def prepare(self, batch: Batch) -> Inputs:
         """Features and augmentation. A clip's augmentation depends on its own draw only, mixup on its pair's."""
-        config, features = self.config, self.front_end.config
-        keys = clip_keys(config.seed, batch.epochs, batch.clips).to(self.device)
+        augment, features = self.augment, self.front_end.config
+        keys = clip_keys(self.seed, batch.epochs, batch.clips).to(self.device)
         waveform, lengths, targets = batch.on(self.device)
-        if config.augment.mixup:
-            waveform, lengths, targets = mixup(waveform, lengths, targets, config.augment.mixup, keys)
+        if augment.mixup:
+            waveform, lengths, targets = mixup(waveform, lengths, targets, augment.mixup, keys)
         log_mel = self.front_end.raw(waveform, lengths)
-        student = augment_features(log_mel, features, config.augment, keys)
-        shown = features.normalise(log_mel) if config.distill.clean_teacher else student
+        student = augment_features(log_mel, features, augment, keys)
+        shown = features.normalise(log_mel) if self.distill.clean_teacher else student
         return Inputs(student, shown if self.teacher else None, targets)
 
     def __call__(self, network: nn.Module, inputs: Inputs, patch: PatchSize) -> Tensor:
         """Mean loss over the clips of the inputs, of a network (the model, or its data-parallel wrapper)."""
-        config = self.config
         with autocast(self.device, self.precision):
             logits = network(inputs.student, patch)
-            supervised = classification_loss(logits.float(), inputs.targets, config.loss, config.label_smoothing)
+            supervised = classification_loss(logits.float(), inputs.targets, self.loss, self.label_smoothing)
             if self.teacher is None or inputs.teacher is None:
                 return supervised
             with torch.no_grad():
-                taught = self.teacher(inputs.teacher, config.distill.patch_size)
-        distilled = distillation_loss(logits, taught, config.loss, config.distill.temperature)
-        share = config.distill.label_weight
+                taught = self.teacher(inputs.teacher, self.distill.patch_size)
+        distilled = distillation_loss(logits, taught, self.loss, self.distill.temperature)
+        share = self.distill.label_weight
         return share * supervised + (1 - share) * distilled

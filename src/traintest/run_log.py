@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import ConfigError
-from ..runtime.files import write_atomically
+from ..runtime.files import file_errors, write_atomically
 from .config import Log
 
 
@@ -78,8 +78,10 @@ class RunLog:
 
     def __init__(self, directory: Path, log: Log, settings: dict[str, Any], step: int = 0, size: int = 0) -> None:
         self.directory = directory
-        self.file = open(directory / "train.jsonl", "a+b")  # noqa: SIM115 (closed by `close`)
-        self.file.truncate(min(size, self.file.seek(0, io.SEEK_END)))
+        self.path = directory / "train.jsonl"
+        with file_errors(self.path):
+            self.file = open(self.path, "a+b")  # noqa: SIM115 (closed by `close`)
+            self.file.truncate(min(size, self.file.seek(0, io.SEEK_END)))
         self.curves: _Curves = _NoCurves()
         if log == "tensorboard":
             self.curves = _TensorBoard(directory, step)
@@ -94,8 +96,9 @@ class RunLog:
     def write(self, step: int, epoch: float, **record: Any) -> None:
         """Add a line; its numbers become points of the curves."""
         line = json.dumps({"step": step, "epoch": round(epoch, 4), **record})
-        self.file.write((line + "\n").encode())
-        self.file.flush()
+        with file_errors(self.path):
+            self.file.write((line + "\n").encode())
+            self.file.flush()
         self.curves.write(step, _numbers(record))
 
     def write_epochs(self) -> None:

@@ -17,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..models.geometry import PatchSize
+from ..runtime.device import is_out_of_memory
 from ..runtime.distributed import World
-from .config import TrainConfig
+from .config import MemoryLimits, OptimConfig
 from .objective import Inputs, Objective
 from .optim import build_optimizers
 
@@ -28,12 +29,21 @@ logger = logging.getLogger(__name__)
 class Stepper:
     """Model, optimizers and the way from a batch to new weights."""
 
-    def __init__(self, config: TrainConfig, model: AudioClassifier, objective: Objective, world: World) -> None:
-        self.config, self.model, self.objective, self.world = config, model, objective, world
-        self.optimizers = build_optimizers(model, config.optim)
+    def __init__(
+        self,
+        model: AudioClassifier,
+        objective: Objective,
+        world: World,
+        optim: OptimConfig,
+        limits: MemoryLimits,
+        compile: bool = False,
+    ) -> None:
+        self.model, self.objective, self.world, self.limits = model, objective, world, limits
+        self.clip_norm = optim.clip_norm
+        self.optimizers = build_optimizers(model, optim)
         self.most_clips: dict[PatchSize, int] = {}
         """Clips per forward pass that have been found to fit the memory, by patch size."""
-        if config.compile:
+        if compile:
             compile_blocks(model)
         self.network: nn.Module = model
         if world.size > 1:
@@ -55,8 +65,8 @@ class Stepper:
         norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return loss, False
-        if self.config.optim.clip_norm:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optim.clip_norm, norm)
+        if self.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_norm, norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * lr_factor
@@ -95,20 +105,20 @@ class Stepper:
             done += len(part.targets)
             alone = self.world.size > 1 and done < len(inputs.targets)
             with self.network.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
-                loss = self.objective(self.network, part, patch) * (len(part.targets) / self.config.data.batch_size)
+                loss = self.objective(self.network, part, patch) * (len(part.targets) / self.limits.batch_size)
                 (loss * self.world.size).backward()  # data parallelism takes the mean over processes
             total += loss.detach()
         return total
 
     def part_size(self, patch: PatchSize, clips: int) -> int:
         """Clips per forward pass: all, or as many as `micro_batch`, `token_budget` and the memory allow."""
-        config, model = self.config, self.model.config
+        model, most = self.model.config, self.limits
         limits = [clips, self.most_clips.get(patch, clips)]
-        if config.micro_batch:
-            limits.append(config.micro_batch)
-        if config.token_budget:
+        if most.micro_batch:
+            limits.append(most.micro_batch)
+        if most.token_budget:
             tokens = model.grid(patch, self.model.feature_config.frames).tokens + model.prefix_tokens
-            limits.append(config.token_budget // tokens)
+            limits.append(most.token_budget // tokens)
         return max(1, min(limits))
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -129,8 +139,3 @@ def compile_blocks(model: AudioClassifier) -> None:
     torch._dynamo.config.recompile_limit = 256  # the default of 8 is below the number of patch sizes
     for block in model.blocks:
         block.compile(dynamic=False)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's or the CPU's memory has run out."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -15,7 +15,7 @@ import flexiast
 from flexiast import AudioClassifier, FeatureConfig, FlexiASTConfig
 from flexiast.checkpoints.checkpoint import SIDECAR, WEIGHTS, read_checkpoint, write_atomically
 from flexiast.data.manifest import Labels
-from flexiast.errors import CheckpointError
+from flexiast.errors import CheckpointError, FileError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RELEASED = GOLDEN / "flexiast_vit_tiny.pth"
@@ -254,6 +254,6 @@ def test_failed_write_leaves_the_old_file(failing, tmp_path, monkeypatch):
     path = tmp_path / "new" / "folder" / "file"
     write_atomically(path, b"old")
     monkeypatch.setattr(os, failing, fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(FileError, match="disk full"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

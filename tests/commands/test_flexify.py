@@ -29,14 +29,14 @@ def test_the_command_prints_the_curve_before_and_after(sounds: Path, tmp_path: P
 
 
 def test_sizes_that_do_not_fit_the_input_are_left_out(sounds: Path, tmp_path: Path) -> None:
-    from flexiast.commands.flexify import _fitting
-
     short = config(sounds, tmp_path / "run")
     network = flexiast.FlexiASTConfig(classes=6, frames=32, width=32, depth=1, heads=1)
     labels = Trainer(short).model.labels
     flexiast.AudioClassifier(network, flexiast.FeatureConfig(frames=32), labels).save_pretrained(tmp_path / "short")
     run = dataclasses.replace(short, model=ModelOptions(init=str(tmp_path / "short")), features=FeatureOptions())
-    assert _fitting(run)[-1] == PatchSize(32, 32)
+    trainer = Trainer(run, flexible=True)
+    assert trainer.plan.patches.sizes[-1] == PatchSize(32, 32)
+    assert trainer.config.patches.sizes == trainer.plan.patches.sizes
 
 
 def test_what_it_needs(sounds: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_batch_too_small_for_the_processes_is_refused(sounds: Path, tmp_path: 
 def test_without_torchrun_one_process_is_alone() -> None:
     with connected() as world:
         assert world == World()
-        assert world.leads
+        assert world.is_rank0
         assert world.any(True)
         assert not world.any(False)
         assert world.gather(3) == [3]

@@ -51,7 +51,9 @@ def test_one_pass_equals_a_pass_per_size_and_resize(model, data) -> None:
     together = sweep({"m": model}, data, patches, ("pi", "bilinear"), batch_size=8, workers=0, progress=False)
     assert [(r.resize, r.patch_size) for r in together] == [(z, p) for z in ("pi", "bilinear") for p in patches]
     for result in together:
-        alone = sweep({"m": model}, data, [result.patch_size], (result.resize,), 8, 0, progress=False)[0]
+        alone = sweep(
+            {"m": model}, data, [result.patch_size], (result.resize,), batch_size=8, workers=0, progress=False
+        )[0]
         assert np.array_equal(result.scores, alone.scores)
         assert result.loss == alone.loss
     assert not np.allclose(together[0].scores, together[2].scores)

@@ -31,7 +31,7 @@ def trainer(sounds: Path, out: Path, **changes: object) -> Trainer:
 
 
 def first_inputs(made: Trainer) -> Inputs:
-    return made.objective.prepare(next(load_batches(made.dataset, made.schedule.batches(0, 1), workers=0)))
+    return made.objective.prepare(next(load_batches(made.dataset, made.plan.schedule.batches(0, 1), workers=0)))
 
 
 def gradients(made: Trainer, patch: PatchSize) -> tuple[float, torch.Tensor]:

@@ -20,6 +20,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from ...errors import ConfigError, DataError
+from ...runtime.files import file_errors
 from ..audio import check_audio
 from ..manifest import AUDIO_SUFFIXES, Labels, write_manifest
 
@@ -185,11 +186,12 @@ def usable_clips(clips: Sequence[Listed], checks: Checks, out_dir: Path) -> tupl
             f"{len(broken)} of {len(clips)} clips have no usable file: {first.path or first.name} ({fault})"
             + (", ...; --missing skip leaves them out and lists them" if checks.missing == "refuse" else ", ...")
         )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with open(out_dir / "missing.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["split", "clip", "reason"])
-        writer.writerows([clip.split, clip.name, fault] for clip, fault in broken)
+    with file_errors(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with open(out_dir / "missing.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["split", "clip", "reason"])
+            writer.writerows([clip.split, clip.name, fault] for clip, fault in broken)
     usable = [clip for clip, fault in zip(clips, faults, strict=True) if not fault]
     left_out = Counter(clip.split for clip, _ in broken)
     return usable, {split: left_out[split] for split in SPLITS if left_out[split]}
@@ -234,14 +236,15 @@ def write_folder(folder: Path, clips: Sequence[Listed], labels: Labels, splits: 
     for split in splits:
         if not counts[split]:
             raise DataError(f"{folder}: found no usable clips for {split}, expected at least one")
-    folder.mkdir(parents=True, exist_ok=True)
-    labels.write(folder / "labels.csv")
-    for split in SPLITS:
-        if split in splits:
-            entries = [(os.path.abspath(c.path), ",".join(c.mids)) for c in clips if c.split == split and c.path]
-            write_manifest(folder / f"{split}.json", entries)
-        else:
-            (folder / f"{split}.json").unlink(missing_ok=True)
+    with file_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        labels.write(folder / "labels.csv")
+        for split in SPLITS:
+            if split in splits:
+                entries = [(os.path.abspath(c.path), ",".join(c.mids)) for c in clips if c.split == split and c.path]
+                write_manifest(folder / f"{split}.json", entries)
+            else:
+                (folder / f"{split}.json").unlink(missing_ok=True)
     return Report(folder, len(labels), {split: counts[split] for split in splits})
 
 

@@ -1,0 +1,59 @@
+"""A model on the validation data at the run's patch sizes, and the score that models are compared by."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ..classifier.audio_classifier import AudioClassifier
+from ..data.manifest import Manifest
+from ..models.geometry import PatchSize
+from ..runtime.distributed import World
+from .config import TrainConfig
+from .evaluate import Result, sweep
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """What one validation gave."""
+
+    score: float = 0.0
+    """Mean over the patch sizes of the metric that models are compared by; 0 without validation data."""
+    curve: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    """Loss and all metrics by patch size."""
+    excluded: int = 0
+    """Clips that could not be used."""
+
+
+class Validator:
+    """Measures models with the settings and processes of a run."""
+
+    def __init__(
+        self, data: Manifest | None, patch_sizes: Sequence[PatchSize], config: TrainConfig, world: World
+    ) -> None:
+        self.data, self.patch_sizes, self.world = data, patch_sizes, world
+        self.metric = config.selection_metric
+        self.options: dict[str, Any] = {
+            "batch_size": config.data.batch_size,
+            "workers": config.data.workers,
+            "precision": config.precision,
+        }
+
+    def validate(self, model: AudioClassifier) -> Validation:
+        """The model's curve and score. Clips that cannot be used are left out and logged."""
+        if self.data is None:
+            return Validation()
+        results = self.measure("model", model, self.data, progress=False)
+        for failure in results[0].excluded:
+            logger.warning("excluded from the validation: %s", failure.reason)
+        curve = {str(r.patch_size): {"loss": r.loss, **dataclasses.asdict(r.metrics)} for r in results}
+        score = sum(one[self.metric] for one in curve.values()) / len(curve)
+        return Validation(score, curve, len(results[0].excluded))
+
+    def measure(self, name: str, model: AudioClassifier, data: Manifest, progress: bool) -> list[Result]:
+        """A model on some clips, a result for each patch size."""
+        return sweep({name: model}, data, self.patch_sizes, progress=progress, world=self.world, **self.options)
