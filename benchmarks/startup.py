@@ -3,8 +3,8 @@
 
     python benchmarks/startup.py [--quick] [--rounds N]
 
-`flexiast --help` and `--version` import none of what the commands need; `import flexiast` imports what is used when it is
-used, so `flexiast.load` is timed too: it needs torch, timm, and what reads audio.
+`flexiast --help` and `--version` import nothing that only the commands need. `import flexiast` imports each name when it
+is first used, so `flexiast.load` is timed too: it needs torch, timm, and what reads audio.
 """
 
 from __future__ import annotations
