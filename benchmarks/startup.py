@@ -3,7 +3,7 @@
 
     python benchmarks/startup.py [--quick] [--rounds N]
 
-`flexiast --help` and `--version` import nothing that only the commands need. `import flexiast` imports each name when it
+`flexiast --help` and `--version` import nothing that only the commands need. `import flexiast` imports a name when it
 is first used, so `flexiast.load` is timed too: it needs torch, timm, and what reads audio.
 """
 
