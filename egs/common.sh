@@ -10,7 +10,7 @@
 #   NNODES        machines (default 1); start the same recipe on each of them
 #   RDZV          host:port of the first machine, where they meet (needed with NNODES > 1)
 #   RDZV_ID       name of the job, the same on all machines (default: flexiast)
-#   MAX_RESTARTS  times torchrun starts failed processes again; they go on from the last checkpoint (default 0)
+#   MAX_RESTARTS  how often torchrun restarts failed processes; they resume from the last checkpoint (default 0)
 # egs/slurm.sh runs a recipe under Slurm.
 
 set -euo pipefail
@@ -48,7 +48,7 @@ one_of() {
 # split NAME TEXT: sets the array NAME to the words of TEXT.
 split() { read -r -d '' -a "$1" <<<"$2" || true; } # it fails at the end of the text
 
-# runs N "title": whether stage N is to run; says so if it is.
+# runs N "title": whether stage N is to run; prints its title if so.
 runs() {
   if [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; then
     if [ -n "$dry_run" ]; then echo "# stage $1: $2"; else echo "[$(date +%T)] stage $1: $2"; fi
@@ -81,8 +81,8 @@ launch() {
   run torchrun --nproc-per-node "$nproc" "${meeting[@]}" --max-restarts "${MAX_RESTARTS:-0}" -m -- flexiast.cli "$@"
 }
 
-# in_background LOG COMMAND...: start a job of a stage. `join` waits for all of them, shows how far they are, and
-# fails if one did.
+# in_background LOG COMMAND...: start a job. `join` waits for all jobs, shows their progress, and fails if one of them
+# did.
 jobs_started=()
 in_background() {
   local log=$1; shift

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole idea on a laptop CPU: train an AST at patch 16, flexify it, draw the proof.
+# The whole idea on a laptop CPU: train an AST at patch 16, flexify it, and plot accuracy against patch size.
 #
 #   egs/demo/run.sh [--stage N] [--stop-stage N] [--data DIR] [--exp DIR] [--seed N] [--epochs X]
 #                   [--flex-epochs X] [--coverage pad|drop] [--label-weight X] [--mean X] [--std X] [--dry-run]
@@ -7,9 +7,9 @@
 # Stages: 1 data, 2 fixed AST at patch 16, 3 control (trained further at patch 16), 4 supervised flexification,
 # 5 flexification by distillation (3, 4 and 5 from the same start, with the same number of steps), 6 measurement
 # on the test split, 7 table and picture. Everything is written below --exp (default: egs/demo/exp).
-# A stage that was interrupted goes on where it stopped when the same command is run again.
+# The same command resumes an interrupted run.
 # --dry-run prints the full commands and runs nothing.
-# --data DIR takes the real Speech Commands V2, or anything in its layout, in the place of synthetic speech; its
+# --data DIR: use the real Speech Commands V2, or anything in its layout, instead of synthetic speech; its
 # statistics are --mean -6.845978 --std 5.5654526 (AST).
 
 here=$(dirname "${BASH_SOURCE[0]}")

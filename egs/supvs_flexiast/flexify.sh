@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Flexification: a trained AST of one patch size becomes one for every patch size.
+# Flexification: make a trained AST of one patch size work at every patch size.
 #
 #   egs/supvs_flexiast/flexify.sh DATASET --data DIR [--from 8|16|32] [--teacher CKPT] [--method supervised|distill]
 #                   [--axes both|time|freq] [--temperature X] [--label-weight X] [--exp DIR]
@@ -10,9 +10,9 @@
 # the start, at base kernel 16 x 16; with --method distill it is also the frozen teacher, at its own patch size.
 # --axes: which side of the patch varies; `time` is 16 x t, `freq` is f x 16. --label-weight: share of the labels in
 # distillation. Stages: 1 manifests from --data, 2 training, 3 flexibility curves of teacher and student on the test
-# split, 4 the average over folds. Interrupted, the same command goes on. Many GPUs: NPROC=4, see egs/common.sh. Options
-# and sources of the settings: egs/recipe.sh, egs/DATASET/settings.sh. --extra "..." goes to `flexiast train` as it is.
-# --dry-run prints the full commands and runs nothing.
+# split, 4 the average over folds. The same command resumes an interrupted run; --dry-run prints the full commands and
+# runs nothing. Many GPUs: NPROC=4, see egs/common.sh. Options and sources of the settings: egs/recipe.sh,
+# egs/DATASET/settings.sh. --extra "..." goes to `flexiast train` as it is.
 set -euo pipefail
 usage() { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"; exit "$1"; }
 [[ " $* " != *" --help "* ]] || usage 0

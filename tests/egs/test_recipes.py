@@ -291,6 +291,8 @@ def test_many_processes_are_started_by_torchrun(commands: Commands) -> None:
         (["vggsound/run16.sh", "--preset", "new"], "--preset: found new, expected one of published modern"),
         (["vggsound/flexify.sh", "--axes", "z"], "--axes: found z, expected one of both time freq"),
         (["esc50/run16.sh", "--init", "scratch"], "--data is needed"),
+        (["esc50/run16.sh", "--init", "owner/name"], "--data is needed"),
+        (["vggsound/run16.sh"], "--data is needed"),  # starts from a timm model
         (
             ["esc50/run16.sh", "--data", "/d"],
             "ast_audioset_16_16.pth: no such checkpoint to start from; fetch it with: python pretrained_models/fetch.py"
