@@ -46,7 +46,14 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name.ljust(width)}  {summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
-        ["usage: flexiast COMMAND [OPTIONS]", "", "commands:", *lines, "", "flexiast COMMAND --help lists its options."]
+        [
+            "usage: flexiast COMMAND [OPTIONS]",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "flexiast COMMAND --help lists its options. --config FILE reads them from a TOML or JSON file.",
+        ]
     )
 
 
