@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train a standard AST at one patch size: the baseline, and the start of flexification.
 #
-#   egs/baseline.sh DATASET PATCH --data DIR [--init SOURCE|scratch] [--exp DIR] [--preset published|modern]
+#   egs/baseline.sh DATASET PATCH --data DIR [--init SOURCE|scratch] [--exp DIR] [--preset published|modern|auto]
 #                   [--stage N] [--stop-stage N] [--dry-run] [--OPTION VALUE ...]
 #
 # DATASET: audioset, vggsound, esc50, speechcommands or voxceleb; egs/DATASET/run8.sh, run16.sh and run32.sh call this.
@@ -22,7 +22,8 @@ shift 2
 . "$(dirname "$0")/recipe.sh"
 
 if [ "$init" = scratch ]; then
-  start=(--model.size "${size:-base}" --model.patch-size "$patch_size")
+  if [ "$preset" != auto ]; then : "${size:=base}"; fi
+  start=(${size:+--model.size "$size"} --model.patch-size "$patch_size")
 else
   is_remote "$init" || require_start "$init" \
     "fetch it with: python pretrained_models/fetch.py $(basename "$init" .pth), or see --init"

@@ -15,7 +15,7 @@ cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf 
 options="$options data exp preset init size coverage frames mean std loss metric batch_size freq_mask time_mask mixup
   noise roll lr epochs sampling step_from step_every step_factor average_from warmup_steps patch_sizes eval_sizes seed
   workers token_budget prepare extra"
-data= exp=$egs/$dataset/exp preset=published init= size= coverage=pad frames= mean= std= loss= metric= batch_size=
+data= exp=$egs/$dataset/exp preset= init= size= coverage=pad frames= mean= std= loss= metric= batch_size=
 freq_mask= time_mask= mixup= noise= roll= lr= epochs= sampling= step_from= step_every= step_factor= average_from=
 warmup_steps= patch_sizes= eval_sizes= seed=0 workers=$((cores < 8 ? cores : 8)) token_budget=0 prepare= extra=
 folds= downloadable= val_split=yes
@@ -24,29 +24,41 @@ folds= downloadable= val_split=yes
 . "$egs/$dataset/settings.sh"
 options=$(echo $options) # on one line
 . "$egs/common.sh"
-one_of preset published modern
+if [ -z "$preset" ]; then
+  if [ "$init" = scratch ]; then preset=auto; else preset=published; fi
+fi
+one_of preset published modern auto
 one_of coverage pad drop
+# `auto`: what is not given is left to flexiast, which fits it to the data (src/traintest/defaults.py).
+if [ "$preset" = auto ]; then
+  for _option in frames mean std batch_size freq_mask time_mask mixup noise roll lr epochs warmup_steps; do
+    [ -n "${!_option}" ] || printf -v "$_option" auto
+  done
+  : "${average_from:=0}"
+fi
 published
 : "${warmup_steps:=1000}" "${patch_sizes:=8 10 12 15 16 20 24 30 32 40 48}" "${eval_sizes:=8 10 12 16 20 24 30 32 40 48}"
 
 # `published`: the schedule of the papers. It halves AudioSet's rate after every epoch from the second, so that twenty
 # epochs are about three at the full rate. `modern`: AdamW, cosine to zero, clipped gradients, from the same peak.
-if [ "$preset" = published ]; then
-  optim=(--optim.name adam --optim.betas 0.95 0.999 --optim.weight-decay 5e-7 --optim.schedule step
-    --optim.step-from "$step_from" --optim.step-every "$step_every" --optim.step-factor "$step_factor")
-else
-  optim=(--optim.name adamw --optim.betas 0.9 0.98 --optim.weight-decay 0.05 --optim.schedule cosine
-    --optim.clip-norm 1)
-fi
-statistics=(--data.mean "$mean")
-[ "$mean" = auto ] || statistics+=(--data.std "$std")
+case $preset in
+  published)
+    optim=(--optim.name adam --optim.betas 0.95 0.999 --optim.weight-decay 5e-7 --optim.clip-norm 0
+      --optim.schedule step --optim.step-from "$step_from" --optim.step-every "$step_every"
+      --optim.step-factor "$step_factor" --eval-every 1 --patience 0) ;;
+  modern)
+    optim=(--optim.name adamw --optim.betas 0.9 0.98 --optim.weight-decay 0.05 --optim.schedule cosine
+      --optim.clip-norm 1 --eval-every 1 --patience 0) ;;
+  auto) optim=() ;;
+esac
+[ "$mean" != auto ] || std=auto
 split prepare_words "$prepare"
 split extra_words "$extra"
 split eval_words "$eval_sizes"
 training=(--loss "$loss" --metric "$metric" --epochs "$epochs" --seed "$seed" --average-from "$average_from"
-  --data.batch-size "$batch_size" --data.sampling "$sampling" "${statistics[@]}"
+  --data.batch-size "$batch_size" --data.sampling "$sampling" --data.mean "$mean" --data.std "$std"
   --data.workers "$workers" --features.frames "$frames" --model.coverage "$coverage" --token-budget "$token_budget"
-  --optim.lr "$lr" --optim.warmup-steps "$warmup_steps" "${optim[@]}"
+  --optim.lr "$lr" --optim.warmup-steps "$warmup_steps" ${optim[@]+"${optim[@]}"}
   --augment.freq-mask "$freq_mask" --augment.time-mask "$time_mask" --augment.mixup "$mixup"
   --augment.noise "$noise" --augment.roll "$roll" ${extra_words[@]+"${extra_words[@]}"})
 
@@ -82,7 +94,7 @@ of_fold() { if [ "$1" = all ]; then echo "$2"; else echo "$2/fold$1"; fi; }
 set_splits() {
   local where; where=$(of_fold "$1" "$manifests")
   splits=(--data.train "$where/train.json" --data.labels "$where/labels.csv")
-  if has_val "$where"; then splits+=(--data.val "$where/val.json"); fi
+  if has_val "$where"; then splits+=(--data.val "$where/val.json"); else splits+=(--data.val 0); fi
 }
 
 # has_val DIR: whether the manifests in DIR have a validation split; where they are not written yet, whether they will.

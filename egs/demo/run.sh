@@ -39,8 +39,10 @@ split patch_sizes "$patch_sizes"
 split weights "$weights"
 train=(flexiast train --data.train "$manifests/train.json" --data.val "$manifests/val.json"
   --data.labels "$manifests/labels.csv" --data.workers 0 --seed "$seed" --loss ce
-  --optim.name adamw --optim.betas 0.9 0.98 --optim.weight-decay 0.01 --optim.schedule cosine)
-fixed=(--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs "$epochs")
+  --optim.name adamw --optim.betas 0.9 0.98 --optim.weight-decay 0.01 --optim.schedule cosine --optim.clip-norm 0
+  --augment.freq-mask 0 --augment.time-mask 0 --augment.noise 0 --augment.mixup 0 --patience 0)
+fixed=(--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs "$epochs"
+  --eval-every 1 --augment.roll 0 --model.pool cls --threads 0)
 # Control and flexible models: the same start, the same steps, the same optimizer.
 further=(--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs "$flex_epochs"
   --eval-every 2 --augment.roll 4 --threads 1 --model.init "$exp/fixed" --model.coverage "$coverage")

@@ -69,7 +69,7 @@ def _strata(manifest: Manifest) -> list[int]:
 
 RULES: dict[str, Callable[[Clip], str]] = {
     "folder": lambda clip: clip.path.parts[-2] if len(clip.path.parts) > 1 else "",
-    "first part of the name": lambda clip: _parts(clip)[0],
+    "first part of the name": lambda clip: _parts(clip)[0] if len(_parts(clip)) > 1 else "",
     "name less its last part": lambda clip: "_".join(_parts(clip)[:-1]),
 }
 """Parts of a path that may tell the speaker or the recording, tried in this order."""

@@ -103,7 +103,7 @@ class ModelOptions:
     """Base patch: the size of the stored kernel (default: 16, or the checkpoint's; another one resizes its kernel
     and positions once, before training)."""
     pool: Pool | None = None
-    """What the classifier sees: prefix tokens or mean of the patch tokens (default: cls)."""
+    """What the classifier sees: prefix tokens, or the mean of the patch tokens, which learns sooner (default: mean)."""
     prefix_tokens: int | None = None
     """1: cls. 2: cls and distillation token (default: 1)."""
     coverage: Coverage | None = None
@@ -117,8 +117,9 @@ class ModelOptions:
 
     def architecture(self) -> dict[str, Any]:
         """Fields of `FlexiASTConfig` for a network from scratch."""
-        given = {n: getattr(self, n) for n in ("patch_size", "pool", "prefix_tokens", "coverage")}
-        return SIZES[self.size or "base"] | {name: value for name, value in given.items() if value is not None}
+        given = {name: getattr(self, name) for name in ("patch_size", "pool", "prefix_tokens", "coverage")}
+        given = {name: value for name, value in given.items() if value is not None}
+        return SIZES[self.size or "base"] | {"pool": "mean"} | given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +144,7 @@ class OptimConfig:
     """Peak learning rate of Muon's matrices."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Adam's decay rates (published: 0.95 0.999)."""
-    weight_decay: float = 0.05
+    weight_decay: float = 0.01
     """Weight decay (published: 5e-7); AdamW and Muon apply it to matrices only."""
     warmup_steps: AutoInt = AUTO
     """Steps of linear warm-up from zero (published: 1,000)."""
@@ -263,8 +264,9 @@ class TrainConfig:
     """Where curves go, beside train.jsonl and epochs.csv."""
     device: str = "auto"
     """`auto`: the GPU where there is one, else the CPU."""
-    threads: int = 0
-    """CPU threads of the training process, 0 for torch's own choice."""
+    threads: AutoInt = AUTO
+    """CPU threads of the training process, 0 for torch's own choice. `auto`: one for small networks, whose operations
+    gain nothing from two threads and, on a machine with other work, lose far more."""
 
     def __post_init__(self) -> None:
         require(self.epochs is AUTO or 0 < self.epochs < math.inf, "epochs", self.epochs, "a positive number")
@@ -282,7 +284,7 @@ class TrainConfig:
         require(self.save_every_minutes > 0, "save_every_minutes", self.save_every_minutes, "a positive number")
         for name in ("save_every", "log_every", "keep_checkpoints"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require(0 <= self.threads <= 1024, "threads", self.threads, "0 to 1024")
+        require(self.threads is AUTO or 0 <= self.threads <= 1024, "threads", self.threads, "0 to 1024")
         for name in ("seed", "average_from", "micro_batch", "token_budget", "patience"):
             value = getattr(self, name)
             require(value is AUTO or 0 <= value < 2**63, name, value, "0 or more")

@@ -21,6 +21,8 @@ MOST_FRAMES = 1024
 """Longest window that is chosen: ten seconds, as AST has it. Longer clips are heard in windows."""
 LARGEST_DATA = {"micro": 20_000, "tiny": 100_000, "small": 500_000}
 """Clips below which a network from scratch has this size; beyond them all it is `base`."""
+LEAST_SHARED = 1.0
+"""GFLOPs of a clip from which two threads are quicker than one."""
 VALIDATIONS = 20
 """Validations of a run, if its epochs are at least as many."""
 
@@ -102,6 +104,7 @@ def choose_all(chooser: Chooser, facts: Facts) -> None:
     _choose_features(chooser, facts)
     _choose_model(chooser, facts)
     _choose_batches(chooser, facts)
+    _choose_threads(chooser, facts)
     _choose_length(chooser, facts)
     _choose_rate(chooser, facts)
     _choose_augmentation(chooser, facts)
@@ -142,10 +145,22 @@ def _choose_batches(chooser: Chooser, facts: Facts) -> None:
     chooser.choose("data.workers", workers, f"{cores} cores, {'a' if facts.gpu else 'no'} GPU")
 
 
+def _choose_threads(chooser: Chooser, facts: Facts) -> None:
+    architecture = SIZES[chooser.get("model.size") or "base"] if facts.start is None else None
+    width = architecture["width"] if architecture else facts.start.config.width if facts.start else 0
+    depth = architecture["depth"] if architecture else facts.start.config.depth if facts.start else 0
+    tokens = chooser.get("features.frames") * 128 / 16**2
+    gflops = 24 * depth * tokens * width**2 / 1e9  # of a clip at patch 16, attention not counted
+    if gflops < LEAST_SHARED:
+        chooser.choose("threads", 1, f"{gflops:.2g} GFLOPs a clip: operations too small to share")
+    else:
+        chooser.choose("threads", 0, "torch's own choice")
+
+
 def _choose_length(chooser: Chooser, facts: Facts) -> None:
     clips = len(facts.train)
-    epochs = min(100, max(12, round(100_000 / clips)))
-    chooser.choose("epochs", epochs, f"{clips:,} clips")
+    # 100 sqrt(clips) steps of 16 clips: few clips are seen more often, many are seen longer.
+    chooser.choose("epochs", float(max(5, round(1600 / clips**0.5))), f"{clips:,} clips")
     every = max(1.0, chooser.get("epochs") / VALIDATIONS)
     chooser.choose("eval_every", every, f"at most {VALIDATIONS} validations")
     chooser.choose("patience", 0 if chooser.get("average_from") else 8, "ends a run that no longer improves")
@@ -158,7 +173,7 @@ def _choose_rate(chooser: Chooser, facts: Facts) -> None:
     else:
         chooser.choose("optim.lr", round(1e-3 * (96 / width) ** 1.5, 6), f"from a trained model, width {width}")
     steps = -(-round(chooser.get("epochs") * len(facts.train)) // chooser.get("data.batch_size"))
-    chooser.choose("optim.warmup_steps", min(1000, max(1, steps // 10)), f"a tenth of {steps:,} steps, at most 1,000")
+    chooser.choose("optim.warmup_steps", min(1000, max(1, steps // 20)), f"5 % of {steps:,} steps, at most 1,000")
 
 
 def _choose_augmentation(chooser: Chooser, facts: Facts) -> None:

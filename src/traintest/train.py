@@ -35,6 +35,7 @@ from .run_directory import RunDirectory
 from .run_log import RunLog, require_log
 from .setup import prepare, setup_features, setup_model, setup_plan, setup_teacher
 from .stepper import Stepper
+from .summary import at_chance, describe, validation_line
 from .validation import Validation, Validator
 
 logger = logging.getLogger(__name__)
@@ -81,8 +82,6 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
     Raises FlexiASTError for wrong input, before anything is written; Interrupted after SIGINT, SIGTERM or SIGUSR1,
     once the step is finished and the state saved; Diverged if the loss stays not finite.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
     with connected() as world:
         Trainer(config, progress, world).run()
     return config.out
@@ -119,6 +118,8 @@ class Trainer:
             patches = dataclasses.replace(config.patches, sizes=self.plan.patches.sizes)
             config = dataclasses.replace(config, patches=patches)
         self.config = config
+        if config.threads:
+            torch.set_num_threads(config.threads)
         self.validator = Validator(self.val_data, self.plan.eval_patches, config, self.world)
         self.objective = Objective(
             self.model, self.teacher, config.loss, config.label_smoothing, config.augment, config.distill,
@@ -140,6 +141,9 @@ class Trainer:
             return
         if state:
             logger.info("%s: going on from step %d of %d", out, state["step"], steps)
+        elif self.show_progress:
+            for line in describe(self):
+                logger.info("%s", line)
         with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
             if self.world.is_rank0:
                 self._open(state)
@@ -275,6 +279,17 @@ class Trainer:
         )
         if self.world.is_rank0:
             self.log.write_epochs()
+            self._tell(record.get("train_loss"), validation)
+
+    def _tell(self, train_loss: float | None, validation: Validation) -> None:
+        """A line for people about a validation, and at the end a warning if nothing was learnt."""
+        epoch = self.progress.step / self.plan.steps_per_epoch
+        logger.info("%s", validation_line(epoch, self.config.epochs, train_loss, validation, self.validator.metric))
+        supervised = self.config.loss == "ce" and self.teacher is None and not self.config.augment.mixup
+        if self.progress.step < self.plan.total_steps or train_loss is None or not supervised:
+            return
+        if warning := at_chance(train_loss, len(self.train_data.labels)):
+            logger.warning("%s", warning)
 
     def _averaged(self) -> AudioClassifier:
         model = AudioClassifier(

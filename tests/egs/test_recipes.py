@@ -288,7 +288,7 @@ def test_many_processes_are_started_by_torchrun(commands: Commands) -> None:
     ("arguments", "message"),
     [
         (["audioset/run16.sh", "--set", "half"], "--set: found half, expected one of full balanced"),
-        (["vggsound/run16.sh", "--preset", "new"], "--preset: found new, expected one of published modern"),
+        (["vggsound/run16.sh", "--preset", "new"], "--preset: found new, expected one of published modern auto"),
         (["vggsound/flexify.sh", "--axes", "z"], "--axes: found z, expected one of both time freq"),
         (["esc50/run16.sh", "--init", "scratch"], "--data is needed"),
         (["esc50/run16.sh", "--init", "owner/name"], "--data is needed"),
