@@ -35,7 +35,7 @@ def auto(parse: Callable[[str], Any], metavar: str, choices: tuple[str, ...] | N
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
-        instance_from_str=lambda args: AUTO if args[0] == "auto" else parse(args[0]),
+        instance_from_str=lambda args: AUTO if args[0] in ("auto", "None") else parse(args[0]),
         is_instance=lambda value: True,
         str_from_instance=lambda value: ["auto" if value is AUTO else str(value)],
         choices=("auto", *choices) if choices else None,
