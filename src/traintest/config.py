@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from ..data.dataset import MAX_WORKERS
+from ..data.table_options import TableOptions
 from ..errors import require
 from ..features import FeatureConfig
 from ..models.config import SIZES, Loss, Pool
@@ -24,11 +25,11 @@ Metric = Literal["auto", "accuracy", "mAP"]
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(TableOptions):
     """Where the clips are and how they are read."""
 
     train: Path
-    """Manifest JSON, CSV with the columns path and label, or a folder with one sub-folder per class."""
+    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
     val: Path | None = None
     """Manifest or folder that models are compared on during training; never the test set."""
     labels: Path | None = None
@@ -55,7 +56,10 @@ class DataConfig:
     strict: bool = False
     """Stop at the first unusable clip."""
 
+    flag_prefix: ClassVar[str] = "--data."
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(1 <= self.batch_size <= 1 << 20, "data.batch_size", self.batch_size, f"1 to {1 << 20}")
         require(0 <= self.workers <= MAX_WORKERS, "data.workers", self.workers, f"0 to {MAX_WORKERS}")
         require(0 < self.timeout <= 1e6, "data.timeout", self.timeout, "a positive number of seconds, at most 1e6")

@@ -27,12 +27,12 @@ from .patch_sampler import PatchSampler
 
 def setup_data(data: DataConfig, loss: Loss) -> tuple[Manifest, Manifest | None]:
     """Training and validation clips. Raises DataError if unusable, ConfigError if they do not suit the loss."""
-    train = read_manifest(data.train, data.labels, data.root)
+    train = read_manifest(data.train, data.labels, data.root, data)
     if loss == "ce" and (several := [c for c in train.clips if len(c.classes) != 1]):
         raise ConfigError(
             f"{data.train}: {several[0].path} has {len(several[0].classes)} labels, expected 1 with loss ce"
         )
-    return train, read_manifest(data.val, train.labels, data.root) if data.val is not None else None
+    return train, read_manifest(data.val, train.labels, data.root, data) if data.val is not None else None
 
 
 def setup_start(model: ModelOptions, features: FeatureOptions) -> AudioClassifier | None:
