@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from ..errors import DataError
 from .labels import composed, is_unicode
 from .suffixes import AUDIO_SUFFIXES
-from .table_options import TableOptions
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +31,10 @@ class _Found(NamedTuple):
     """Files that are no audio by their names, by suffix."""
 
 
-def read_class_folders(
-    folder: Path, known: Container[str] | None, options: TableOptions
-) -> list[tuple[str, list[Path]]]:
-    """Classes, by name in the order of the alphabet, and their files.
+def read_class_folders(folder: Path) -> dict[str, list[Path]]:
+    """The files of each class, by name in the order of the alphabet; what is left out is told.
 
-    known: names and ids of given classes; then a class may be empty and may be the only one. Raises DataError, with
-    the folder's name, for a folder of splits, an empty class, a single one, and names that are no text.
+    Raises DataError, with the folder's name, for a folder of splits, one without any clip, and names that are no text.
     """
     if splits := split_root(folder):
         given = " ".join(f"--data.{kind} {path}" for kind, path in splits.items() if kind != "test")
@@ -50,14 +46,35 @@ def read_class_folders(
         found = _scan(place)
         others += found.others
         classes.setdefault(composed(place.name), []).extend(found.audio)
-    _tell(folder, others, loose)
     if not classes:
         hint = f", and {len(loose)} audio files beside them" if loose else ""
         raise DataError(f"{folder}: found no sub-folders{hint}, expected one per class with audio files in it")
     if not any(classes.values()):
-        raise DataError(f"{folder}: found no audio files ({', '.join(sorted(AUDIO_SUFFIXES))}) in its sub-folders")
-    _check(folder, classes, known)
-    return sorted(classes.items())
+        raise DataError(f"{folder}: found no audio files in its sub-folders ({_kinds(others) or 'they are empty'})")
+    _tell(folder, others, loose)
+    return dict(sorted(classes.items()))
+
+
+def check_classes(folder: Path, classes: Mapping[str, list[Path]], known: Mapping[str, int] | None) -> None:
+    """Raise DataError, with the folder's name, for an empty class, a single one, or one that is not known.
+
+    known: index of the names and ids of given classes; then a class may be empty, which is told, or the only one.
+    """
+    for name, files in classes.items():
+        if not files and known is None:
+            raise DataError(
+                f"{folder / name}: found no audio files in it, expected at least one in each class; remove the folder"
+                f" if {name!r} is no class, or begin its name with _"
+            )
+        if not files:
+            logger.warning("%s: found no audio files in it", folder / name)
+        elif known is not None and name not in known:
+            count = len(set(known.values()))
+            raise DataError(f"{folder / name}: unknown label {name!r}, expected one of the {count} in the label table")
+    if known is None and len(classes) == 1:
+        name = next(iter(classes))
+        nested = f" (if it holds the classes, give {folder / name})" if _sub_folders(folder / name) else ""
+        raise DataError(f"{folder}: found one class, {name!r}{nested}, expected a sub-folder for each of at least two")
 
 
 def split_root(folder: Path) -> dict[str, Path] | None:
@@ -76,23 +93,6 @@ def split_root(folder: Path) -> dict[str, Path] | None:
             raise DataError(f"{folder}: found {found[kind].name} and {place.name}, expected one folder for {kind}")
         found[kind] = place
     return {kind: found[kind] for kind in SPLITS if kind in found} if "train" in found and len(found) > 1 else None
-
-
-def _check(folder: Path, classes: dict[str, list[Path]], known: Container[str] | None) -> None:
-    for name, files in classes.items():
-        if not files and known is None:
-            raise DataError(
-                f"{folder / name}: found no audio files in it, expected at least one in each class; remove the folder"
-                f" if {name!r} is no class, or begin its name with _"
-            )
-        if not files:
-            logger.warning("%s: found no audio files in it", folder / name)
-        elif known is not None and name not in known:
-            raise DataError(f"{folder / name}: unknown label {name!r}, expected one in the label table")
-    if known is None and len(classes) == 1:
-        name = next(iter(classes))
-        nested = f" (if it holds the classes, give {folder / name})" if _sub_folders(folder / name) else ""
-        raise DataError(f"{folder}: found one class, {name!r}{nested}, expected a sub-folder for each of at least two")
 
 
 def _class_folders(folder: Path) -> tuple[list[Path], list[str]]:
@@ -115,10 +115,14 @@ def _class_folders(folder: Path) -> tuple[list[Path], list[str]]:
 
 def _tell(folder: Path, others: Counter[str], loose: list[str]) -> None:
     if others:
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-        logger.info("%s: %d files are left out, no audio by their names (%s)", folder, others.total(), kinds)
+        total = others.total()
+        logger.info("%s: %d files are left out, no audio by their names (%s)", folder, total, _kinds(others))
     if loose:
         logger.warning("%s: %d audio files lie in no class and are left out (%s)", folder, len(loose), loose[0])
+
+
+def _kinds(others: Counter[str]) -> str:
+    return ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
 
 
 def _scan(folder: Path) -> _Found:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError
-from .folders import read_class_folders
+from .folders import check_classes, read_class_folders
 from .label_cells import Cell, read_labels
 from .labels import Labels, composed, is_unicode, reason_of, report_twins
 from .locate import locate, require_some
@@ -74,9 +74,8 @@ def read_manifest(
     if (source / INDEX).is_file():
         return _read_packed(source, table)
     if source.is_dir():
-        return _read_folder(source, table, options)
-    if not source.exists():
-        raise DataError(f"{source}: not readable as a manifest (No such file or folder)")
+        return _read_folder(source, table)
+    _require_file(source)
     if is_table(source):
         return _read_table(source, table, root, options)
     if table is None:
@@ -94,8 +93,8 @@ def distinct_labels(source: Path, options: TableOptions = USUAL) -> Labels:
     if (source / INDEX).is_file():
         return _read_packed(source, None).labels
     if source.is_dir():
-        names = [name for name, files in read_class_folders(source, _Anything(), options) if files]
-        return Labels.of(names)
+        return Labels.of(name for name, files in read_class_folders(source).items() if files)
+    _require_file(source)
     if is_table(source):
         return _labels_of(source, read_labels(read_table(source, options), options))
     return Labels.of(label for entry in _entries(source) for label in _split(entry.label))
@@ -111,9 +110,9 @@ def write_manifest(path: Path, entries: Iterable[tuple[str, str]]) -> None:
         file.write('{"data": []}\n' if separator[0] == "{" else "\n]}\n")
 
 
-class _Anything:
-    def __contains__(self, _name: object) -> bool:
-        return True
+def _require_file(source: Path) -> None:
+    if not source.exists():
+        raise DataError(f"{source}: not readable as a manifest (No such file or folder)")
 
 
 class _Entry(NamedTuple):
@@ -198,14 +197,16 @@ def _joined(table: Table, paths: list[Path], classes: Mapping[Cell, tuple[int, .
     return tuple(Clip(path, tuple(own)) for path, own in joined.items())
 
 
-def _read_folder(folder: Path, labels: Labels | None, options: TableOptions) -> Manifest:
-    classes = read_class_folders(folder, labels.index() if labels else None, options)
+def _read_folder(folder: Path, labels: Labels | None) -> Manifest:
+    classes = read_class_folders(folder)
+    check_classes(folder, classes, labels.index() if labels else None)
     if labels is None:
-        labels = Labels.of(name for name, _ in classes)
+        labels = Labels.of(classes)
         report_twins(folder, labels)
-        classes.sort(key=lambda found: labels.mids.index(found[0]))
+        classes = {name: classes[name] for name in labels.mids}
     index = labels.index()
-    return Manifest(folder, tuple(Clip(f, (index[name],)) for name, files in classes for f in files), labels)
+    clips = tuple(Clip(file, (index[name],)) for name, files in classes.items() for file in files)
+    return Manifest(folder, clips, labels)
 
 
 def _read_packed(folder: Path, labels: Labels | None) -> Manifest:
