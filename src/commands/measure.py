@@ -15,6 +15,7 @@ from ..checkpoints.checkpoint import WEIGHT_FILES
 from ..checkpoints.hub import locate
 from ..classifier.load import load
 from ..data.manifest import Manifest, read_manifest
+from ..data.table_options import TableOptions
 from ..errors import ConfigError
 from ..models.geometry import PAPER_SIZES
 from ..models.resize import Resize
@@ -29,13 +30,13 @@ from ..traintest.evaluate import Result, sweep
 
 
 @dataclasses.dataclass(frozen=True)
-class MeasureConfig:
+class MeasureConfig(TableOptions):
     """Measure models at many patch sizes in one pass over the data."""
 
     checkpoints: tyro.conf.Positional[tuple[str, ...]]
     """Checkpoints of any readable format: directories, files, Hub ids."""
     data: Path
-    """Test manifest JSON, or a folder with one sub-folder per class."""
+    """Manifest JSON or table (CSV, TSV, JSONL) of the test clips, or a folder with one sub-folder per class."""
     out: Path
     """Directory for flexibility.csv, flexibility.json and flexibility.png."""
     labels: Path | None = None
@@ -60,6 +61,7 @@ class MeasureConfig:
     """Attention heads of state dicts that do not tell (default: one per 64 of the width)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("checkpoints", "patch_sizes", "resize"):
             if not getattr(self, name):
                 raise ConfigError(f"{name}: found none, expected at least one")
@@ -84,7 +86,7 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
     paths = dict(zip(model_names(config.checkpoints), map(locate, config.checkpoints), strict=True))
     models = {name: load(path, device, config.heads) for name, path in paths.items()}
     first = next(iter(models.values()))
-    data = read_manifest(config.data, config.labels or first.labels, config.root)
+    data = read_manifest(config.data, config.labels or first.labels, config.root, config)
     for name, model in models.items():
         if model.labels.mids != data.labels.mids and not model.labels.numbered:
             raise ConfigError(f"labels: model {name} has other classes than {config.labels or next(iter(models))}")

@@ -9,15 +9,16 @@ import tyro
 
 from ..data.manifest import read_manifest
 from ..data.pack import pack
+from ..data.table_options import TableOptions
 from ..errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
-class PackConfig:
+class PackConfig(TableOptions):
     """Pack the clips of a manifest into tar shards, which read faster than files; --data.train takes their folder."""
 
     manifest: tyro.conf.Positional[Path]
-    """Manifest JSON or CSV, or a folder with one sub-folder per class."""
+    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
     out: tyro.conf.Positional[Path]
     """Folder for the shards and their index; must not hold an index yet."""
     labels: Path | None = None
@@ -30,6 +31,7 @@ class PackConfig:
     """Seed to shuffle the clips with first, for reading shard by shard (default: the order of the manifest)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.shard_size > 0:
             raise ConfigError(f"shard_size: found {self.shard_size}, expected a positive number of megabytes")
         if self.shuffle is not None and self.shuffle < 0:
@@ -38,7 +40,7 @@ class PackConfig:
 
 def run(config: PackConfig) -> None:
     """Pack, and say what is where."""
-    manifest = read_manifest(config.manifest, config.labels, config.root)
+    manifest = read_manifest(config.manifest, config.labels, config.root, config)
     packed = pack(manifest, config.out, config.shard_size, config.shuffle)
     print(f"written: {config.out}, {len(packed)} clips")
 

@@ -12,17 +12,18 @@ import tyro
 from ..data.dataset import MAX_WORKERS
 from ..data.manifest import distinct_labels, read_manifest
 from ..data.statistics import measure_statistics
+from ..data.table_options import TableOptions
 from ..errors import ConfigError
 from ..features import FeatureConfig
 from ..runtime.files import require_writable, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
-class StatsConfig:
+class StatsConfig(TableOptions):
     """Measure mean and standard deviation of the log-mel over all real frames of a data set, for normalisation."""
 
     manifest: tyro.conf.Positional[Path]
-    """Manifest JSON, CSV with the columns path and label, or a folder with one sub-folder per class."""
+    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
     labels: Path | None = None
     """Label CSV to check the labels against; the statistics do not depend on it."""
     root: Path | None = None
@@ -39,6 +40,7 @@ class StatsConfig:
     """JSON file to write the statistics to."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.workers <= MAX_WORKERS:
             raise ConfigError(f"workers: found {self.workers}, expected 0 to {MAX_WORKERS}")
 
@@ -46,8 +48,8 @@ class StatsConfig:
 def run(config: StatsConfig) -> None:
     """Print the statistics, and the options that use them."""
     features = FeatureConfig(config.sample_rate, config.bins, downmix=config.downmix)
-    labels = config.labels or (distinct_labels(config.manifest) if config.manifest.is_file() else None)
-    data = read_manifest(config.manifest, labels, config.root)
+    labels = config.labels or distinct_labels(config.manifest, config)
+    data = read_manifest(config.manifest, labels, config.root, config)
     if config.out:
         require_writable(config.out.parent)
     found = measure_statistics(data, features, config.workers)

@@ -91,7 +91,9 @@ def survey(manifest: Manifest, features: FeatureConfig, workers: int = 0, progre
         worker_init_fn=_one_thread,
     )
     frames, kept, summaries, total, unusable = [], [], [], Moments(), []
-    for clip, one in zip(chosen, tqdm(loader, "survey", unit="clip", disable=not progress, leave=False, delay=1), strict=True):
+    for clip, one in zip(
+        chosen, tqdm(loader, "survey", unit="clip", disable=not progress, leave=False, delay=1), strict=True
+    ):
         if isinstance(one, DataError):
             unusable.append(str(one))
             continue

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from ..data.dataset import MAX_WORKERS
+from ..data.table_options import TableOptions
 from ..errors import require
 from ..features import FeatureConfig
 from ..models.config import SIZES, Loss, Pool
@@ -25,11 +26,11 @@ Metric = Literal["auto", "accuracy", "mAP"]
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(TableOptions):
     """Where the clips are and how they are read."""
 
     train: Path
-    """Manifest JSON, CSV with the columns path and label, or a folder with one sub-folder per class."""
+    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
     val: PathOrShare = AUTO
     """Manifest or folder that models are compared on during training, never the test set; or a share of the training
     clips that is split off for it, whole recordings or speakers at a time where file names tell; 0 for none."""
@@ -56,7 +57,10 @@ class DataConfig:
     strict: bool = False
     """Stop at the first unusable clip."""
 
+    flag_prefix: ClassVar[str] = "--data."
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch_size is not AUTO:
             require(1 <= self.batch_size <= 1 << 20, "data.batch_size", self.batch_size, f"1 to {1 << 20}")
         if self.workers is not AUTO:

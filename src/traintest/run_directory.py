@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.table_options import TableOptions
 from ..errors import CheckpointError, ConfigError
 from ..runtime.files import require_writable, write_atomically
 from .checkpointing import CheckpointStore
@@ -30,6 +31,7 @@ FREE_SETTINGS = frozenset(
     {"out", "data.train", "data.val", "data.labels", "data.root", "data.workers", "data.timeout", "data.strict"}
     | {"data.max_bad", "micro_batch", "token_budget", "device", "threads", "compile", "log", "log_every"}
     | {"save_every", "save_every_minutes", "keep_checkpoints", "override"}
+    | {f"data.{field.name}" for field in dataclasses.fields(TableOptions)}
 )
 
 

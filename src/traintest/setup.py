@@ -61,7 +61,7 @@ def prepare(
     if saved is not None:
         chooser.take_over(saved)
     data = chooser.config.data
-    train = read_manifest(data.train, data.labels, data.root)
+    train = read_manifest(data.train, data.labels, data.root, data)
     choose_loss(chooser, train)
     _check_labels(train, chooser.config.loss)
     train, val = _setup_validation(chooser, train)
@@ -85,7 +85,7 @@ def _setup_validation(chooser: Chooser, train: Manifest) -> tuple[Manifest, Mani
     """The training and the validation clips: those given, or a share that is split off."""
     data = chooser.config.data
     if isinstance(data.val, Path):
-        return train, read_manifest(data.val, train.labels, data.root)
+        return train, read_manifest(data.val, train.labels, data.root, data)
     share = min(0.2, MOST_HELD_OUT / len(train)) if data.val is AUTO else data.val
     if share == 0:
         return train, None

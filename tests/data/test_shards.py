@@ -113,7 +113,9 @@ def test_several_labels_and_compressed_files_keep_to_their_clip(sounds: Path, tm
 
 def test_a_clip_that_is_no_audio_stops_the_packing_without_an_index(sounds: Path, tmp_path: Path) -> None:
     (tmp_path / "in" / "c").mkdir(parents=True)
+    (tmp_path / "in" / "d").mkdir()
     (tmp_path / "in" / "c" / "text.wav").write_text("no sound")
+    (tmp_path / "in" / "d" / "text.wav").write_text("no sound")
     with pytest.raises(DataError, match=r"text\.wav: not readable as audio"):
         pack(read_manifest(tmp_path / "in"), tmp_path / "out", progress=False)
     assert list((tmp_path / "out").iterdir()) == []

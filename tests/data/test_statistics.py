@@ -147,7 +147,7 @@ def test_command_takes_folders_roots_and_csv(manifest, tmp_path, capsys):
     ("options", "message"),
     [
         (["{tmp}/none.json"], "none.json: not readable as a manifest"),
-        (["{tmp}/m.csv"], "gone.wav: not readable as audio (no such file)"),
+        (["{tmp}/m.csv"], "gone.wav); say with --root which folder the paths start in"),
         (["{tmp}/m.csv", "--workers", "-1"], "workers: found -1"),
         (["{tmp}/m.csv", "--bins", "0"], "features.bins: found 0"),
         (["{tmp}/good.csv", "--out", "{tmp}/a.wav/s.json"], "a.wav is not writable"),
