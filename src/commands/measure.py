@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
 from ..runtime.device import pick_device, resolve_precision
 from ..runtime.distributed import World, connected, print_once
-from ..runtime.files import replacing, require_writable, write_atomically
+from ..runtime.files import replacing, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance, sha256
 from ..traintest.evaluate import Result, sweep
 
@@ -124,9 +123,8 @@ def _write(config: MeasureConfig, results: list[Result], data: Manifest, origin:
         **origin,
     }
     write_atomically(config.out / "flexibility.csv", to_csv(rows).encode())
-    write_atomically(
-        config.out / "flexibility.json", (json.dumps({"provenance": source, "results": rows}, indent=1) + "\n").encode()
-    )
+    text = to_json_text({"provenance": source, "results": rows}, 1) + "\n"
+    write_atomically(config.out / "flexibility.json", text.encode())
     write_atomically(config.out / "flexibility.png", plot_flexibility(rows, len(data) - len(excluded)))
     for result in results if config.scores else ():
         name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npy"
