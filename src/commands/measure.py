@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import tyro
 
-from ..checkpoints.checkpoint import WEIGHT_FILES
+from ..checkpoints.checkpoint import weight_files
 from ..checkpoints.hub import locate
+from ..classifier.class_order import class_order, reordered
 from ..classifier.load import load
 from ..data.manifest import Manifest, read_manifest
 from ..errors import ConfigError
@@ -85,8 +86,13 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
     first = next(iter(models.values()))
     data = read_manifest(config.data, config.labels or first.labels, config.root)
     for name, model in models.items():
-        if model.labels.mids != data.labels.mids and not model.labels.numbered:
-            raise ConfigError(f"labels: model {name} has other classes than {config.labels or next(iter(models))}")
+        order = class_order(model.labels, data.labels, table=config.labels is not None or None)
+        if order is None:
+            raise ConfigError(
+                f"labels: model {name} has other classes ({len(model.labels)}) than"
+                f" {config.labels or next(iter(models))} ({len(data.labels)})"
+            )
+        models[name] = reordered(model, data.labels, order)
     require_writable(config.out)
     results = sweep(
         models,
@@ -143,9 +149,9 @@ def model_names(sources: Sequence[str]) -> list[str]:
 
 
 def _identify(paths: dict[str, Path]) -> dict[str, dict[str, str]]:
-    """Where each model's weights lie, and their SHA-256."""
-    files = {n: next(p / w for w in WEIGHT_FILES if (p / w).exists()) if p.is_dir() else p for n, p in paths.items()}
-    return {name: {"path": str(paths[name]), "sha256": sha256(file)} for name, file in files.items()}
+    """Where each model's weights lie, and their SHA-256 (of shards, one each)."""
+    digests = {name: " ".join(map(sha256, weight_files(path))) for name, path in paths.items()}
+    return {name: {"path": str(paths[name]), "sha256": digest} for name, digest in digests.items()}
 
 
 def run(config: MeasureConfig) -> None:
