@@ -247,7 +247,7 @@ AUDIO = {
     "flexiast predict": "Missing from flexiast predict: PATH Checkpoint of any readable format",
 }
 MEASUREMENTS = {
-    f"{MEASURE} --data {{good.json}} --labels {{labels.csv}}": "labels: model model has other classes than",
+    f"{MEASURE} --data {{good.json}} --labels {{labels.csv}}": "labels: model model has other classes (6) than",
     f"{MEASURE} --data nowhere": "nowhere: not readable as a manifest (No such file or folder)",
     f"{MEASURE} --data {{train}} --batch-size 0": "batch_size, workers: found 0, 0, expected at least 1 and 0",
     f"{MEASURE} --data {{train}} --device cuda:99": "device: found 'cuda:99', which is not usable here (",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import pickletools
@@ -80,13 +81,14 @@ def _unknown_classes(file: BinaryIO) -> list[Any]:
     torch knows its own first; of the modules in NEVER nothing is replaced.
     """
     named = set()
-    for pickled in _pickles(file):
-        for operation, argument, _ in pickletools.genops(pickled):
-            if operation.name == "GLOBAL":
-                module, _, name = str(argument).partition(" ")
-                # torch.save writes names of Python 2 to this day
-                module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-                named.add(f"{module}.{name}")
+    with contextlib.suppress(ValueError):  # of damage, which torch.load will find and describe
+        for pickled in _pickles(file):
+            for operation, argument, _ in pickletools.genops(pickled):
+                if operation.name == "GLOBAL":
+                    module, _, name = str(argument).partition(" ")
+                    # torch.save writes names of Python 2 to this day
+                    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+                    named.add(f"{module}.{name}")
     allowed = [name for name in sorted(named) if name in PLAIN or name.split(".")[0] not in NEVER]
     return [(_mapping if name == "collections.defaultdict" else Placeholder, name) for name in allowed]
 
