@@ -6,6 +6,7 @@ Dimensions: B clips, S samples, T frames of 10 ms, W samples in a 25 ms window, 
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torchaudio.compliance.kaldi import get_mel_banks
 
 from .errors import ConfigError, is_finite_number, is_whole_number
 
+logger = logging.getLogger(__name__)
 MOST = {"sample_rate": 384_000, "bins": 1024, "frames": 100_000}
 """Largest settings that are believed: filters and inputs are allocated by them. 100,000 frames are 17 minutes."""
 CHUNK_FRAMES = 256
@@ -110,6 +112,15 @@ class LogMel(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
         self._bands = [_band(filters, mel) for mel in torch.arange(bins).split(-(-bins // MEL_GROUPS))]
 
+    def _apply(self, fn, recurse: bool = True):
+        """Move with the model, but stay float32 where it becomes half: features need the precision."""
+
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep, recurse)
+
     @torch.no_grad()
     def forward(self, waveform: Tensor) -> Tensor:
         """Log-mel (B, T, F) of waveforms (B, S). Raises ConfigError for any other shape, and for integers."""
@@ -169,6 +180,15 @@ class FrontEnd(nn.Module):
         super().__init__()
         self.config = config
         self.log_mel = LogMel(config.sample_rate, config.bins)
+        self.warned = False
+
+    def _looks_padded(self, waveform: Tensor) -> bool:
+        """Whether some clips of a batch (B, S), not all, end in digital silence of a window."""
+        if waveform.ndim != 2 or len(waveform) < 2 or waveform.shape[1] == 0:
+            return False
+        window, _ = window_and_hop(self.config.sample_rate)
+        silent = (waveform[:, -window:] == 0).all(dim=1)
+        return bool(silent.any() and not silent.all())
 
     def raw(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Log-mel (B, frames, F), padded but not yet normalised; lengths (B,) in samples where clips are padded."""
@@ -177,5 +197,15 @@ class FrontEnd(nn.Module):
         return fit_frames(self.log_mel(waveform[:, : config.samples]), config.frames, valid)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Normalised log-mel (B, frames, F)."""
+        """Normalised log-mel (B, frames, F).
+
+        A batch of clips padded with zeros needs their lengths (B,) in samples: digital silence is sound, the padding of
+        a spectrogram is not, and the model answers differently. Without lengths every sample counts.
+        """
+        if lengths is None and not self.warned and not torch.compiler.is_compiling() and self._looks_padded(waveform):
+            self.warned = True
+            logger.warning(
+                "front_end: some clips of a batch end in zeros; if that is padding, give their lengths in samples"
+                " (front_end(waveform, lengths)), or the model hears it as silence"
+            )
         return self.config.normalise(self.raw(waveform, lengths))

@@ -220,12 +220,12 @@ CHECKPOINTS = {
     "flexiast train --out {out} --data.train {train} --model.init {truncated}": "not readable as a checkpoint (",
     "flexiast train --out {out} --data.train {train} --model.init timm:no_such_model": "timm knows no such model",
     "flexiast convert nowhere {out}": "nowhere: no such checkpoint",
-    "flexiast convert {model} {train}": "train: exists already; a conversion overwrites nothing",
+    "flexiast convert {model} {train}": "train: exists already, expected a new name, or --overwrite",
     "flexiast convert {released} {out} --heads 7": "model.heads: found 7, expected a divisor of the width 64",
     "flexiast convert {released} {out} --heads -1": "model.heads: found -1, expected a whole number from 1",
     "flexiast export {model} --out {out}/m.txt": "m.txt, expected a file name that ends in .onnx",
     "flexiast export {model} --out {clip}/m.onnx": "m.onnx: not writable (",
-    "flexiast export {model} --out {train} --format hf": "train: found something there, expected a new or empty dir",
+    "flexiast export {model} --out {train} --format hf": "train: exists already, expected a new name, or --overwrite",
     "flexiast export {model} --out {out}/m.onnx --patch-size 200": "patch size 200x200 (bins x frames) is larger than",
     "flexiast export {model} --out {out}/m.onnx --format tflite": "invalid choice 'tflite' for argument '--format'",
     "flexiast export {model} --out {out} --format hf --input spectrogram": "input: found 'spectrogram', a transformers",
@@ -249,7 +249,7 @@ AUDIO = {
     "flexiast predict": "Missing from flexiast predict: PATH Checkpoint of any readable format",
 }
 MEASUREMENTS = {
-    f"{MEASURE} --data {{good.json}} --labels {{labels.csv}}": "labels: model model has other classes than",
+    f"{MEASURE} --data {{good.json}} --labels {{labels.csv}}": "labels: model model has other classes (6) than",
     f"{MEASURE} --data nowhere": "nowhere: not readable as a manifest (No such file or folder)",
     f"{MEASURE} --data {{train}} --batch-size 0": "batch_size, workers: found 0, 0, expected at least 1 and 0",
     f"{MEASURE} --data {{train}} --device cuda:99": "device: found 'cuda:99', which is not usable here (",

@@ -25,6 +25,9 @@ from ..models.geometry import PatchLike
 from ..models.resize import Resize
 from .windows import Aggregate, Audio, Prediction, Window, batches, excerpts
 
+MOST_STRETCH = 4
+"""How much longer than the network's own input the window of a description may be: cost grows with its square."""
+
 
 class AudioClassifier(FlexiAST, HubMixin):
     """FlexiAST with feature settings and labels: waveforms and files in, named classes out."""
@@ -144,7 +147,8 @@ class AudioClassifier(FlexiAST, HubMixin):
             lengths = torch.tensor([len(excerpt.waveform) for excerpt in batch])
             waveforms = torch.nn.utils.rnn.pad_sequence([e.waveform for e in batch], batch_first=True)
             device = self.kernel.device
-            logits = self(self.front_end(waveforms.to(device), lengths.to(device)), patch_size)
+            log_mel = self.front_end(waveforms.to(device), lengths.to(device)).to(self.kernel.dtype)
+            logits = self(log_mel, patch_size)
             for excerpt, scores in zip(batch, self.probabilities(logits.float()).cpu(), strict=True):
                 yield excerpt.clip, Window(excerpt.start, excerpt.end, scores)
 
@@ -163,6 +167,11 @@ class AudioClassifier(FlexiAST, HubMixin):
         metadata, config = dict(checkpoint.metadata), checkpoint.config
         try:
             features = FeatureConfig(**metadata.pop("features", {"frames": config.frames, "bins": config.bins}))
+            if features.frames > MOST_STRETCH * config.frames:
+                raise ConfigError(
+                    f"features.frames: found {features.frames} for a network of {config.frames} frames, expected at"
+                    f" most {MOST_STRETCH} times as many"
+                )
             table = metadata.pop("labels", None)
             if table is None:
                 labels = Labels.numbers(config.classes)

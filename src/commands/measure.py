@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 import tyro
 
-from ..checkpoints.checkpoint import WEIGHT_FILES
+from ..checkpoints.checkpoint import weight_files
 from ..checkpoints.hub import locate
+from ..classifier.class_order import class_order, reordered
 from ..classifier.load import load
 from ..data.manifest import Manifest, read_manifest
 from ..data.table_options import TableOptions
@@ -24,7 +24,7 @@ from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
 from ..runtime.device import pick_device, resolve_precision
 from ..runtime.distributed import World, connected, print_once
-from ..runtime.files import replacing, require_writable, write_atomically
+from ..runtime.files import replacing, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance, sha256
 from ..traintest.evaluate import Result, sweep
 
@@ -88,8 +88,13 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
     first = next(iter(models.values()))
     data = read_manifest(config.data, config.labels or first.labels, config.root, config)
     for name, model in models.items():
-        if model.labels.mids != data.labels.mids and not model.labels.numbered:
-            raise ConfigError(f"labels: model {name} has other classes than {config.labels or next(iter(models))}")
+        order = class_order(model.labels, data.labels, table=config.labels is not None or None)
+        if order is None:
+            raise ConfigError(
+                f"labels: model {name} has other classes ({len(model.labels)}) than"
+                f" {config.labels or next(iter(models))} ({len(data.labels)})"
+            )
+        models[name] = reordered(model, data.labels, order)
     require_writable(config.out)
     results = sweep(
         models,
@@ -126,9 +131,8 @@ def _write(config: MeasureConfig, results: list[Result], data: Manifest, origin:
         **origin,
     }
     write_atomically(config.out / "flexibility.csv", to_csv(rows).encode())
-    write_atomically(
-        config.out / "flexibility.json", (json.dumps({"provenance": source, "results": rows}, indent=1) + "\n").encode()
-    )
+    text = to_json_text({"provenance": source, "results": rows}, 1) + "\n"
+    write_atomically(config.out / "flexibility.json", text.encode())
     write_atomically(config.out / "flexibility.png", plot_flexibility(rows, len(data) - len(excluded)))
     for result in results if config.scores else ():
         name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npy"
@@ -147,9 +151,9 @@ def model_names(sources: Sequence[str]) -> list[str]:
 
 
 def _identify(paths: dict[str, Path]) -> dict[str, dict[str, str]]:
-    """Where each model's weights lie, and their SHA-256."""
-    files = {n: next(p / w for w in WEIGHT_FILES if (p / w).exists()) if p.is_dir() else p for n, p in paths.items()}
-    return {name: {"path": str(paths[name]), "sha256": sha256(file)} for name, file in files.items()}
+    """Where each model's weights lie, and their SHA-256 (of shards, one each)."""
+    digests = {name: " ".join(map(sha256, weight_files(path))) for name, path in paths.items()}
+    return {name: {"path": str(paths[name]), "sha256": digest} for name, digest in digests.items()}
 
 
 def run(config: MeasureConfig) -> None:

@@ -11,6 +11,7 @@ model.safetensors, config.json  the model to use
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Mapping, Sequence

@@ -26,7 +26,7 @@ from ..models.geometry import TRAINED_SIZES, PatchSize
 from ..runtime.arguments import AUTO
 from ..runtime.device import pick_device
 from ..runtime.distributed import World
-from .config import DataConfig, DistillConfig, FeatureOptions, ModelOptions, TrainConfig
+from .config import DataConfig, DistillConfig, FeatureOptions, TrainConfig
 from .defaults import Choice, Chooser, Facts, choose_all, choose_loss
 from .patch_sampler import PatchSampler
 
@@ -117,19 +117,21 @@ def setup_features(config: TrainConfig, start: AudioClassifier | None) -> Featur
 
 
 def setup_model(
-    options: ModelOptions, features: FeatureConfig, data: Manifest, loss: Loss, start: AudioClassifier | None, seed: int
+    config: TrainConfig, features: FeatureConfig, data: Manifest, start: AudioClassifier | None
 ) -> AudioClassifier:
     """The model to train, on the CPU, the same in every process."""
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
+    options = config.model
     if start is not None:
-        return adapt(start, features, data.labels, loss, options.coverage, options.patch_size)
+        table = config.data.labels is not None or None  # a label table orders the classes of a numbered model
+        return adapt(start, features, data.labels, config.loss, options.coverage, options.patch_size, table=table)
     network = FlexiASTConfig(
         classes=len(data.labels),
         frames=features.frames,
         pad_value=features.pad_value,
         **options.architecture(),
     )
-    return AudioClassifier(network, features, data.labels, loss)
+    return AudioClassifier(network, features, data.labels, config.loss)
 
 
 def setup_teacher(distill: DistillConfig, model: AudioClassifier) -> AudioClassifier | None:

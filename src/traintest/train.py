@@ -108,7 +108,7 @@ class Trainer:
         config, self.choices = prepared.config, prepared.choices
         self.train_data, self.val_data = prepared.train, prepared.val
         features = setup_features(config, prepared.start)
-        model = setup_model(config.model, features, self.train_data, config.loss, prepared.start, config.seed)
+        model = setup_model(config, features, self.train_data, prepared.start)
         self.model = model.to(self.world.own(pick_device(config.device)))
         self.teacher = setup_teacher(config.distill, self.model)
         self.dataset = ClipDataset(self.train_data, features, replace=True)

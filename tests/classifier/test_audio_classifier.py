@@ -8,6 +8,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+import flexiast
 from flexiast.classifier.audio_classifier import AudioClassifier
 from flexiast.classifier.windows import batches, excerpts
 from flexiast.cli import main
@@ -224,3 +225,12 @@ def test_command_names_windows_with_their_times(tmp_path: Path, capsys: pytest.C
 def test_batches_hold_everything_once() -> None:
     assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(batches([], 3)) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_predict_works_in_half_precision(dtype: torch.dtype) -> None:
+    model = flexiast.load(Path(__file__).parents[2] / "pretrained_models" / "demo_flexible")
+    clip = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    expected = model.predict(clip, 16, top_k=35)
+    got = dict(model.to(dtype).predict(clip, 16, top_k=35))
+    assert all(abs(got[label] - score) < 0.03 for label, score in expected)
