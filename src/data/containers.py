@@ -159,7 +159,7 @@ def _mp3_falls_short(content: BinaryIO, seconds: float) -> bool:
         return True
     if said is not None:
         return frames - 1 > said + 1
-    return frame is not None and held - 2 * frame.samples / frame.rate > seconds
+    return frames > 2 and held - 2 * held / frames > seconds
 
 
 def _count_frames(content: BinaryIO, place: int) -> tuple[int, float, int]:

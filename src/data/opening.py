@@ -59,7 +59,7 @@ class _Sndfile:
         with self._quiet():
             self._file = soundfile.SoundFile(file)
         self.samplerate, self.channels = self._file.samplerate, self._file.channels
-        self.subtype, self.frames = self._file.subtype, self._file.frames
+        self.format, self.subtype, self.frames = self._file.format, self._file.subtype, self._file.frames
 
     def read(self, frames: int, dtype: str = "float32") -> np.ndarray:
         """The next samples (frames, channels), fewer at the end."""
@@ -155,7 +155,8 @@ def _sndfile(source: Source, content: BinaryIO, kind: str | None) -> _Sndfile | 
     try:
         # Bytes are read through a file of its own, whose place nothing else changes.
         own = os.fsencode(cast(str, source)) if _is_path(source) else io.BytesIO(cast(io.BytesIO, content).getvalue())
-        file = _Sndfile(own, kind == "mp3")
+        file = _Sndfile(own, kind in ("mp3", None))
+        kind = "mp3" if file.format == "MP3" else kind  # also one that begins in the middle of a frame
         if file.frames == 0 and (head := with_length(content, kind)):
             file.close()
             file = _Sndfile(_Replaced(content, head))
@@ -173,6 +174,7 @@ class _Replaced:
     def __init__(self, content: BinaryIO, head: bytes) -> None:
         self.head, self.content = head, content
         self.seek, self.tell = content.seek, content.tell
+        self.seek(0)
 
     def read(self, count: int) -> bytes:
         place = self.tell()

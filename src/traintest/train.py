@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..data.dataset import Batch, ClipDataset, Failure, load_batches, reported_deaths
+from ..data.dataset import Batch, ClipDataset, load_batches, reported_deaths
 from ..data.sampler import Draw, share_of
 from ..data.statistics import Statistics, measure_statistics
 from ..errors import CheckpointError, ConfigError, DataError
@@ -159,6 +159,7 @@ class Trainer:
                     self._loop(stopping)
             finally:
                 if self.world.is_rank0:
+                    self.bad_files.tell_suspicious()
                     self.log.close()
 
     def _loop(self, stopping: list[int]) -> None:
@@ -196,7 +197,7 @@ class Trainer:
     def _train_on(self, batch: Batch, patch: PatchSize) -> None:
         """One step; one whose loss or gradient is not finite is skipped."""
         progress, plan = self.progress, self.plan
-        self._note_bad_files(batch.failures)
+        self._note_bad_files(batch)
         if len(batch.targets) < len(self._share(progress.step)):
             raise DataError(f"{self.train_data.source}: found no usable clip to take the place of the unusable ones")
         factor = lr_factor(progress.step, plan.total_steps, plan.steps_per_epoch, self.config.optim)
@@ -227,10 +228,12 @@ class Trainer:
                 " a lower optim.lr may help"
             )
 
-    def _note_bad_files(self, failures: list[Failure]) -> None:
-        if self.world.any(bool(failures)):
-            everywhere = [failure for of_one in self.world.gather(failures) for failure in of_one]
-            self.bad_files.note(everywhere, writes=self.world.is_rank0)
+    def _note_bad_files(self, batch: Batch) -> None:
+        suspicions = [found for found in batch.suspicions if found.clip not in self.bad_files.suspicious]
+        if self.world.any(bool(batch.failures or suspicions)):
+            of_all = self.world.gather((batch.failures, suspicions))
+            self.bad_files.suspect((found for _, ones in of_all for found in ones), writes=self.world.is_rank0)
+            self.bad_files.note((found for ones, _ in of_all for found in ones), writes=self.world.is_rank0)
 
     def _due(self) -> bool:
         """Whether a checkpoint is due, by steps or by rank 0's clock (only rank 0 writes)."""
@@ -315,6 +318,7 @@ class Trainer:
         state = {
             **dataclasses.asdict(self.progress),
             "bad_files": self.bad_files.reasons,
+            "suspicious": self.bad_files.suspicious,
             "model": self.model.state_dict(),
             "optimizers": self.stepper.state_dict(),
             "average": self.average.state_dict(),
@@ -340,6 +344,6 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             restore_rng(state["rng"])
             self.progress = Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
-            self.bad_files.reasons = state["bad_files"]
+            self.bad_files.reasons, self.bad_files.suspicious = state["bad_files"], state["suspicious"]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.directory.states.directory}: does not fit this training ({error})") from None
