@@ -10,6 +10,7 @@ python benchmarks/resample.py        writes benchmarks/results/resample.json and
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import soxr
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report.agree(f"{group}: ours and torchaudio's", sinc, contenders["torchaudio default"](noise), within=0)
         report.agree(f"{group}: ours and soxr's", soxr_hq, contenders["soxr HQ"](noise), within=0)
         report.facts[group] = {name: quality(convert, source) for name, convert in contenders.items()}
-        timed = {name: lambda convert=convert: convert(noise) for name, convert in contenders.items()}
+        timed = {name: partial(convert, noise) for name, convert in contenders.items()}
         report.race(group, timed, against="torchaudio default")
     report.finish()
 
