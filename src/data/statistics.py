@@ -82,22 +82,23 @@ class _ClipMoments(Dataset):
     def __getitem__(self, clip: int) -> Moments | DataError:
         path = self.manifest.clips[clip].path
         try:
-            moments = sum((Moments.of(log_mel) for log_mel in self._log_mels(path)), Moments())
+            pieces = log_mel_pieces(path, self.features, self.log_mel)
+            moments = sum((Moments.of(log_mel) for log_mel in pieces), Moments())
         except DataError as error:
             return error
         if moments.count == 0:
             return DataError(f"{path}: found no whole window, expected at least 25 ms")
         return moments
 
-    def _log_mels(self, path: Path | ShardMember) -> Iterator[Tensor]:
-        """Log-mel (1, T, F) of a file piece by piece; windows that straddle two pieces go with the later one."""
-        rest = torch.zeros(0)
-        features = self.features
-        for piece in decode_pieces(path, features.sample_rate, features.downmix, resampler=features.resampler):
-            waveform = torch.cat([rest, piece])
-            log_mel = self.log_mel(waveform[None])
-            rest = waveform[log_mel.shape[1] * self.log_mel.hop :]
-            yield log_mel
+
+def log_mel_pieces(path: Path | ShardMember, features: FeatureConfig, log_mel: LogMel) -> Iterator[Tensor]:
+    """Log-mel (1, T, F) of a whole file piece by piece; windows that straddle two pieces go with the later one."""
+    rest = torch.zeros(0)
+    for piece in decode_pieces(path, features.sample_rate, features.downmix, resampler=features.resampler):
+        waveform = torch.cat([rest, piece])
+        frames = log_mel(waveform[None])
+        rest = waveform[frames.shape[1] * log_mel.hop :]
+        yield frames
 
 
 def _one_thread(_worker: int) -> None:
