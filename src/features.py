@@ -18,6 +18,8 @@ from .errors import ConfigError, is_finite_number, is_whole_number
 logger = logging.getLogger(__name__)
 MOST = {"sample_rate": 384_000, "bins": 1024, "frames": 100_000}
 """Largest settings that are believed: filters and inputs are allocated by them. 100,000 frames are 17 minutes."""
+RESAMPLERS = ("soxr", "sinc")
+"""Ways to another sample rate, see `data.resampling`."""
 CHUNK_FRAMES = 256
 """Frames per pass on a CPU, so that a pass stays in the cache (one large pass is slower)."""
 MEL_GROUPS = 4
@@ -40,6 +42,9 @@ class FeatureConfig:
     """Standard deviation of the log-mel over the training data (default: AudioSet, from AST)."""
     downmix: str = "mean"
     """Stereo to mono: `mean` of the channels, or `first` channel alone (as released AST weights were trained)."""
+    resampler: str = "sinc"
+    """How other sample rates are converted: `soxr`, or `sinc`, torchaudio's default (as released weights were trained,
+    and all models whose description does not say)."""
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
@@ -54,6 +59,8 @@ class FeatureConfig:
             raise ConfigError(f"features.std: found {self.std!r}, expected a positive number")
         if self.downmix not in ("mean", "first"):
             raise ConfigError(f"features.downmix: found {self.downmix!r}, expected 'mean' or 'first'")
+        if self.resampler not in RESAMPLERS:
+            raise ConfigError(f"features.resampler: found {self.resampler!r}, expected one of {', '.join(RESAMPLERS)}")
 
     @property
     def pad_value(self) -> float:

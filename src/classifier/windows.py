@@ -95,13 +95,13 @@ def _hop_in_frames(hop: float, window: int, frame: float) -> int:
 def _pieces(audio: Audio, features: FeatureConfig, sample_rate: int | None) -> Iterable[Tensor]:
     """Consecutive parts (S,) of the waveform, mono, at the model's sample rate."""
     if isinstance(audio, (str, os.PathLike)):
-        return decode_pieces(audio, features.sample_rate, features.downmix)
+        return decode_pieces(audio, features.sample_rate, features.downmix, resampler=features.resampler)
     rate = features.sample_rate if sample_rate is None else sample_rate
     if isinstance(rate, bool) or not isinstance(rate, int) or not 0 < rate <= MAX_SAMPLE_RATE:
         raise ConfigError(f"sample_rate: found {rate!r}, expected 1 to {MAX_SAMPLE_RATE} Hz")
     samples = _samples(audio)
     mono = samples if samples.ndim == 1 else to_mono(samples, features.downmix)
-    return [resample(mono.float(), rate, features.sample_rate)]
+    return [resample(mono.float(), rate, features.sample_rate, features.resampler)]
 
 
 def _samples(audio: Any) -> Tensor:

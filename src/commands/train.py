@@ -14,7 +14,7 @@ def run(config: TrainConfig) -> None:
         trainer = Trainer(config, world=world)
         trainer.run()
         if world.is_rank0:
-            for line in result(trainer):
+            for line in result(trainer.prepared, trainer.model.feature_config, trainer.show_progress):
                 print(line)
             print(f"trained model: {config.out}")
 

@@ -1,12 +1,18 @@
-"""Which files are audio, told by the ends of their names."""
+"""Which files are audio, told by the ends of their names, in lower case."""
 
 from __future__ import annotations
 
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf"}
-    | {".w64", ".rf64", ".voc", ".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".webm", ".weba", ".mka", ".mkv"}
-    | {".wma", ".amr", ".ac3", ".wv"}
+SNDFILE_SUFFIXES = frozenset(
+    {".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"}
+    | {".aiff", ".aif", ".aifc", ".au", ".snd", ".caf"}
 )
-"""Ends of the names of audio files, in lower case."""
+"""Files that libsndfile reads."""
+FFMPEG_SUFFIXES = frozenset(
+    {".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".webm", ".weba", ".mka", ".mkv", ".wma", ".amr", ".voc"}
+    | {".ac3", ".wv"}
+)
+"""Files that need ffmpeg."""
+AUDIO_SUFFIXES = SNDFILE_SUFFIXES | FFMPEG_SUFFIXES
+"""All that are read."""
 SUFFIX_ORDER = (".wav", ".flac", ".ogg", ".mp3", *sorted(AUDIO_SUFFIXES - {".wav", ".flac", ".ogg", ".mp3"}))
 """The same, the usual ones first."""

@@ -82,15 +82,16 @@ class FeatureOptions:
     flexible."""
     downmix: Literal["mean", "first"] | None = None
     """Stereo to mono."""
+    resampler: Literal["soxr", "sinc"] | None = None
+    """How other sample rates are converted (default: as the model started from, else soxr)."""
 
     def resolve(
         self, start: FeatureConfig | None, mean: float | None = None, std: float | None = None
     ) -> FeatureConfig:
         """The settings given here, over those of the model started from, over the defaults."""
         given = dataclasses.asdict(self) | {"mean": mean, "std": std}
-        return dataclasses.replace(
-            start or FeatureConfig(), **{name: value for name, value in given.items() if value is not None}
-        )
+        given = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(start or FeatureConfig(resampler="soxr"), **given)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from ..classifier.adapt import adapt
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.load import load
+from ..data.bad_clips import most_bad
 from ..data.manifest import Manifest, read_manifest
 from ..data.sampler import BatchSchedule, balancing_weights
 from ..data.shards import ShardMember, ShardSchedule
@@ -102,11 +103,13 @@ def _setup_validation(chooser: Chooser, train: Manifest) -> tuple[Manifest, Mani
 
 def _survey(config: TrainConfig, train: Manifest, start: AudioClassifier | None, progress: bool) -> Survey:
     """A look at the clips. Raises DataError if more of them are unusable than `data.max_bad` allows."""
-    features = FeatureOptions(downmix=config.features.downmix).resolve(start.feature_config if start else None)
+    features = FeatureOptions(downmix=config.features.downmix, resampler=config.features.resampler).resolve(
+        start.feature_config if start else None
+    )
     workers = 0 if config.data.workers is AUTO else config.data.workers
     seen = survey(train, features, workers, progress)
     data = config.data
-    if seen.unusable and (data.strict or len(seen.unusable) > data.max_bad * len(seen.clips)):
+    if seen.unusable and (data.strict or len(seen.unusable) > most_bad(data.max_bad, len(seen.clips))):
         raise DataError(f"{len(seen.unusable)} of the first clips are unusable: {seen.unusable[0]}")
     return seen
 

@@ -6,31 +6,32 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 
+from ..classifier.audio_classifier import AudioClassifier
 from ..data.manifest import Manifest
 from ..data.survey import survey
+from ..features import FeatureConfig
 from ..runtime.device import autocast, synchronise
+from ..runtime.files import file_errors
 from .baseline import baseline
+from .config import OptimConfig, TrainConfig
 from .defaults import Choice
 from .losses import classification_loss
 from .optim import lr_factor
+from .setup import Plan, Prepared
 from .validation import Validation
-
-if TYPE_CHECKING:
-    from .train import Trainer
 
 AT_CHANCE = 0.95
 """Share of the loss of guessing above which a model has learnt nothing."""
 
 
-def describe(trainer: Trainer) -> Iterator[str]:
+def describe(prepared: Prepared, plan: Plan, model: AudioClassifier, seconds: float) -> Iterator[str]:
     """Lines about a run that is about to start: data, network, steps, expected time, what was chosen and why."""
-    config, plan, model = trainer.config, trainer.plan, trainer.model
-    val = trainer.val_data
-    yield f"{_clips(trainer.train_data)} for training, {_clips(val) if val else 'none'} for validation"
+    config, val = prepared.config, prepared.val
+    yield f"{_clips(prepared.train)} for training, {_clips(val) if val else 'none'} for validation"
     patches = ", ".join(map(str, plan.patches.sizes))
     weights = sum(p.numel() for p in model.parameters())
     tokens = model.config.grid(model.config.patch_size, model.feature_config.frames).tokens
@@ -42,12 +43,12 @@ def describe(trainer: Trainer) -> Iterator[str]:
     yield (
         f"{plan.total_steps:,} steps of {config.data.batch_size} clips, {config.epochs:g} epochs;"
         f" {config.optim.name}, peak rate {config.optim.lr:g}, {config.optim.schedule};"
-        f" about {duration(estimate_seconds(trainer))} on this machine"
+        f" about {duration(seconds)} on this machine"
     )
-    if trainer.choices:
+    if prepared.choices:
         yield "chosen automatically, each can be set:"
-        yield from table(trainer.choices)
-    yield from warnings(trainer)
+        yield from table(prepared.choices)
+    yield from warnings(config.optim, plan)
 
 
 def _clips(manifest: Manifest) -> str:
@@ -65,9 +66,9 @@ def table(choices: Sequence[Choice]) -> Iterator[str]:
         yield f"  {option.ljust(first)}  {value.ljust(second)}  {reason}"
 
 
-def warnings(trainer: Trainer) -> Iterator[str]:
+def warnings(optim: OptimConfig, plan: Plan) -> Iterator[str]:
     """What in the plan of a run keeps it from learning."""
-    optim, steps = trainer.config.optim, trainer.plan.total_steps
+    steps = plan.total_steps
     if optim.warmup_steps >= steps:
         yield (
             f"warning: the warm-up takes {optim.warmup_steps:,} steps, the whole run {steps:,}: the learning rate never"
@@ -75,7 +76,7 @@ def warnings(trainer: Trainer) -> Iterator[str]:
         )
         return
     sample = range(0, steps, max(1, steps // 1000))
-    factors = [lr_factor(step, steps, trainer.plan.steps_per_epoch, optim) for step in sample]
+    factors = [lr_factor(step, steps, plan.steps_per_epoch, optim) for step in sample]
     slow = sum(factor < 0.1 for factor in factors) / len(factors)
     if slow > 0.5:
         yield (
@@ -112,18 +113,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def estimate_seconds(trainer: Trainer) -> float:
-    """Expected time of the steps, from one pass there and back at the base patch; decoding not counted."""
-    model, config, device = trainer.model, trainer.model.config, trainer.objective.device
-    frames, clips = trainer.model.feature_config.frames, min(4, trainer.config.data.batch_size)
-    log_mel = torch.zeros(clips, frames, config.bins, device=device)
-    targets = torch.ones(clips, config.classes, device=device)
+def estimate_seconds(config: TrainConfig, plan: Plan, model: AudioClassifier, processes: int) -> float:
+    """Expected time of the steps, from a pass there and back at the base patch; decoding not counted."""
+    network, device, frames = model.config, model.kernel.device, model.feature_config.frames
+    clips = min(4, config.data.batch_size)
+    log_mel = torch.zeros(clips, frames, network.bins, device=device)
+    targets = torch.ones(clips, network.classes, device=device)
 
     def run() -> float:
         synchronise(device)
         start = time.perf_counter()
-        with autocast(device, trainer.objective.precision):
-            loss = classification_loss(model(log_mel).float(), targets, trainer.config.loss)
+        with autocast(device, config.precision):
+            loss = classification_loss(model(log_mel).float(), targets, config.loss)
         loss.backward()
         synchronise(device)
         return time.perf_counter() - start
@@ -131,29 +132,28 @@ def estimate_seconds(trainer: Trainer) -> float:
     first = run()
     seconds = min(run(), run()) if first < 1 else first
     model.zero_grad(set_to_none=True)
-    patches, shares = trainer.plan.patches.sizes, trainer.plan.patches.shares
-    mean_flops = sum(s * config.flops(p, frames) for p, s in zip(patches, shares, strict=True))
-    per_clip = seconds / clips * mean_flops / config.flops(config.patch_size, frames)
-    return trainer.plan.total_steps * trainer.config.data.batch_size / trainer.world.size * per_clip
+    patches = zip(plan.patches.sizes, plan.patches.shares, strict=True)
+    mean_flops = sum(share * network.flops(patch, frames) for patch, share in patches)
+    per_clip = seconds / clips * mean_flops / network.flops(network.patch_size, frames)
+    return plan.total_steps * config.data.batch_size / processes * per_clip
 
 
-def result(trainer: Trainer) -> Iterator[str]:
+def result(prepared: Prepared, features: FeatureConfig, progress: bool) -> Iterator[str]:
     """Lines about a finished run: the kept model's curve, beside logistic regression on the same clips."""
-    if trainer.val_data is None or not (curve := _kept_curve(trainer)):
+    config = prepared.config
+    curve = _kept_curve(config.out / "config.json")
+    if prepared.val is None or not curve:
         return
-    metric = trainer.validator.metric
+    metric = config.selection_metric
     yield f"validation {metric}, %:  " + "  ".join(f"{p}: {100 * one[metric]:.1f}" for p, one in curve.items())
-    features, workers = trainer.model.feature_config, trainer.config.data.workers
-    seen, val_seen = (
-        survey(data, features, workers, trainer.show_progress) for data in (trainer.train_data, trainer.val_data)
-    )
-    simple = getattr(baseline(trainer.train_data, seen, trainer.val_data, val_seen, trainer.config.loss), metric)
+    seen, val_seen = (survey(data, features, config.data.workers, progress) for data in (prepared.train, prepared.val))
+    simple = getattr(baseline(prepared.train, seen, prepared.val, val_seen, config.loss), metric)
     yield f"for comparison: logistic regression on mean and deviation of the log-mel: {100 * simple:.1f}"
     if max(one[metric] for one in curve.values()) < simple:
         yield "warning: the model is no better than that; more --epochs, or a start (--model.init), may help"
 
 
-def _kept_curve(trainer: Trainer) -> dict[str, dict[str, float]]:
+def _kept_curve(description: Path) -> dict[str, dict[str, float]]:
     """The validation curve in the model that was kept."""
-    content = json.loads((trainer.config.out / "config.json").read_text(encoding="utf-8"))
-    return content.get("validation") or {}
+    with file_errors(description):
+        return json.loads(description.read_text(encoding="utf-8")).get("validation") or {}

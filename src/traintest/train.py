@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..data.dataset import Batch, ClipDataset, Failure, load_batches, reported_deaths
+from ..data.dataset import Batch, ClipDataset, load_batches, reported_deaths
 from ..data.sampler import Draw, share_of
 from ..errors import CheckpointError, ConfigError, DataError
 from ..models.geometry import PatchSize
@@ -35,7 +35,7 @@ from .run_directory import RunDirectory
 from .run_log import RunLog, require_log
 from .setup import prepare, setup_features, setup_model, setup_plan, setup_teacher
 from .stepper import Stepper
-from .summary import at_chance, describe, validation_line
+from .summary import at_chance, describe, estimate_seconds, validation_line
 from .validation import Validation, Validator
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class Trainer:
         self.directory = RunDirectory(config.out, config.keep_checkpoints)
         saved = self.world.broadcast(self.directory.saved_settings() if self.world.is_rank0 else None)
         prepared = prepare(config, self.world, saved, flexible, self.show_progress)
-        config, self.choices = prepared.config, prepared.choices
+        config = prepared.config
         self.train_data, self.val_data = prepared.train, prepared.val
         features = setup_features(config, prepared.start)
         model = setup_model(config, features, self.train_data, prepared.start)
@@ -117,7 +117,7 @@ class Trainer:
         if flexible:  # the settings that are saved say which sizes it trains at
             patches = dataclasses.replace(config.patches, sizes=self.plan.patches.sizes)
             config = dataclasses.replace(config, patches=patches)
-        self.config = config
+        self.config, self.prepared = config, dataclasses.replace(prepared, config=config)
         if config.threads:
             torch.set_num_threads(config.threads)
         self.validator = Validator(self.val_data, self.plan.eval_patches, config, self.world)
@@ -142,7 +142,8 @@ class Trainer:
         if state:
             logger.info("%s: going on from step %d of %d", out, state["step"], steps)
         elif self.show_progress:
-            for line in describe(self):
+            seconds = estimate_seconds(self.config, self.plan, self.model, self.world.size)
+            for line in describe(self.prepared, self.plan, self.model, seconds):
                 logger.info("%s", line)
         with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
             if self.world.is_rank0:
@@ -156,6 +157,7 @@ class Trainer:
                     self._loop(stopping)
             finally:
                 if self.world.is_rank0:
+                    self.bad_files.tell_suspicious()
                     self.log.close()
 
     def _loop(self, stopping: list[int]) -> None:
@@ -193,7 +195,7 @@ class Trainer:
     def _train_on(self, batch: Batch, patch: PatchSize) -> None:
         """One step; one whose loss or gradient is not finite is skipped."""
         progress, plan = self.progress, self.plan
-        self._note_bad_files(batch.failures)
+        self._note_bad_files(batch)
         if len(batch.targets) < len(self._share(progress.step)):
             raise DataError(f"{self.train_data.source}: found no usable clip to take the place of the unusable ones")
         factor = lr_factor(progress.step, plan.total_steps, plan.steps_per_epoch, self.config.optim)
@@ -224,10 +226,12 @@ class Trainer:
                 " a lower optim.lr may help"
             )
 
-    def _note_bad_files(self, failures: list[Failure]) -> None:
-        if self.world.any(bool(failures)):
-            everywhere = [failure for of_one in self.world.gather(failures) for failure in of_one]
-            self.bad_files.note(everywhere, writes=self.world.is_rank0)
+    def _note_bad_files(self, batch: Batch) -> None:
+        suspicions = [found for found in batch.suspicions if found.clip not in self.bad_files.suspicious]
+        if self.world.any(bool(batch.failures or suspicions)):
+            of_all = self.world.gather((batch.failures, suspicions))
+            self.bad_files.suspect((found for _, ones in of_all for found in ones), writes=self.world.is_rank0)
+            self.bad_files.note((found for ones, _ in of_all for found in ones), writes=self.world.is_rank0)
 
     def _due(self) -> bool:
         """Whether a checkpoint is due, by steps or by rank 0's clock (only rank 0 writes)."""
@@ -327,6 +331,7 @@ class Trainer:
         state = {
             **dataclasses.asdict(self.progress),
             "bad_files": self.bad_files.reasons,
+            "suspicious": self.bad_files.suspicious,
             "model": self.model.state_dict(),
             "optimizers": self.stepper.state_dict(),
             "average": self.average.state_dict(),
@@ -341,7 +346,7 @@ class Trainer:
         return self.directory.resumable_state(to_json(self.config), self._data_fingerprints(), self.config.override)
 
     def _open(self, state: dict[str, Any] | None) -> None:
-        self.log = self.directory.open(to_json(self.config), self.choices, self.config.log, state)
+        self.log = self.directory.open(to_json(self.config), self.prepared.choices, self.config.log, state)
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
@@ -350,6 +355,6 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             restore_rng(state["rng"])
             self.progress = Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
-            self.bad_files.reasons = state["bad_files"]
+            self.bad_files.reasons, self.bad_files.suspicious = state["bad_files"], state["suspicious"]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.directory.states.directory}: does not fit this training ({error})") from None

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,10 @@ def trainer(sounds: Path, out: Path, flexible: bool = False, **changes: object) 
     return Trainer(TrainConfig(DataConfig(sounds / "train"), out, **changes), progress=False, flexible=flexible)
 
 
+def described(made: Trainer) -> Iterator[str]:
+    return describe(made.prepared, made.plan, made.model, seconds=100)
+
+
 def still_open(config: object, prefix: str = "") -> list[str]:
     """Settings that are AUTO though they must not be, in a configuration that a run has resolved."""
     optional = {"data.labels", "data.root", "features.downmix", "model.init", "model.patch_size", "model.pool"}
@@ -39,8 +44,8 @@ def still_open(config: object, prefix: str = "") -> list[str]:
 def test_everything_is_chosen_with_a_reason(sounds: Path, tmp_path: Path) -> None:
     made = trainer(sounds, tmp_path)
     assert still_open(made.config) == []
-    chosen = {choice.setting: choice.value for choice in made.choices}
-    assert all(choice.reason for choice in made.choices)
+    chosen = {choice.setting: choice.value for choice in made.prepared.choices}
+    assert all(choice.reason for choice in made.prepared.choices)
     assert chosen["loss"] == "ce"
     assert chosen["model.size"] == "micro"
     assert made.config.features.frames == 96  # one second has 98: the nearest multiple of 16
@@ -62,7 +67,9 @@ def test_what_is_given_stays(sounds: Path, tmp_path: Path) -> None:
     config = made.config
     assert (config.optim.lr, config.optim.warmup_steps, config.epochs, config.loss) == (3e-4, 7, 3, "bce")
     assert (config.augment.roll, config.augment.mixup, config.features.frames) == (2, 0.5, 64)
-    assert not {"optim.lr", "epochs", "loss", "augment.roll", "features.frames"} & {c.setting for c in made.choices}
+    assert not {"optim.lr", "epochs", "loss", "augment.roll", "features.frames"} & {
+        c.setting for c in made.prepared.choices
+    }
 
 
 def test_a_start_is_trained_at_a_lower_rate_and_a_flexible_model_keeps_its_features(
@@ -102,7 +109,7 @@ def test_mean_and_deviation_go_together(sounds: Path, tmp_path: Path) -> None:
 def test_a_plan_that_cannot_learn_is_told(
     optim: OptimConfig, expected: str | None, sounds: Path, tmp_path: Path
 ) -> None:
-    lines = list(describe(trainer(sounds, tmp_path, optim=optim, epochs=10)))
+    lines = list(described(trainer(sounds, tmp_path, optim=optim, epochs=10)))
     warnings = [line for line in lines if line.startswith("warning")]
     assert len(warnings) == (expected is not None)
     assert expected is None or expected in warnings[0]
