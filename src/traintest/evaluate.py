@@ -178,6 +178,11 @@ def _exchange(passes: list[_Pass], truth: _Truth, world: World) -> None:
 def _result(name: str, done: _Pass, truth: _Truth) -> Result:
     config, frames, scores = done.model.config, done.model.feature_config.frames, np.concatenate(done.scores)
     targets = np.concatenate(truth.targets)
+    if not np.isfinite(scores).all():
+        raise ConfigError(
+            f"model {name}: its scores at patch size {done.patch} are not finite, expected numbers: its weights have"
+            " diverged; a lower --optim.lr may help"
+        )
     return Result(
         model=name,
         resize=done.resize,

@@ -65,7 +65,7 @@ def prepare(
     train = read_manifest(data.train, data.labels, data.root, data)
     choose_loss(chooser, train)
     _check_labels(train, chooser.config.loss)
-    train, val = _setup_validation(chooser, train)
+    train, val = _setup_validation(chooser, train, by_us=config.data.val is AUTO)
     start = load(config.model.init, frames=config.features.frames) if config.model.init else None
     seen = None
     if not flexible and AUTO in (chooser.get("features.frames"), chooser.get("data.mean")):
@@ -82,8 +82,8 @@ def _check_labels(train: Manifest, loss: Loss) -> None:
         )
 
 
-def _setup_validation(chooser: Chooser, train: Manifest) -> tuple[Manifest, Manifest | None]:
-    """The training and the validation clips: those given, or a share that is split off."""
+def _setup_validation(chooser: Chooser, train: Manifest, by_us: bool) -> tuple[Manifest, Manifest | None]:
+    """The training and the validation clips: those given, or a share that is split off. by_us: nothing was given."""
     data = chooser.config.data
     if isinstance(data.val, Path):
         return train, read_manifest(data.val, train.labels, data.root, data)
@@ -93,7 +93,7 @@ def _setup_validation(chooser: Chooser, train: Manifest) -> tuple[Manifest, Mani
     try:
         split = split_off(train, share, chooser.config.seed)
     except ConfigError as error:
-        if data.val is not AUTO:
+        if not by_us:
             raise
         chooser.choose("data.val", 0.0, f"none split off: {error}")
         return train, None

@@ -96,14 +96,22 @@ def at_chance(loss: float, classes: int) -> str | None:
     )
 
 
-def validation_line(epoch: float, epochs: float, train_loss: float | None, validation: Validation, metric: str) -> str:
-    """One line about a validation: losses, and the score at each patch size in percent."""
-    scores = "  ".join(f"{patch}: {100 * one[metric]:.1f}" for patch, one in validation.curve.items())
-    told = "" if train_loss is None else f", training loss {train_loss:.3f}"
-    if not validation.curve:
-        return f"epoch {epoch:.3g} of {epochs:g}{told}"
-    mean = f"  mean: {100 * validation.score:.1f}" if len(validation.curve) > 1 else ""
-    return f"epoch {epoch:.3g} of {epochs:g}{told}; validation {metric}, %: {scores}{mean}"
+def validation_lines(
+    config: TrainConfig, epoch: float, train_loss: float | None, validation: Validation, last: bool
+) -> Iterator[str]:
+    """A line about a validation: losses, the score at each patch size; at the end a warning if nothing was learnt."""
+    text = f"epoch {epoch:.3g} of {config.epochs:g}"
+    if train_loss is not None:
+        text += f", training loss {train_loss:.3f}"
+    if curve := validation.curve:
+        metric = config.selection_metric
+        text += f"; validation {metric}, %: "
+        text += "  ".join(f"{patch}: {100 * one[metric]:.1f}" for patch, one in curve.items())
+        text += f"  mean: {100 * validation.score:.1f}" if len(curve) > 1 else ""
+    yield text
+    supervised = config.loss == "ce" and config.distill.teacher is None and not config.augment.mixup
+    if last and train_loss is not None and supervised and (warning := at_chance(train_loss, validation.classes)):
+        yield warning
 
 
 def duration(seconds: float) -> str:

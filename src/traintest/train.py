@@ -35,7 +35,7 @@ from .run_directory import RunDirectory
 from .run_log import RunLog, require_log
 from .setup import prepare, setup_features, setup_model, setup_plan, setup_teacher
 from .stepper import Stepper
-from .summary import at_chance, describe, estimate_seconds, validation_line
+from .summary import describe, estimate_seconds, validation_lines
 from .validation import Validation, Validator
 
 logger = logging.getLogger(__name__)
@@ -141,13 +141,13 @@ class Trainer:
             return
         if state:
             logger.info("%s: going on from step %d of %d", out, state["step"], steps)
-        elif self.show_progress:
-            seconds = estimate_seconds(self.config, self.plan, self.model, self.world.size)
-            for line in describe(self.prepared, self.plan, self.model, seconds):
-                logger.info("%s", line)
         with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
             if self.world.is_rank0:
                 self._open(state)
+                if state is None and self.show_progress:
+                    seconds = estimate_seconds(self.config, self.plan, self.model, self.world.size)
+                    for line in describe(self.prepared, self.plan, self.model, seconds):
+                        logger.info("%s", line)
             try:
                 if state:
                     self._restore(state)
@@ -283,17 +283,10 @@ class Trainer:
         )
         if self.world.is_rank0:
             self.log.write_epochs()
-            self._tell(record.get("train_loss"), validation)
-
-    def _tell(self, train_loss: float | None, validation: Validation) -> None:
-        """A line for people about a validation, and at the end a warning if nothing was learnt."""
-        epoch = self.progress.step / self.plan.steps_per_epoch
-        logger.info("%s", validation_line(epoch, self.config.epochs, train_loss, validation, self.validator.metric))
-        supervised = self.config.loss == "ce" and self.teacher is None and not self.config.augment.mixup
-        if self.progress.step < self.plan.total_steps or train_loss is None or not supervised:
-            return
-        if warning := at_chance(train_loss, len(self.train_data.labels)):
-            logger.warning("%s", warning)
+            epoch = self.progress.step / self.plan.steps_per_epoch
+            last = self.progress.step == self.plan.total_steps
+            for line in validation_lines(self.config, epoch, record.get("train_loss"), validation, last):
+                logger.info("%s", line)
 
     def _averaged(self) -> AudioClassifier:
         model = AudioClassifier(

@@ -27,6 +27,8 @@ class Validation:
     """Loss and all metrics by patch size."""
     excluded: int = 0
     """Clips that could not be used."""
+    classes: int = 0
+    """Classes of the model."""
 
 
 class Validator:
@@ -46,13 +48,13 @@ class Validator:
     def validate(self, model: AudioClassifier) -> Validation:
         """The model's curve and score. Clips that cannot be used are left out and logged."""
         if self.data is None:
-            return Validation()
+            return Validation(classes=len(model.labels))
         results = self.measure("model", model, self.data, progress=False)
         for failure in results[0].excluded:
             logger.warning("excluded from the validation: %s", failure.reason)
         curve = {str(r.patch_size): {"loss": r.loss, **dataclasses.asdict(r.metrics)} for r in results}
         score = sum(one[self.metric] for one in curve.values()) / len(curve)
-        return Validation(score, curve, len(results[0].excluded))
+        return Validation(score, curve, len(results[0].excluded), len(model.labels))
 
     def measure(self, name: str, model: AudioClassifier, data: Manifest, progress: bool) -> list[Result]:
         """A model on some clips, a result for each patch size."""

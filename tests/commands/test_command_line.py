@@ -127,7 +127,7 @@ def test_a_run_is_replayed_from_its_train_config(sounds: Path, tmp_path: Path) -
         ("a.json", '{"optim": {"lr": -1}}', "a.json: optim.lr: found -1.0, expected a positive number"),
         ("a.json", '{"label_smoothing": 2}', "a.json: label_smoothing: found 2.0, expected a share"),
         ("a.json", '{"loss": "l2"}', "a.json: invalid choice 'l2' for argument '--loss'"),
-        ("a.json", '{"epochs": null}', "a.json: Error parsing --epochs"),
+        ("a.json", '{"seed": null}', "a.json: Error parsing --seed"),
         ("a.toml", "seed = 1.5", "a.toml: Error parsing --seed: invalid literal for int() with base 10: '1.5'"),
     ],
 )

@@ -8,6 +8,7 @@ import torch
 
 import flexiast
 from flexiast.cli import main
+from flexiast.errors import FileError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOURCES = ["flexiast_vit_tiny.pth", "flexirepo_ast_p8_tiny.pth", "ast_orig_s16_tiny.pth", "hf_tiny_s10"]
@@ -66,7 +67,7 @@ def test_a_conversion_that_fails_can_be_tried_again(tmp_path, monkeypatch, capsy
     """On a disk that is full between the description and the weights."""
 
     def full(*_args, **_options):
-        raise OSError(28, "No space left on device", "model.safetensors")
+        raise FileError("model.safetensors: No space left on device")
 
     command = ["convert", str(GOLDEN / SOURCES[0]), str(tmp_path / "out"), "--heads", "2"]
     monkeypatch.setattr("flexiast.checkpoints.checkpoint.save", full)

@@ -10,7 +10,7 @@ import flexiast
 from flexiast import PatchSize
 from flexiast.cli import main
 from flexiast.commands.command_line import read_arguments
-from flexiast.commands.flexify import FlexifyConfig
+from flexiast.commands.flexify import FlexifyConfig, flexify
 from flexiast.errors import ConfigError
 from flexiast.runtime.arguments import to_json
 from flexiast.traintest.config import FeatureOptions, ModelOptions, TrainConfig
@@ -48,7 +48,9 @@ def test_sizes_that_do_not_fit_the_input_are_left_out(sounds: Path, tmp_path: Pa
 
 def test_what_it_needs(sounds: Path, tmp_path: Path) -> None:
     run = config(sounds, tmp_path / "run")
+    Trainer(run).model.save_pretrained(tmp_path / "fixed")
+    without = dataclasses.replace(run, data=dataclasses.replace(run.data, val=0.0))
     with pytest.raises(ConfigError, match=r"data\.val: found none"):
-        FlexifyConfig("a", dataclasses.replace(run, data=dataclasses.replace(run.data, val=None)))
+        flexify(FlexifyConfig(str(tmp_path / "fixed"), without), progress=False)
     with pytest.raises(ConfigError, match=r"model\.init: found b"):
         FlexifyConfig("a", dataclasses.replace(run, model=ModelOptions(init="b")))
