@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +22,10 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..features import FeatureConfig, LogMel
 from .audio import decode_pieces
+from .bad_clips import allowed_bad
 from .manifest import Manifest
 from .shards import ShardMember
+from .workers import WorkerError, as_is, loaded, start_worker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,38 +100,40 @@ class _ClipMoments(Dataset):
             yield log_mel
 
 
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)
-
-
-def _as_is(moments: Any) -> Any:
-    return moments
-
-
 def measure_statistics(
-    manifest: Manifest, features: FeatureConfig, workers: int = 2, progress: bool = True, max_bad: float = 0.0
+    manifest: Manifest,
+    features: FeatureConfig,
+    workers: int = 2,
+    progress: bool = True,
+    max_bad: float = 0.0,
+    timeout: float = 0,
 ) -> Statistics:
     """Mean and standard deviation of the log-mel over every real frame of every clip, as `features` computes it.
 
     features: its sample rate, bins and downmix count; frames, mean and std do not. workers: decoding processes, 0 for
-    this one; the result does not depend on them. max_bad: share of the clips that may be unusable and are left out.
-    Raises DataError, naming the file, at an unusable clip beyond that share, and if all frames are alike.
+    this one; the result does not depend on them. max_bad: share of the clips that may be unusable and are left out, see
+    `allowed_bad`. timeout: seconds that decoding may take for a clip, 0 for no limit. Raises DataError, naming the
+    file, at an unusable clip beyond those, and if all frames are alike.
     """
     loader: DataLoader = DataLoader(
         _ClipMoments(manifest, features),
         batch_size=None,
         num_workers=workers,
-        collate_fn=_as_is,
-        worker_init_fn=_one_thread,
+        collate_fn=as_is,
+        worker_init_fn=start_worker,
     )
-    total, bad = Moments(), 0
-    for found in tqdm(loader, "statistics", unit="clip", disable=not progress):
-        if isinstance(found, DataError):
-            bad += 1
-            if bad > max_bad * len(manifest):
-                raise found
-            continue
-        total += found
+    total, bad, allowed = Moments(), 0, allowed_bad(max_bad, len(manifest))
+    try:
+        with closing(loaded(loader, timeout)) as handed:
+            for found in tqdm(handed, "statistics", total=len(manifest), unit="clip", disable=not progress):
+                if isinstance(found, DataError):
+                    bad += 1
+                    if bad > allowed:
+                        raise found
+                    continue
+                total += found
+    except WorkerError as error:
+        raise DataError(f"{manifest.source}: a decoding process failed ({error})") from None
     if total.squares == 0:
         raise DataError(f"{manifest.source}: every frame of its {len(manifest)} clips is alike, expected sound")
     frames = total.count // features.bins

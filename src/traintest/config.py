@@ -13,6 +13,7 @@ from ..features import FeatureConfig
 from ..models.config import SIZES, Loss, Pool
 from ..models.geometry import Coverage
 from ..runtime.arguments import PatchArg, Precision, require_distinct
+from ..runtime.distributed import TIMEOUT
 from .augment import AugmentConfig
 
 Size = Literal["micro", "tiny", "small", "base"]
@@ -50,8 +51,8 @@ class DataConfig:
     timeout: float = 300
     """Seconds a decoding process may take for a batch before the run stops and names the file it was on."""
     max_bad: float = 0.01
-    """Share of the training clips that may be unusable. Each is named in bad_files.csv and replaced by another clip;
-    beyond this share the run stops."""
+    """Share of the training clips that may be unusable, or 5 clips if that is more (never over half of them; 0 allows
+    none). Each is named in bad_files.csv and replaced by another clip; beyond that the run stops."""
     strict: bool = False
     """Stop at the first unusable clip."""
 
@@ -262,6 +263,8 @@ class TrainConfig:
     """`auto`: the GPU where there is one, else the CPU."""
     threads: int = 0
     """CPU threads of the training process, 0 for torch's own choice."""
+    dist_timeout: float = TIMEOUT
+    """Minutes that the processes of torchrun wait for one another; rank 0 alone measures statistics and saves."""
 
     def __post_init__(self) -> None:
         require(0 < self.epochs < math.inf, "epochs", self.epochs, "a positive number")
@@ -277,6 +280,7 @@ class TrainConfig:
         require(self.save_every_minutes > 0, "save_every_minutes", self.save_every_minutes, "a positive number")
         for name in ("save_every", "log_every", "keep_checkpoints"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(0 < self.dist_timeout <= 1e5, "dist_timeout", self.dist_timeout, "a positive number of minutes")
         require(0 <= self.threads <= 1024, "threads", self.threads, "0 to 1024")
         for name in ("seed", "average_from", "micro_batch", "token_budget"):
             require(0 <= getattr(self, name) < 2**63, name, getattr(self, name), "0 or more")

@@ -9,7 +9,9 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +19,25 @@ import torch
 from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..data.dataset import Batch, ClipDataset, Failure, load_batches, reported_deaths
+from ..data.dataset import Batch, ClipDataset, Failure, load_batches
 from ..data.sampler import Draw, share_of
 from ..data.statistics import Statistics, measure_statistics
-from ..errors import CheckpointError, ConfigError, DataError
+from ..errors import CheckpointError, ConfigError, DataError, FileError
 from ..features import FeatureConfig
 from ..models.geometry import PatchSize
 from ..runtime.arguments import to_json
 from ..runtime.device import pick_device
 from ..runtime.distributed import World, connected
-from ..runtime.interruption import LAUNCHER_GRACE, Interrupted, noted_signals
+from ..runtime.interruption import LAUNCHER_GRACE, Interrupted, Stopping, noted_signals
 from ..runtime.provenance import commit
+from .agreement import require_agreement
 from .bad_files import BadFiles
-from .checkpointing import WeightAverage, restore_rng, rng_state
+from .checkpointing import SaveError, WeightAverage, restore_rng, rng_state
 from .config import TrainConfig
 from .objective import Objective
 from .optim import lr_factor
-from .run_directory import RunDirectory
+from .progress import Clock, Progress
+from .run_directory import Data, RunDirectory, fingerprints
 from .run_log import RunLog, require_log
 from .setup import setup_data, setup_features, setup_model, setup_plan, setup_start, setup_teacher
 from .stepper import Stepper
@@ -43,45 +47,24 @@ logger = logging.getLogger(__name__)
 
 MOST_SKIPPED = 5
 """Steps in a row that may be skipped because their loss or gradient is not finite."""
+PATIENCE = 10.0
+"""Seconds that a rank with a pending stop goes on waiting for a batch: the others may wait for it in the step."""
 
 
 class Diverged(ConfigError):
     """Several steps in a row gave no finite loss or gradient; the state is saved for inspection."""
 
 
-@dataclasses.dataclass
-class Progress:
-    """How far a run has come: all that is saved of it besides weights, optimizers and random states."""
-
-    step: int = 0
-    best: float = float("-inf")
-    """Best score of a validation so far."""
-    losses: list[float] = dataclasses.field(default_factory=list)
-    """Of the steps since the last line of the log."""
-    epoch_losses: list[float] = dataclasses.field(default_factory=list)
-    """Of the steps since the last validation."""
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-
-
-@dataclasses.dataclass
-class Clock:
-    """When this process last saved and last logged."""
-
-    saved: float
-    logged: float
-    logged_step: int
-
-
 def train(config: TrainConfig, progress: bool = True) -> Path:
     """Train, or go on with the training in `config.out`; returns the run directory. Joins torchrun's processes.
 
     Raises FlexiASTError for wrong input, before anything is written; Interrupted after SIGINT, SIGTERM or SIGUSR1,
-    once the step is finished and the state saved; Diverged if the loss stays not finite.
+    once the step is finished and the state saved; Diverged if the loss stays not finite; LostProcess if another one of
+    torchrun's processes is gone.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    with connected() as world:
+    with connected(config.dist_timeout) as world:
         Trainer(config, progress, world).run()
     return config.out
 
@@ -101,8 +84,11 @@ class Trainer:
         self.show_progress = progress and self.world.is_rank0
         require_log(config.log)
         self.commit = commit()  # of the code that is loaded now; the tree may move on while it trains
+        require_agreement(self.world, to_json(config), self.commit)
         self.directory = RunDirectory(config.out, config.keep_checkpoints)
+        self.world.on_rank0(self.directory.require_unlocked)
         self.train_data, self.val_data = setup_data(config.data, config.loss)
+        require_agreement(self.world, to_json(config), self.commit, fingerprints(self.train_data, self.val_data))
         start = setup_start(config.model, config.features)
         features, self.statistics = setup_features(config.data, config.features, start, self._measure_statistics)
         model = setup_model(config.model, features, self.train_data, config.loss, start, config.seed)
@@ -127,67 +113,92 @@ class Trainer:
 
     def _measure_statistics(self, features: FeatureConfig) -> Statistics:
         """Measured on rank 0, or read from where an earlier start of this run has left them."""
-        data, statistics = self.config.data, None
-        if self.world.is_rank0:
-            statistics = self.directory.saved_statistics(self.train_data.fingerprint)
+        data = self.config.data
+
+        def measured() -> Statistics:
+            saved = self.directory.saved_statistics(self.train_data.fingerprint)
             max_bad = 0.0 if data.strict else data.max_bad
-            statistics = statistics or measure_statistics(
-                self.train_data, features, data.workers, self.show_progress, max_bad
+            return saved or measure_statistics(
+                self.train_data, features, data.workers, self.show_progress, max_bad, data.timeout
             )
-        return self.world.broadcast(statistics)
+
+        return self.world.on_rank0(measured)
 
     # The loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Train from the saved state, or from the start, to the end."""
-        state = self.world.broadcast(self._resumable_state() if self.world.is_rank0 else None)
+        self.dataset.require_room(len(self._share(0)), self.config.data.workers)
+        with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
+            # Closed in the end, and not before: only rank 0 holds the lock, and all leave together.
+            lock = self.world.on_rank0_only(self.directory.lock)
+            with lock:
+                self._run(stopping)
+
+    def _run(self, stopping: Stopping) -> None:
         out, steps = self.config.out, self.plan.total_steps
-        if state and state["step"] >= steps:
+        state = self.world.on_rank0(self._resumable_state)
+        if state and state["step"] >= steps and not state.get("validating"):
+            self.world.on_rank0(self.directory.require_model)
             logger.info("%s: already trained to step %d of %d", out, state["step"], steps)
             return
         if state:
             logger.info("%s: going on from step %d of %d", out, state["step"], steps)
-        with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
+            self._restore(state)
+        self.world.on_rank0(lambda: self._open(state))
+        try:
+            self._loop(stopping)
+        except (Interrupted, DataError, RuntimeError) as error:
+            # A pending stop wins: what failed may have been stopped by the same signal.
+            if not (stopping or isinstance(error, Interrupted)) or self.stepper.updating:
+                raise
+            self._save()
+            raise self._interrupted(stopping) from error
+        except FileError as error:
+            raise SaveError(f"{error}; {self.directory.states.advice()}") from error
+        finally:
             if self.world.is_rank0:
-                self._open(state)
-            try:
-                if state:
-                    self._restore(state)
-                else:
-                    self._save()  # so that a run that was ever started can go on, wherever it is killed
-                with reported_deaths(self.dataset, self.config.data.workers):
-                    self._loop(stopping)
-            finally:
-                if self.world.is_rank0:
-                    self.log.close()
+                self.log.close()
 
-    def _loop(self, stopping: list[int]) -> None:
+    def _interrupted(self, stopping: Stopping) -> Interrupted:
+        by = stopping.signal if stopping else "of another process"
+        where = f"after step {self.progress.step} of {self.plan.total_steps}"
+        return Interrupted(f"stopped by signal {by} {where}; the same command goes on from there")
+
+    def _loop(self, stopping: Stopping) -> None:
         config, progress, steps = self.config, self.progress, self.plan.total_steps
-        batches = load_batches(self.dataset, self._draws(), config.data.workers, config.data.timeout)
         self.clock = Clock(time.perf_counter(), time.perf_counter(), progress.step)
-        with tqdm(
+        bar = tqdm(
             total=steps, initial=progress.step, unit="step", desc=config.out.name, disable=not self.show_progress
-        ) as bar:
-            while progress.step < steps:
-                patch = self.plan.patches[progress.step]
-                self._train_on(next(batches), patch)
-                bar.update()
-                if progress.step % config.log_every == 0:
-                    self._report(bar, patch)
-                validating = progress.step in self.plan.eval_steps
+        )
+        with bar, closing(self._batches(stopping)) as batches:
+            while progress.step < steps or progress.validating:
+                if not progress.validating:
+                    patch = self.plan.patches[progress.step]
+                    self._train_on(next(batches), patch)
+                    bar.update()
+                    if progress.step % config.log_every == 0:
+                        self._report(bar, patch)
+                    if progress.step in self.plan.eval_steps:
+                        self._begin_validation()
+                validating = progress.validating
                 if validating:
-                    self._validate()
+                    self._validate(stopping)
                 stop = self.world.any(bool(stopping))
-                if validating or stop or self._due():
-                    self._save()
                 if stop and progress.step < steps:
-                    raise Interrupted(
-                        f"stopped by signal {stopping[0] if stopping else 'of another process'} after step"
-                        f" {progress.step} of {steps}; the same command goes on from there"
-                    )
+                    raise Interrupted("between steps")
+                if validating or self._due():
+                    self._save()
+
+    def _batches(self, stopping: Stopping) -> Generator[Batch, None, None]:
+        """This process's share of the batches from the present step on."""
+        patience = 0.0 if self.world.size == 1 else PATIENCE
+        data = self.config.data
+        return load_batches(
+            self.dataset, self._draws(), data.workers, data.timeout, lambda: stopping.for_seconds(patience)
+        )
 
     def _draws(self) -> Iterator[list[Draw]]:
-        """This process's share of the batches from the present step on."""
         return (self._share(step) for step in range(self.progress.step, self.plan.total_steps))
 
     def _share(self, step: int) -> list[Draw]:
@@ -202,6 +213,7 @@ class Trainer:
         factor = lr_factor(progress.step, plan.total_steps, plan.steps_per_epoch, self.config.optim)
         loss, used = self.stepper.step(self.objective.prepare(batch), patch, factor)
         progress.step += 1
+        self.stepper.updating = False
         if used:
             progress.skipped_in_a_row = 0
             progress.losses.append(loss)
@@ -249,15 +261,24 @@ class Trainer:
             self._log(loss=loss, patch_size=str(patch), lr=self.stepper.learning_rate, clips_per_second=rate)
         progress.losses, clock.logged_step, clock.logged = [], progress.step, now
 
-    def _validate(self) -> None:
-        """Measure on the validation data and keep the best model, or the last one if there are no such data."""
+    def _averaging(self) -> bool:
+        return 0 < self.config.average_from <= self.progress.step / self.plan.steps_per_epoch + 1e-9
+
+    def _begin_validation(self) -> None:
+        self.progress.validating = True
+        if self._averaging():
+            self.average.add(self.model)
+
+    def _validate(self, stopping: Stopping) -> None:
+        """Measure on the validation data and keep the best model, or the last one if there are no such data.
+
+        Raises Interrupted soon after a stop; the run then goes on with this validation.
+        """
         config, progress = self.config, self.progress
         last = progress.step == self.plan.total_steps
-        averaging = 0 < config.average_from <= progress.step / self.plan.steps_per_epoch + 1e-9
-        if averaging:
-            self.average.add(self.model)
-        model = self._averaged() if averaging and last else self.model
-        validation = self.validator.validate(model)
+        model = self._averaged() if self._averaging() and last else self.model
+        validation = self.validator.validate(model, lambda: bool(stopping))
+        progress.validating = False
         self._report_epoch(validation)
         keep = last if config.average_from else validation.score >= progress.best
         progress.best = max(progress.best, validation.score)
@@ -304,14 +325,12 @@ class Trainer:
 
     # Saving and resuming ---------------------------------------------------------------------------------------
 
-    def _data_fingerprints(self) -> list[str]:
-        return [d.fingerprint for d in (self.train_data, self.val_data) if d is not None]
-
     def _save(self) -> None:
-        """Save the state; only rank 0 writes."""
+        """Save the state; only rank 0 writes. Before the first step there is nothing to save."""
         self.clock.saved = time.perf_counter()
-        if not self.world.is_rank0:
+        if not self.world.is_rank0 or not self.progress.step:
             return
+        self.log.sync()
         state = {
             **dataclasses.asdict(self.progress),
             "bad_files": self.bad_files.reasons,
@@ -321,12 +340,17 @@ class Trainer:
             "rng": rng_state(),
             "log_bytes": self.log.size,
             "config": json.dumps(to_json(self.config)),
-            "data": self._data_fingerprints(),
+            **self._identity.state(),
         }
         self.directory.states.save(self.progress.step, state)
 
+    @cached_property
+    def _identity(self) -> Data:
+        """What this run learns from; read once, at its start."""
+        return Data.of(self.train_data, self.val_data, self.teacher)
+
     def _resumable_state(self) -> dict[str, Any] | None:
-        return self.directory.resumable_state(to_json(self.config), self._data_fingerprints(), self.config.override)
+        return self.directory.resumable_state(to_json(self.config), self._identity, self.config.override)
 
     def _open(self, state: dict[str, Any] | None) -> None:
         self.log = self.directory.open(to_json(self.config), self.config.log, state)
@@ -339,7 +363,8 @@ class Trainer:
             self.stepper.load_state_dict(state["optimizers"])
             self.average.load_state_dict(state["average"])
             restore_rng(state["rng"])
-            self.progress = Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
-            self.bad_files.reasons = state["bad_files"]
+            saved = {"validating": False, **state}  # which older states lack
+            self.progress = Progress(**{field.name: saved[field.name] for field in dataclasses.fields(Progress)})
+            self.bad_files.restore(state["bad_files"])
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.directory.states.directory}: does not fit this training ({error})") from None

@@ -20,6 +20,7 @@ from flexiast.runtime.distributed import World, connected
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.config import PatchOptions, TrainConfig
 from flexiast.traintest.evaluate import Result, sweep
+from flexiast.traintest.setup import setup_plan
 from flexiast.traintest.train import Trainer, train
 from tests.traintest import test_train, two_ranks
 from tests.traintest.test_train import records
@@ -101,8 +102,10 @@ def test_shares_are_disjoint_complete_and_keep_pairs(clips: int, size: int, unit
 
 
 def test_a_batch_too_small_for_the_processes_is_refused(sounds: Path, tmp_path: Path) -> None:
+    run = config(sounds, tmp_path / "run")
+    alone = Trainer(run, progress=False)
     with pytest.raises(ConfigError, match=r"data\.batch_size: found 6 for 4 processes, expected at least 8 \(mixup"):
-        Trainer(config(sounds, tmp_path / "run"), world=World(rank=0, size=4))
+        setup_plan(run, alone.train_data, alone.model, World(rank=0, size=4), flexible=False)
 
 
 def test_without_torchrun_one_process_is_alone() -> None:
