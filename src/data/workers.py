@@ -136,11 +136,11 @@ class _Fetcher(threading.Thread):
             raise WorkerError(f"timed out after {timeout:g} seconds")
 
     def close(self) -> None:
-        """End workers and thread, whatever they are doing: workers have nothing to save."""
+        """End the workers, whatever they are doing: they have nothing to save. The thread follows when it notices."""
         self.closed.set()
         for worker in self.workers:
             worker.kill()
-        self.join(timeout=5)  # not for ever: half a message keeps it waiting; it ends with the program
+        self.join(timeout=0.5)  # no longer: the DataLoader looks every five seconds, and half a message is for ever
 
 
 def _death(pid: int, code: int) -> str:

@@ -42,11 +42,17 @@ class BadFiles:
             self._write()
         allowed = allowed_bad(self.config.max_bad, len(self.manifest))
         if len(self.reasons) > allowed:
-            some = "; ".join(list(self.reasons.values())[:3])
+            some = "; ".join(list(self.reasons.values())[:3]) + self._hint()
             raise DataError(
                 f"{self.manifest.source}: {len(self.reasons)} of {len(self.manifest)} clips are unusable, expected at"
                 f" most {allowed} (data.max_bad {self.config.max_bad:g}); {self.file} lists them: {some}"
             )
+
+    def _hint(self) -> str:
+        first = [clip.path for clip in self.manifest.clips[:100] if isinstance(clip.path, Path)]
+        if not first or any(path.exists() for path in first):
+            return ""
+        return f"; none of its first {len(first)} clips is there: --data.root says where relative paths start"
 
     def restore(self, saved: Mapping[Any, str]) -> None:
         """Take up those of an earlier start, as far as the clips are still in the data.
