@@ -33,9 +33,9 @@ def _pieces(path: Path | ShardMember) -> bytes:
         size = path.size if isinstance(path, ShardMember) else os.stat(path).st_size
         with open(shard, "rb") as file:
             pieces = []
-            for start in (0, size // 2, size - _PIECE):
-                file.seek(offset + max(0, start))
-                pieces.append(file.read(min(_PIECE, size)))
+            for start in (0, size // 2, max(0, size - _PIECE)):
+                file.seek(offset + start)
+                pieces.append(file.read(min(_PIECE, size - start)))
     except OSError:
         return b"missing"
     return hashlib.sha256(b"".join(pieces)).digest()

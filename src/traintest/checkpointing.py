@@ -39,9 +39,11 @@ class CheckpointStore:
 
     def advice(self) -> str:
         """Which state is the last good one, for the error that ends a run."""
-        kept = self.paths()
-        there = f"the last good checkpoint is {kept[-1]}, the same command goes on from there"
-        return there if kept else "there is no checkpoint yet, the same command starts anew"
+        if kept := self.paths():
+            return f"the last good checkpoint is {kept[-1]}, the same command goes on from there"
+        if not self.directory.parent.exists():
+            return "its checkpoints are where it is now"
+        return "there is no checkpoint yet, the same command starts anew"
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a state (tensors, numbers, text and containers of them). Raises SaveError if the disk will not."""

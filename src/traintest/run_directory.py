@@ -104,7 +104,7 @@ class RunDirectory:
         """
         state = self.states.latest()
         if state is None:
-            if (self.path / "model.safetensors").exists():
+            if self.has_model:
                 raise ConfigError(
                     f"out: {self.path} already holds a model but no training state; choose another folder"
                 )
@@ -121,9 +121,14 @@ class RunDirectory:
             )
         return state
 
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a model to use."""
+        return (self.path / "model.safetensors").exists()
+
     def require_model(self) -> None:
         """Raise ConfigError if a finished run has lost its model."""
-        if not (self.path / "model.safetensors").exists():
+        if not self.has_model:
             raise ConfigError(
                 f"out: {self.path} is trained to its end, but its model.safetensors is gone; put it back, or remove"
                 f" {self.states.directory} to train anew"

@@ -366,5 +366,10 @@ class Trainer:
             saved = {"validating": False, **state}  # which older states lack
             self.progress = Progress(**{field.name: saved[field.name] for field in dataclasses.fields(Progress)})
             self.bad_files.restore(state["bad_files"])
+            if self.progress.best > float("-inf") and not self.directory.has_model:
+                logger.warning(
+                    "%s: the best model is gone; the best of the coming validations is kept", self.config.out
+                )
+                self.progress.best = float("-inf")
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.directory.states.directory}: does not fit this training ({error})") from None
