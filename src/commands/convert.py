@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import tyro
@@ -40,7 +41,11 @@ def convert(config: ConvertConfig) -> LoadReport | None:
     checkpoint, report = model.checkpoint(), model.load_report
     if report and "converted_from" not in checkpoint.metadata and report.format != "FlexiAST":
         checkpoint.metadata["converted_from"] = {"format": report.format, "notes": report.notes}
-    (save_single_file if config.single_file else save_checkpoint)(config.out, checkpoint)
+    try:
+        (save_single_file if config.single_file else save_checkpoint)(config.out, checkpoint)
+    except BaseException:  # what is left of it would refuse the same command
+        shutil.rmtree(config.out, ignore_errors=True)
+        raise
     return report
 
 

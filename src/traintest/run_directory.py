@@ -111,7 +111,10 @@ class RunDirectory:
             return None
         if missing := {"config", "data", "log_bytes", "model"} - state.keys():
             raise CheckpointError(f"{self.states.directory}: the newest state lacks {', '.join(sorted(missing))}")
-        changed = differences(json.loads(state["config"]), settings) + data.differences(state, settings)
+        try:
+            changed = differences(_saved_settings(state), settings) + data.differences(state, settings)
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{self.states.directory}: the newest state is none of a run ({error!r})") from None
         if changed and state["step"] == 0:
             return None
         if changed and not override:
@@ -164,6 +167,17 @@ class RunDirectory:
             raise ConfigError(
                 f"{self._statistics}: not readable as statistics ({error}); remove it to measure them again"
             ) from None
+
+
+def _saved_settings(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a state, whose fields may be anything. Raises KeyError, ValueError or TypeError if so."""
+    for name, kind in (("config", str), ("data", list), ("log_bytes", int), ("model", dict)):
+        if not isinstance(state[name], kind):
+            raise TypeError(f"{name}: {type(state[name]).__name__}")
+    settings = json.loads(state["config"])
+    if not isinstance(settings, dict) or state["log_bytes"] < 0:
+        raise ValueError("config or log_bytes")
+    return settings
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

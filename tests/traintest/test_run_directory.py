@@ -14,7 +14,7 @@ import torch
 from flexiast.data.fingerprint import contents_fingerprint
 from flexiast.data.manifest import read_manifest
 from flexiast.data.pack import pack
-from flexiast.errors import ConfigError, DataError
+from flexiast.errors import CheckpointError, ConfigError, DataError
 from flexiast.traintest.bad_files import BadFiles
 from flexiast.traintest.checkpointing import CheckpointStore, weights_hash
 from flexiast.traintest.run_directory import Data, RunDirectory
@@ -54,6 +54,16 @@ def test_contents_and_teacher_are_compared_unless_the_state_is_older(tmp_path: P
     older = {"step": 2, "config": json.dumps(SETTINGS), "log_bytes": 0, "model": {}, "data": ["names"]}
     directory.states.save(2, older)
     assert directory.resumable_state(SETTINGS, dataclasses.replace(DATA, teacher="t"), override=False)["step"] == 2
+
+
+@pytest.mark.parametrize(
+    "field", [{"config": 3}, {"config": "[]"}, {"config": "{"}, {"log_bytes": -1}, {"data": None}, {"model": 1}]
+)
+def test_a_state_with_hostile_fields_is_refused(tmp_path: Path, field: dict[str, object]) -> None:
+    directory = RunDirectory(tmp_path, 2)
+    saved(directory, 1, **field)
+    with pytest.raises(CheckpointError, match="checkpoints: the newest state is none of a run"):
+        directory.resumable_state(SETTINGS, DATA, override=True)
 
 
 def test_a_copy_of_a_state_is_not_taken_for_the_newest(tmp_path: Path) -> None:
