@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from . import __version__
+from .errors import printable
 
 COMMANDS: dict[str, str] = {
     "train": "train a fixed or a flexible model, or go on with an interrupted run",
@@ -59,11 +63,13 @@ def usage() -> str:
 
 def run_command(name: str, arguments: Sequence[str], program: str) -> int:
     """Read the arguments of a command and run it; returns the exit code. program: its name in messages."""
-    from .commands.command_line import read_arguments
-    from .commands.guard import guarded
+    with _ended_by_ctrl_c():
+        from .commands.command_line import read_arguments
+        from .commands.guard import guarded
+
+        command = import_module(f".commands.{name}", __package__)
 
     def run() -> None:
-        command = import_module(f".commands.{name}", __package__)
         config = read_arguments(command.CONFIG, arguments, program)
         _log_to_stderr()
         command.run(config)
@@ -71,13 +77,32 @@ def run_command(name: str, arguments: Sequence[str], program: str) -> int:
     return guarded(run)
 
 
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Around the imports: Ctrl-C ends the program, as it ends any other, without a traceback from inside torch."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Formatter(logging.Formatter):
+    """File names and labels are anybody's text: no control character of theirs reaches the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
 def _log_to_stderr() -> None:
     """Send the package's log to stderr; ranks other than 0 report warnings only."""
     rank = os.environ.get("RANK", "0")
     handler = logging.StreamHandler(_BesideBars())
-    handler.setFormatter(
-        logging.Formatter("flexiast: %(message)s" if rank == "0" else f"flexiast[{rank}]: %(message)s")
-    )
+    handler.setFormatter(_Formatter("flexiast: %(message)s" if rank == "0" else f"flexiast[{rank}]: %(message)s"))
     logger = logging.getLogger("flexiast")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO if rank == "0" else logging.WARNING)

@@ -36,7 +36,7 @@ def flexify(config: FlexifyConfig, progress: bool = True) -> list[Result]:
     Raises FlexiASTError as `train` does.
     """
     settings = dataclasses.replace(config.train, model=dataclasses.replace(config.train.model, init=config.checkpoint))
-    with connected() as world:
+    with connected(settings.dist_timeout) as world:
         trainer = Trainer(settings, progress, world, flexible=True)
         data = trainer.val_data
         if data is None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from ..errors import FlexiASTError
+from ..errors import FlexiASTError, printable
 from ..runtime.interruption import Interrupted
 
 EXIT_USER_ERROR = 2
@@ -26,7 +26,7 @@ def guarded(action: Callable[[], object]) -> int:
     try:
         action()
     except Interrupted as error:
-        print(f"flexiast: {error}", file=sys.stderr)
+        print(f"flexiast: {printable(str(error))}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except FlexiASTError as error:
         return _complain(" ".join(str(error).splitlines()))
@@ -46,5 +46,5 @@ def guarded(action: Callable[[], object]) -> int:
 
 
 def _complain(message: str) -> int:
-    print(f"flexiast: error: {message}", file=sys.stderr)
+    print(f"flexiast: error: {printable(message)}", file=sys.stderr)
     return EXIT_USER_ERROR

@@ -16,14 +16,14 @@ from ..classifier.class_order import class_order, reordered
 from ..classifier.load import load
 from ..data.manifest import Manifest, read_manifest
 from ..data.table_options import TableOptions
-from ..errors import ConfigError
+from ..errors import ConfigError, require
 from ..models.geometry import PAPER_SIZES
 from ..models.resize import Resize
 from ..reports.flexibility import as_row, format_table, plot_flexibility
 from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
 from ..runtime.device import pick_device, resolve_precision
-from ..runtime.distributed import World, connected, print_once
+from ..runtime.distributed import TIMEOUT, World, connected, print_once
 from ..runtime.files import replacing, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance, sha256
 from ..traintest.evaluate import Result, sweep
@@ -59,6 +59,8 @@ class MeasureConfig(TableOptions):
     """`auto`: the GPU where there is one, else the CPU."""
     heads: int | None = None
     """Attention heads of state dicts that do not tell (default: one per 64 of the width)."""
+    dist_timeout: float = TIMEOUT
+    """Minutes that the processes of torchrun wait for one another."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +68,7 @@ class MeasureConfig(TableOptions):
             if not getattr(self, name):
                 raise ConfigError(f"{name}: found none, expected at least one")
         require_distinct("patch_sizes", self.patch_sizes)
+        require(0 < self.dist_timeout <= 1e5, "dist_timeout", self.dist_timeout, "a positive number of minutes")
         if self.batch_size < 1 or self.workers < 0:
             raise ConfigError(
                 f"batch_size, workers: found {self.batch_size}, {self.workers}, expected at least 1 and 0"
@@ -77,7 +80,7 @@ def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
 
     Raises FlexiASTError for wrong input before anything is measured.
     """
-    with connected() as world:
+    with connected(config.dist_timeout) as world:
         return _measure(config, progress and world.is_rank0, world)
 
 

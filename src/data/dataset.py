@@ -5,8 +5,8 @@ Dimensions: B clips, S samples, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import DataError
 from ..features import FeatureConfig, frame_count
+from ..runtime.interruption import never
 from .audio import as_float, decode
 from .manifest import Manifest
 from .sampler import Draw
+from .workers import PREFETCHED, WorkerError, loaded, remedy, require_room, start_worker
 
 REPLACEMENTS = 20
 """Clips tried in the place of an unusable one."""
@@ -73,6 +75,10 @@ class ClipDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.manifest)
+
+    def require_room(self, batch_size: int, workers: int) -> None:
+        """Raise ConfigError if batches of so many clips cannot pass between so many workers and this process."""
+        require_room(min(workers, MAX_WORKERS), batch_size * self.features.samples * torch.int16.itemsize)
 
     def waveform(self, clip: int, suspicions: list[Failure] | None = None) -> Tensor:
         """One clip (S,), not padded, int16 if 16-bit PCM, mono, at the model's rate, else float32.
@@ -135,51 +141,53 @@ class ClipDataset(Dataset):
         return None
 
 
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
+def _hand_over(batch: Any) -> tuple[Any, ...]:
+    """In a worker: the waveforms in shared memory, so that a lack of it is an error here; the rest as plain arrays."""
+    if get_worker_info() is None:
+        return batch
+    waveform, *small, failures, suspicions = batch
+    if waveform.numel():
+        waveform.share_memory_()
+    return (waveform, *(tensor.numpy() for tensor in small), failures, suspicions)
 
 
 def load_batches(
-    dataset: ClipDataset, batches: Iterable[list[Draw]], workers: int, timeout: float = 0
-) -> Iterator[Batch]:
-    """Decode the batches in order, in `workers` processes (0: in this one).
+    dataset: ClipDataset,
+    batches: Iterable[list[Draw]],
+    workers: int,
+    timeout: float = 0,
+    stopped: Callable[[], bool] = never,
+) -> Generator[Batch, None, None]:
+    """Decode the batches in order, in `workers` processes (0: in this one), which end when the iterator is closed.
 
     Raises DataError with the files in question when a worker dies, or takes more than `timeout` seconds (0: no limit)
-    for a batch.
+    for a batch; Interrupted if `stopped` while a batch is waited for.
     """
     loader: DataLoader = DataLoader(
         dataset,
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=min(workers, MAX_WORKERS),
-        collate_fn=_as_is,
-        worker_init_fn=_one_thread,
+        prefetch_factor=PREFETCHED if workers else None,
+        collate_fn=_hand_over,
+        worker_init_fn=start_worker,
         pin_memory=torch.cuda.is_available(),
-        timeout=timeout if workers else 0,
+        generator=torch.Generator(),  # unused by the data set; the global one stays as it is
     )
     try:
-        for batch in loader:
-            yield Batch(*batch)
-    except (RuntimeError, EOFError, OSError) as error:  # the DataLoader's own ways to say so
-        raise _failed(dataset, workers, error) from error
-
-
-@contextmanager
-def reported_deaths(dataset: ClipDataset, workers: int) -> Iterator[None]:
-    """Name the files when a worker dies while its batches are in use: torch then raises wherever the program is."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
+        with closing(loaded(loader, timeout, stopped)) as handed:
+            for waveform, lengths, targets, epochs, clips, failures, suspicions in handed:
+                lengths, targets, epochs, clips = map(torch.as_tensor, (lengths, targets, epochs, clips))
+                yield Batch(waveform, lengths, targets, epochs, clips, failures, suspicions)
+    except (WorkerError, RuntimeError, EOFError, OSError) as error:  # all but the first are the DataLoader's own
         raise _failed(dataset, workers, error) from error
 
 
 def _failed(dataset: ClipDataset, workers: int, error: Exception) -> DataError:
-    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
+    lines = (str(error) or type(error).__name__).splitlines()
+    # Of an error in a worker the DataLoader gives the traceback; its last line says what happened.
+    reason = (lines[-1] if "Traceback" in str(error) else lines[0]).rstrip(". ")
+    if advice := remedy(error):
+        return DataError(f"{dataset.manifest.source}: a decoding process failed ({reason}){advice}")
     at_work = [int(clip) for clip in dataset.current[:workers] if clip >= 0]
     files = ", ".join(str(dataset.manifest.clips[clip].path) for clip in at_work)
     return DataError(f"{dataset.manifest.source}: a decoding process failed ({reason}) while on {files}")

@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from .audio import decode_pieces
 from .bad_clips import BadClips
 from .manifest import Manifest
 from .shards import ShardMember
+from .workers import WorkerError, as_is, loaded, start_worker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,38 +102,39 @@ def log_mel_pieces(path: Path | ShardMember, features: FeatureConfig, log_mel: L
         yield frames
 
 
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)
-
-
-def _as_is(moments: Any) -> Any:
-    return moments
-
-
 def measure_statistics(
-    manifest: Manifest, features: FeatureConfig, workers: int = 2, progress: bool = True, max_bad: float = 0.0
+    manifest: Manifest,
+    features: FeatureConfig,
+    workers: int = 2,
+    progress: bool = True,
+    max_bad: float = 0.0,
+    timeout: float = 0,
 ) -> Statistics:
     """Mean and standard deviation of the log-mel over every real frame of every clip, as `features` computes it.
 
     features: its sample rate, bins, downmix and resampler count; frames, mean and std do not. workers: decoding
     processes, 0 for this one; the result does not depend on them. max_bad: share of the clips that may be unusable,
-    with a floor; these are logged and left out. Raises DataError, naming the files, beyond that, and if all frames are
-    alike.
+    with a floor; these are logged and left out. timeout: seconds that decoding may take for a clip, 0 for no limit.
+    Raises DataError, naming the files, beyond that, and if all frames are alike.
     """
     loader: DataLoader = DataLoader(
         _ClipMoments(manifest, features),
         batch_size=None,
         num_workers=workers,
-        collate_fn=_as_is,
-        worker_init_fn=_one_thread,
+        collate_fn=as_is,
+        worker_init_fn=start_worker,
     )
     total, bad = Moments(), BadClips(manifest.source, len(manifest), max_bad)
-    results = tqdm(loader, "statistics", unit="clip", disable=not progress)
-    for clip, moments in zip(manifest.clips, results, strict=True):
-        if isinstance(moments, DataError):
-            bad.add(clip, moments)
-        else:
-            total += moments
+    try:
+        with closing(loaded(loader, timeout)) as handed:
+            results = tqdm(handed, "statistics", total=len(manifest), unit="clip", disable=not progress)
+            for clip, moments in zip(manifest.clips, results, strict=True):
+                if isinstance(moments, DataError):
+                    bad.add(clip, moments)
+                else:
+                    total += moments
+    except WorkerError as error:
+        raise DataError(f"{manifest.source}: a decoding process failed ({error})") from None
     if total.squares == 0:
         raise DataError(f"{manifest.source}: every frame of its {len(manifest)} clips is alike, expected sound")
     frames = total.count // features.bins

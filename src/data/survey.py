@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from ..errors import DataError
 from ..features import FeatureConfig, LogMel
 from .manifest import Manifest
 from .statistics import Moments, log_mel_pieces
+from .workers import as_is, start_worker
 
 MOST_SURVEYED = 2_000
 """Clips that are looked at; of more, an even selection."""
@@ -87,8 +87,8 @@ def survey(manifest: Manifest, features: FeatureConfig, workers: int = 0, progre
         _Looked(manifest, chosen.tolist(), features),
         batch_size=None,
         num_workers=workers,
-        collate_fn=_unchanged,
-        worker_init_fn=_one_thread,
+        collate_fn=as_is,
+        worker_init_fn=start_worker,
     )
     frames, kept, summaries, total, unusable = [], [], [], Moments(), []
     for clip, one in zip(
@@ -107,11 +107,3 @@ def survey(manifest: Manifest, features: FeatureConfig, workers: int = 0, progre
         raise DataError(f"{manifest.source}: every frame of its {len(kept)} clips is alike, expected sound")
     std = math.sqrt(total.squares / total.count)
     return Survey(np.array(kept), np.array(frames), total.mean, std, np.stack(summaries), tuple(unusable))
-
-
-def _unchanged(item: Any) -> Any:
-    return item
-
-
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)

@@ -58,4 +58,6 @@ def synchronise(device: torch.device) -> None:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether this error says that a GPU's or the CPU's memory has run out."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    # The last is what oneDNN says where a memory limit leaves it no room.
+    said = ("can't allocate memory", "Cannot allocate memory", "could not create a primitive")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in said)

@@ -7,13 +7,25 @@ torchrun starts the processes and sets RANK, LOCAL_RANK and WORLD_SIZE; without 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from ..errors import FlexiASTError
+from .lifetime import end_with_launcher
+
+TIMEOUT = 720.0
+"""Minutes that processes wait for one another by default: as long as rank 0 may measure, or write, alone."""
+
+
+class LostProcess(FlexiASTError):
+    """Another process of the job has ended, or has not answered in time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,23 +80,68 @@ class World:
         dist.broadcast_object_list(values, src=0, group=self.control)
         return values[0]
 
+    def on_rank0_only(self, enter: Callable[[], AbstractContextManager[None]]) -> ExitStack:
+        """A context that is entered on rank 0; its error is raised in every process."""
+        context = ExitStack()
+        self.on_rank0(lambda: context.enter_context(enter()))
+        return context
+
+    def on_rank0(self, action: Callable[[], Any]) -> Any:
+        """What `action` returns on rank 0, in every process; so with a FlexiASTError that it raises."""
+        value, error = None, None
+        if self.is_rank0:
+            try:
+                value = action()
+            except FlexiASTError as raised:
+                error = raised
+        value, error = self.broadcast((value, error))
+        if error is not None:
+            raise error
+        return value
+
 
 @contextmanager
-def connected() -> Iterator[World]:
-    """Join the processes started by torchrun; leave them at the end. Alone when there is no torchrun."""
+def connected(timeout: float = TIMEOUT) -> Iterator[World]:
+    """Join the processes started by torchrun; leave them at the end. Alone when there is no torchrun.
+
+    timeout: minutes that a process waits for another one. Raises LostProcess if one does not answer in that time, or
+    has ended. When torchrun is gone, so that nobody looks after the processes, each stops as if by SIGTERM.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_launcher()
     on_gpu = torch.cuda.is_available()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if on_gpu:
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    limit = datetime.timedelta(minutes=timeout)
     try:
-        control = dist.new_group(backend="gloo") if on_gpu else dist.group.WORLD
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=limit)
+        control = dist.new_group(backend="gloo", timeout=limit) if on_gpu else dist.group.WORLD
         yield World(dist.get_rank(), dist.get_world_size(), local_rank, control)
+    except RuntimeError as error:
+        if (lost := _lost_process(error, timeout)) is None:
+            raise
+        raise lost from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _lost_process(error: RuntimeError, timeout: float) -> LostProcess | None:
+    """What gloo, NCCL or their store say of a process that is gone or silent, in one line."""
+    text = str(error)
+    if not (isinstance(error, dist.DistError) or re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)|TCPStore", text)):
+        return None
+    if re.search(r"[Tt]imed? ?out", text):
+        return LostProcess(
+            f"a process of this job has waited {timeout:g} minutes for another one (dist_timeout); if that one was at"
+            " work, allow more"
+        )
+    reason = re.sub(r"^\[[^]]*\] *", "", text.splitlines()[0])[:200]
+    return LostProcess(f"another process of this job has ended ({reason}); its own message says why")
 
 
 def print_once(text: str) -> None:

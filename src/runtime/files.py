@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -30,10 +32,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` once it is complete and on the disk.
 
     A reader sees the old content or the new, never a part. If anything fails, the old content stays and the new is
-    removed; what a killed process leaves behind is `path`.part, which nothing reads and the next write replaces.
-    Raises FileError if the system refuses.
+    removed. What a killed process leaves behind is a file *.part, which nothing reads; its name is of that process
+    alone. Raises FileError if the system refuses.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     with file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -43,7 +45,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             os.replace(part, path)
         except BaseException:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
             raise
         _sync_directory(path.parent)
 
@@ -92,11 +95,18 @@ def put_in_place(new: Path, out: Path) -> None:
         os.replace(new, out)
 
 
+def remove_leftovers(directory: Path) -> None:
+    """Remove what killed processes have left of the files they were writing here; nobody else may be writing now."""
+    for part in directory.glob("*.part"):
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
 def require_writable(directory: Path) -> None:
     """Make the directory; raise ConfigError now, not after the work, if nothing can be written there."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".write-test"
+        probe = directory / f".write-test-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,9 @@ from typing import Any
 
 from ..errors import FlexiASTError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C; what schedulers, torchrun and `kill` send; what Slurm can be told to send before the time is up."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""Ctrl-C; what schedulers, torchrun and `kill` send; what Slurm can be told to send before the time is up (and Windows
+does not have)."""
 
 LAUNCHER_GRACE = 3.0
 """Seconds in which torchrun passes on a signal that its processes have also got themselves."""
@@ -21,23 +23,47 @@ class Interrupted(FlexiASTError):
     """The run was asked to stop; its state is saved."""
 
 
+class Stopping:
+    """Whether a stop has been asked for; true from the first signal on."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.since = 0.0
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def for_seconds(self, seconds: float) -> bool:
+        """Whether the stop was asked for at least so long ago."""
+        return bool(self) and time.monotonic() - self.since >= seconds
+
+    def note(self, number: int) -> None:
+        """Take in the first signal."""
+        self.since = time.monotonic()
+        self.signal = number
+
+
+def never() -> bool:
+    """No stop is ever asked for."""
+    return False
+
+
 @contextmanager
-def noted_signals(grace: float = 0.0) -> Iterator[list[int]]:
-    """While inside, note SIGNALS in the list, to be acted on between steps; a second one ends at once.
+def noted_signals(grace: float = 0.0) -> Iterator[Stopping]:
+    """While inside, note SIGNALS, to be acted on between steps; a second one ends at once.
 
     grace: seconds within which more signals count as the first, for processes that get it both from the terminal or
-    scheduler and from their launcher.
+    scheduler and from their launcher. Outside the main thread, where Python has no signal handlers, nothing is noted.
     """
-    received: list[int] = []
-    first = 0.0
+    stopping = Stopping()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
 
     def note(number: int, frame: object) -> None:
-        nonlocal first
-        now = time.monotonic()
-        if not received:
-            first = now
-            received.append(number)
-        elif now - first >= grace:
+        if not stopping:
+            stopping.note(number)
+        elif stopping.for_seconds(grace):
             signal.signal(number, previous[number])
             signal.raise_signal(number)
 
@@ -45,7 +71,7 @@ def noted_signals(grace: float = 0.0) -> Iterator[list[int]]:
     for number in previous:
         signal.signal(number, note)
     try:
-        yield received
+        yield stopping
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..data.bad_clips import most_bad
 from ..data.dataset import Failure
@@ -23,12 +24,14 @@ class BadFiles:
 
     def __init__(self, manifest: Manifest, config: DataConfig, file: Path) -> None:
         self.manifest, self.config, self.file = manifest, config, file
-        self.reasons: dict[int, str] = {}
-        self.suspicious: dict[int, str] = {}
+        self.reasons: dict[str, str] = {}
+        """Why a clip cannot be used, by its path."""
+        self.suspicious: dict[str, str] = {}
+        """What looks wrong about clips that are used, by their path."""
 
     def note(self, failures: Iterable[Failure], writes: bool = True) -> None:
         """Take in failures. Raises DataError at the first if `strict`, or beyond `most_bad` of all clips."""
-        new = {failure.clip: failure.reason for failure in failures if failure.clip not in self.reasons}
+        new = self._new(failures, self.reasons)
         if not new:
             return
         if self.config.strict:
@@ -40,18 +43,22 @@ class BadFiles:
             self._write()
         allowed = most_bad(self.config.max_bad, len(self.manifest))
         if len(self.reasons) > allowed:
-            named = "; ".join(list(self.reasons.values())[:3])
+            some = "; ".join(list(self.reasons.values())[:3]) + self._hint()
             raise DataError(
                 f"{self.manifest.source}: {len(self.reasons)} of {len(self.manifest)} clips are unusable, expected at"
-                f" most {allowed} (data.max_bad {self.config.max_bad:g}); {self.file} lists them: {named}"
+                f" most {allowed} (data.max_bad {self.config.max_bad:g}); {self.file} lists them: {some}"
             )
 
     def suspect(self, suspicions: Iterable[Failure], writes: bool = True) -> None:
         """Take in clips that are used and look wrong; they are listed now, and logged by `tell_suspicious`."""
-        new = {found.clip: found.reason for found in suspicions if found.clip not in self.suspicious}
+        new = self._new(suspicions, self.suspicious)
         self.suspicious |= new
         if new and writes:
             self._write()
+
+    def _new(self, failures: Iterable[Failure], known: Mapping[str, str]) -> dict[str, str]:
+        named = {str(self.manifest.clips[failure.clip].path): failure.reason for failure in failures}
+        return {path: reason for path, reason in named.items() if path not in known}
 
     def tell_suspicious(self) -> None:
         """Log how many clips look wrong, and three of them."""
@@ -64,12 +71,30 @@ class BadFiles:
                 named,
             )
 
+    def _hint(self) -> str:
+        first = [clip.path for clip in self.manifest.clips[:100] if isinstance(clip.path, Path)]
+        if not first or any(path.exists() for path in first):
+            return ""
+        return f"; none of its first {len(first)} clips is there: --data.root says where relative paths start"
+
+    def state(self) -> dict[str, dict[str, str]]:
+        """What is saved of it."""
+        return {"bad_files": self.reasons, "suspicious": self.suspicious}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Take up those of an earlier start, as far as the clips are still in the data.
+
+        Older states have indices instead of paths; those clips are named again when they are drawn again.
+        """
+        there = {str(clip.path) for clip in self.manifest.clips}
+        for name, known in (("bad_files", self.reasons), ("suspicious", self.suspicious)):
+            known |= {path: reason for path, reason in saved.get(name, {}).items() if path in there}
+
     def _write(self) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["path", "reason"])
         for kind, clips in (("", self.reasons), ("suspicious: ", self.suspicious)):
-            for clip, reason in clips.items():
-                path = str(self.manifest.clips[clip].path)
+            for path, reason in clips.items():
                 writer.writerow([path, kind + reason.removeprefix(f"{path}: ")])
         write_atomically(self.file, text.getvalue().encode(errors="backslashreplace"))

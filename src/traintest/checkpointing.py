@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.tensors import DAMAGE, load_pickle
+from ..classifier.audio_classifier import AudioClassifier
 from ..errors import CheckpointError, FileError, FlexiASTError
 from ..runtime.files import replacing
 
@@ -18,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class SaveError(FlexiASTError):
-    """A training state could not be written; the last good one is still there."""
+    """Something of a run could not be written; its last good state is still there."""
 
 
 class CheckpointStore:
@@ -32,8 +35,16 @@ class CheckpointStore:
         self.directory, self.keep = directory, keep
 
     def paths(self) -> list[Path]:
-        """The states on disk, oldest first."""
-        return sorted(self.directory.glob("step-*.pt"))
+        """The states on disk, oldest first; copies under other names, such as step-best.pt, are not counted."""
+        return sorted(path for path in self.directory.glob("step-*.pt") if re.fullmatch(r"step-\d{8,}\.pt", path.name))
+
+    def advice(self) -> str:
+        """Which state is the last good one, for the error that ends a run."""
+        if kept := self.paths():
+            return f"the last good checkpoint is {kept[-1]}, the same command goes on from there"
+        if not self.directory.parent.exists():
+            return "its checkpoints are where it is now"
+        return "there is no checkpoint yet, the same command starts anew"
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a state (tensors, numbers, text and containers of them). Raises SaveError if the disk will not."""
@@ -41,17 +52,8 @@ class CheckpointStore:
         try:
             with replacing(path) as file:
                 torch.save(state, file)
-        except (
-            FileError,
-            OSError,
-            RuntimeError,
-        ) as error:  # torch reports a full disk as a RuntimeError of its zip writer
-            kept = self.paths()
-            raise SaveError(
-                f"{path}: not written ({_first_line(error)});"
-                + (f" the last good checkpoint is {kept[-1]}," if kept else " there is none yet,")
-                + " the same command goes on from there"
-            ) from None
+        except (FileError, OSError, RuntimeError) as error:  # RuntimeError: torch's zip writer on a full disk
+            raise SaveError(f"{path}: not written ({_first_line(error)}); {self.advice()}") from None
         for old in self.paths()[: -self.keep]:
             old.unlink()
 
@@ -90,6 +92,15 @@ def _first_line(error: Exception) -> str:
     return (text.strip() or type(error).__name__).splitlines()[0]
 
 
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over the names and values of a model's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def rng_state() -> dict[str, Any]:
     """State of torch's global generators, on CPU and GPUs."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
@@ -122,6 +133,12 @@ class WeightAverage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count, self.mean = state["count"], state["mean"]
+
+    def model(self, like: AudioClassifier) -> AudioClassifier:
+        """A model like this one, with the mean of the weights."""
+        averaged = AudioClassifier(like.config, like.feature_config, like.labels, like.loss, like.metadata)
+        averaged.load_state_dict(self.weights())
+        return averaged.to(like.kernel.device)
 
     def weights(self) -> dict[str, Tensor]:
         """The mean so far, float32, as a state dict."""

@@ -14,6 +14,7 @@ from ..features import FeatureConfig
 from ..models.config import SIZES, Loss, Pool
 from ..models.geometry import Coverage
 from ..runtime.arguments import AUTO, AutoFloat, AutoInt, PatchArg, PathOrShare, Precision, auto, require_distinct
+from ..runtime.distributed import TIMEOUT
 from .augment import AugmentConfig
 
 AutoLoss = Annotated[Loss, auto(str, "{auto,ce,bce}", get_args(Loss))]
@@ -52,8 +53,8 @@ class DataConfig(TableOptions):
     timeout: float = 300
     """Seconds a decoding process may take for a batch before the run stops and names the file it was on."""
     max_bad: float = 0.01
-    """Share of the training clips that may be unusable. Each is named in bad_files.csv and replaced by another clip;
-    beyond this share the run stops."""
+    """Share of the training clips that may be unusable, or 5 clips if that is more (never over half of them; 0 allows
+    none). Each is named in bad_files.csv and replaced by another clip; beyond that the run stops."""
     strict: bool = False
     """Stop at the first unusable clip."""
 
@@ -272,6 +273,8 @@ class TrainConfig:
     threads: AutoInt = AUTO
     """CPU threads of the training process, 0 for torch's own choice. `auto`: one for small networks, whose operations
     gain nothing from two threads and, on a machine with other work, lose far more."""
+    dist_timeout: float = TIMEOUT
+    """Minutes that the processes of torchrun wait for one another; rank 0 alone looks at the data and saves."""
 
     def __post_init__(self) -> None:
         require(self.epochs is AUTO or 0 < self.epochs < math.inf, "epochs", self.epochs, "a positive number")
@@ -289,6 +292,7 @@ class TrainConfig:
         require(self.save_every_minutes > 0, "save_every_minutes", self.save_every_minutes, "a positive number")
         for name in ("save_every", "log_every", "keep_checkpoints"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(0 < self.dist_timeout <= 1e5, "dist_timeout", self.dist_timeout, "a positive number of minutes")
         require(self.threads is AUTO or 0 <= self.threads <= 1024, "threads", self.threads, "0 to 1024")
         for name in ("seed", "average_from", "micro_batch", "token_budget", "patience"):
             value = getattr(self, name)

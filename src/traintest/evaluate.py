@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from itertools import product
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..data.dataset import ClipDataset, Failure, load_batches, reported_deaths, sequential_batches
+from ..data.dataset import Batch, ClipDataset, Failure, load_batches, sequential_batches
 from ..data.manifest import Manifest
 from ..errors import ConfigError, DataError
 from ..models.frozen import FrozenAST, freeze
@@ -25,6 +26,7 @@ from ..models.resize import Resize
 from ..runtime.arguments import Precision
 from ..runtime.device import autocast, synchronise
 from ..runtime.distributed import World
+from ..runtime.interruption import Interrupted, never
 from .losses import classification_loss
 from .metrics import Metrics, classification_metrics
 
@@ -84,13 +86,16 @@ def sweep(
     precision: Precision = "auto",
     progress: bool = True,
     world: World | None = None,
+    timeout: float = 300,
+    stopped: Callable[[], bool] = never,
 ) -> list[Result]:
     """Every model at every patch size on the same batches; models of equal feature settings share one pass.
 
     The batches are shared out among the processes of `world`, each to one, and every process gets all results.
     Results come in the order models, resizes, patch sizes. An unusable clip is left out and named in the result.
-    Raises ConfigError for a patch size that does not fit or labels that differ, before any work; DataError if no clip
-    is usable.
+    timeout: seconds that decoding may take for a batch. Raises ConfigError for a patch size that does not fit or labels
+    that differ, before any work; DataError if no clip is usable; Interrupted, in every process, soon after `stopped` is
+    true in one.
     """
     for name, model in models.items():
         if len(model.labels) != len(data.labels):
@@ -109,10 +114,11 @@ def sweep(
             for name, resize, patch in product(group, resizes, patch_sizes)
         }
         dataset = ClipDataset(data, features)
-        with reported_deaths(dataset, workers):
-            truth = _run_passes(
-                list(passes.values()), dataset, batch_size, workers, precision, progress, world or World()
-            )
+        dataset.require_room(batch_size, workers)
+        truth = _run_passes(
+            list(passes.values()), dataset, batch_size, workers, precision, progress, world or World(), timeout,
+            stopped,
+        )  # fmt: skip
         if not sum(map(len, truth.targets)):
             raise DataError(f"{data.source}: found no usable clip; the first: {truth.failures[0][0].reason}")
         results |= {key: _result(key[0], one, truth) for key, one in passes.items()}
@@ -128,6 +134,8 @@ def _run_passes(
     precision: Precision,
     progress: bool,
     world: World,
+    timeout: float,
+    stopped: Callable[[], bool],
 ) -> _Truth:
     """Fill the passes with the scores, losses and times of all batches."""
     device = passes[0].model.kernel.device
@@ -135,8 +143,9 @@ def _run_passes(
     schedule = sequential_batches(len(dataset), batch_size)[world.rank :: world.size]
     truth, clips = _Truth(), sum(map(len, schedule))
     bar = tqdm(total=clips, unit="clip", desc="evaluate", disable=not progress, leave=False)
-    with bar, autocast(device, precision):  # around all batches and sizes: the weights are cast once
-        for batch in load_batches(dataset, schedule, workers):
+    batches = _until_stopped(load_batches(dataset, schedule, workers, timeout, stopped), stopped)
+    with bar, closing(batches), autocast(device, precision):  # around all batches and sizes: the weights are cast once
+        for batch in batches:
             truth.targets.append(batch.targets.numpy())
             truth.failures.append(batch.failures)
             bar.update(len(batch.targets) + len(batch.failures))
@@ -148,6 +157,8 @@ def _run_passes(
             waveform, lengths, target = batch.on(device)
             log_mel = front_end(waveform, lengths)
             for one in passes:
+                if stopped():
+                    break
                 synchronise(device)
                 start = time.perf_counter()
                 logits = one.network(log_mel).float()
@@ -155,8 +166,19 @@ def _run_passes(
                 one.seconds += time.perf_counter() - start
                 one.losses.append(float(classification_loss(logits, target, one.model.loss)) * len(target))
                 one.scores.append(one.model.probabilities(logits).cpu().numpy())
+    if world.any(stopped()):
+        raise Interrupted("stopped during an evaluation")
     _exchange(passes, truth, world)
     return truth
+
+
+def _until_stopped(batches: Generator[Batch, None, None], stopped: Callable[[], bool]) -> Generator[Batch, None, None]:
+    """The batches, as long as no stop is asked for; the other processes must hear of it before any of them leaves."""
+    with closing(batches), suppress(Interrupted):
+        for batch in batches:
+            if stopped():
+                return
+            yield batch
 
 
 def _exchange(passes: list[_Pass], truth: _Truth, world: World) -> None:

@@ -6,6 +6,7 @@ bad_files.csv                   clips that could not be used
 statistics.json                 mean and deviation of the training data, where they were measured
 checkpoints/                    the newest states, to go on from
 model.safetensors, config.json  the model to use
+.lock                           names the process that is at work here, while it is
 """
 
 from __future__ import annotations
@@ -14,26 +15,72 @@ import csv
 import dataclasses
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from ..classifier.audio_classifier import AudioClassifier
+from ..data.fingerprint import contents_fingerprint
+from ..data.manifest import Manifest
 from ..data.table_options import TableOptions
 from ..errors import CheckpointError, ConfigError
-from ..runtime.files import require_writable, write_atomically
-from .checkpointing import CheckpointStore
+from ..runtime.files import remove_leftovers, require_writable, to_json_text, write_atomically
+from ..runtime.lock import locked, require_unlocked
+from .checkpointing import CheckpointStore, weights_hash
 from .config import Log
 from .defaults import Choice
 from .run_log import RunLog
+
+logger = logging.getLogger(__name__)
 
 # Settings that may differ between the two halves of an interrupted run: they do not change what is learnt. The data
 # are compared by what is in them, not by where they are.
 FREE_SETTINGS = frozenset(
     {"out", "data.train", "data.val", "data.labels", "data.root", "data.workers", "data.timeout", "data.strict"}
     | {"data.max_bad", "micro_batch", "token_budget", "device", "threads", "compile", "log", "log_every"}
-    | {"save_every", "save_every_minutes", "keep_checkpoints", "override"}
+    | {"save_every", "save_every_minutes", "keep_checkpoints", "override", "dist_timeout"}
     | {f"data.{field.name}" for field in dataclasses.fields(TableOptions)}
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What a run learns from, to be recognised when it goes on."""
+
+    fingerprints: Sequence[str]
+    """Of names, sizes and classes of the training and validation clips."""
+    contents: Sequence[str]
+    """Of a sample of their contents. Older states have none, which then are not compared."""
+    teacher: str | None
+    """Of the teacher's weights, likewise."""
+
+    @classmethod
+    def of(cls, train: Manifest, val: Manifest | None, teacher: AudioClassifier | None) -> Data:
+        """Read what these hold."""
+        contents = [contents_fingerprint(data) for data in (train, val) if data is not None]
+        return cls(fingerprints(train, val), contents, weights_hash(teacher) if teacher else None)
+
+    def state(self) -> dict[str, Any]:
+        """What a state keeps of it."""
+        return {"data": list(self.fingerprints), "contents": list(self.contents), "teacher": self.teacher}
+
+    def differences(self, state: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+        """What has changed since the state was saved, in words."""
+        changed, own = [], self.state()
+        if state["data"] != own["data"]:
+            changed.append(f"the data: {settings['data']['train']} or its validation data have changed")
+        elif state.get("contents", own["contents"]) != own["contents"]:
+            changed.append(f"the data: the contents of clips of {settings['data']['train']} or its validation data")
+        if state.get("teacher", self.teacher) != self.teacher:
+            changed.append(f"the teacher: the weights of {settings['distill']['teacher']}")
+        return changed
+
+
+def fingerprints(train: Manifest, val: Manifest | None) -> list[str]:
+    """Of names, sizes and classes of the clips."""
+    return [data.fingerprint for data in (train, val) if data is not None]
 
 
 class RunDirectory:
@@ -45,26 +92,35 @@ class RunDirectory:
         self.bad_files = path / "bad_files.csv"
         self._settings = path / "train_config.json"
 
-    def resumable_state(
-        self, settings: Mapping[str, Any], data: Sequence[str], override: bool
-    ) -> dict[str, Any] | None:
-        """The newest state, to go on from; none for a new run.
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes out. Raises ConfigError, naming the process, if one is at work here."""
+        return locked(self.path)
 
-        settings: of this start, as JSON. data: fingerprints of its data. Raises ConfigError if the state belongs to a
-        run with other settings or data, unless `override`; CheckpointError if it is damaged.
+    def require_unlocked(self) -> None:
+        """Raise ConfigError if a process is at work here now: early, before the data are read."""
+        require_unlocked(self.path)
+
+    def resumable_state(self, settings: Mapping[str, Any], data: Data, override: bool) -> dict[str, Any] | None:
+        """The newest state, to go on from; none for a new run, or for one that has not trained a step.
+
+        settings: of this start, as JSON. Raises ConfigError if the state belongs to a run with other settings or data,
+        unless `override`; CheckpointError if it is damaged.
         """
         state = self.states.latest()
         if state is None:
-            if (self.path / "model.safetensors").exists():
+            if self.has_model:
                 raise ConfigError(
                     f"out: {self.path} already holds a model but no training state; choose another folder"
                 )
             return None
         if missing := {"config", "data", "log_bytes", "model"} - state.keys():
             raise CheckpointError(f"{self.states.directory}: the newest state lacks {', '.join(sorted(missing))}")
-        changed = differences(json.loads(state["config"]), settings)
-        if state["data"] != list(data):
-            changed.append(f"the data: {settings['data']['train']} or its validation data have changed")
+        try:
+            changed = differences(_saved_settings(state), settings) + data.differences(state, settings)
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{self.states.directory}: the newest state is none of a run ({error!r})") from None
+        if changed and state["step"] == 0:
+            return None
         if changed and not override:
             raise ConfigError(
                 f"{self.states.directory}: belongs to a run with other settings ({'; '.join(changed)}); repeat its"
@@ -72,15 +128,33 @@ class RunDirectory:
             )
         return state
 
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a model to use."""
+        return (self.path / "model.safetensors").exists()
+
+    def require_model(self) -> None:
+        """Raise ConfigError if a finished run has lost its model."""
+        if not self.has_model:
+            raise ConfigError(
+                f"out: {self.path} is trained to its end, but its model.safetensors is gone; put it back, or remove"
+                f" {self.states.directory} to train anew"
+            )
+
     def open(
         self, settings: Mapping[str, Any], choices: Sequence[Choice], log: Log, state: Mapping[str, Any] | None
     ) -> RunLog:
-        """Start the files of the run, or, given the state it goes on from, take them up again. Returns its log."""
+        """Start the files of the run, or, given the state it goes on from, take them up again. Returns its log.
+
+        What a failed start or a killed process has left is removed.
+        """
         require_writable(self.path)
+        for directory in (self.path, self.states.directory):
+            remove_leftovers(directory)
+        write_atomically(self._settings, (to_json_text(settings, indent=1) + "\n").encode())
         if state is None:
-            text = json.dumps(settings, indent=1) + "\n"
-            write_atomically(self._settings, text.encode())
             write_atomically(self.path / "choices.csv", _as_csv(choices).encode())
+            self.bad_files.unlink(missing_ok=True)
         step, size = (state["step"], state["log_bytes"]) if state else (0, 0)
         return RunLog(self.path, log, dict(settings), step, size)
 
@@ -101,6 +175,17 @@ def _as_csv(choices: Sequence[Choice]) -> str:
     writer.writerow(["setting", "value", "reason"])
     writer.writerows([choice.setting, choice.value, choice.reason] for choice in choices)
     return text.getvalue()
+
+
+def _saved_settings(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a state, whose fields may be anything. Raises KeyError, ValueError or TypeError if so."""
+    for name, kind in (("config", str), ("data", list), ("log_bytes", int), ("model", dict)):
+        if not isinstance(state[name], kind):
+            raise TypeError(f"{name}: {type(state[name]).__name__}")
+    settings = json.loads(state["config"])
+    if not isinstance(settings, dict) or state["log_bytes"] < 0:
+        raise ValueError("config or log_bytes")
+    return settings
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

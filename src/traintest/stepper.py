@@ -43,6 +43,8 @@ class Stepper:
         self.optimizers = build_optimizers(model, optim)
         self.most_clips: dict[PatchSize, int] = {}
         """Clips per forward pass that have been found to fit the memory, by patch size."""
+        self.updating = False
+        """Whether the weights may be on their way to those of the next step; the caller says when it is counted."""
         if compile:
             compile_blocks(model)
         self.network: nn.Module = model
@@ -67,6 +69,7 @@ class Stepper:
             return loss, False
         if self.clip_norm:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_norm, norm)
+        self.updating = True
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * lr_factor

@@ -9,7 +9,9 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,72 +19,49 @@ import torch
 from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..data.dataset import Batch, ClipDataset, load_batches, reported_deaths
+from ..data.dataset import Batch, ClipDataset, load_batches
 from ..data.sampler import Draw, share_of
-from ..errors import CheckpointError, ConfigError, DataError
+from ..errors import CheckpointError, ConfigError, DataError, FileError
 from ..models.geometry import PatchSize
 from ..runtime.arguments import to_json
 from ..runtime.device import pick_device
 from ..runtime.distributed import World, connected
-from ..runtime.interruption import LAUNCHER_GRACE, Interrupted, noted_signals
+from ..runtime.interruption import LAUNCHER_GRACE, Interrupted, Stopping, noted_signals
 from ..runtime.provenance import commit
+from .agreement import require_agreement
 from .bad_files import BadFiles
-from .checkpointing import WeightAverage, restore_rng, rng_state
+from .checkpointing import SaveError, WeightAverage, restore_rng, rng_state
 from .config import TrainConfig
 from .objective import Objective
 from .optim import lr_factor
-from .run_directory import RunDirectory
-from .run_log import RunLog, require_log
+from .progress import Progress
+from .run_directory import Data, RunDirectory, fingerprints
+from .run_log import require_log
 from .setup import prepare, setup_features, setup_model, setup_plan, setup_teacher
 from .stepper import Stepper
-from .summary import describe, estimate_seconds, validation_lines
-from .validation import Validation, Validator
+from .summary import describe, estimate_seconds
+from .validation import Validator
 
 logger = logging.getLogger(__name__)
 
 MOST_SKIPPED = 5
 """Steps in a row that may be skipped because their loss or gradient is not finite."""
+PATIENCE = 10.0
+"""Seconds that a rank with a pending stop goes on waiting for a batch: the others may wait for it in the step."""
 
 
 class Diverged(ConfigError):
     """Several steps in a row gave no finite loss or gradient; the state is saved for inspection."""
 
 
-@dataclasses.dataclass
-class Progress:
-    """How far a run has come: all that is saved of it besides weights, optimizers and random states."""
-
-    step: int = 0
-    best: float = float("-inf")
-    """Best score of a validation so far."""
-    losses: list[float] = dataclasses.field(default_factory=list)
-    """Of the steps since the last line of the log."""
-    epoch_losses: list[float] = dataclasses.field(default_factory=list)
-    """Of the steps since the last validation."""
-    since_best: int = 0
-    """Validations since the best one."""
-    ended: bool = False
-    """Whether the run ended before its last step, see `TrainConfig.patience`."""
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-
-
-@dataclasses.dataclass
-class Clock:
-    """When this process last saved and last logged."""
-
-    saved: float
-    logged: float
-    logged_step: int
-
-
 def train(config: TrainConfig, progress: bool = True) -> Path:
     """Train, or go on with the training in `config.out`; returns the run directory. Joins torchrun's processes.
 
     Raises FlexiASTError for wrong input, before anything is written; Interrupted after SIGINT, SIGTERM or SIGUSR1,
-    once the step is finished and the state saved; Diverged if the loss stays not finite.
+    once the step is finished and the state saved; Diverged if the loss stays not finite; LostProcess if another one of
+    torchrun's processes is gone.
     """
-    with connected() as world:
+    with connected(config.dist_timeout) as world:
         Trainer(config, progress, world).run()
     return config.out
 
@@ -93,8 +72,6 @@ class Trainer:
     flexible: with no patch sizes given, train at all published ones (else at the base patch alone).
     """
 
-    log: RunLog
-
     def __init__(
         self, config: TrainConfig, progress: bool = True, world: World | None = None, flexible: bool = False
     ) -> None:
@@ -102,11 +79,14 @@ class Trainer:
         self.show_progress = progress and self.world.is_rank0
         require_log(config.log)
         self.commit = commit()  # of the code that is loaded now; the tree may move on while it trains
+        require_agreement(self.world, to_json(config), self.commit)
         self.directory = RunDirectory(config.out, config.keep_checkpoints)
-        saved = self.world.broadcast(self.directory.saved_settings() if self.world.is_rank0 else None)
+        self.world.on_rank0(self.directory.require_unlocked)
+        saved = self.world.on_rank0(self.directory.saved_settings)
         prepared = prepare(config, self.world, saved, flexible, self.show_progress)
         config = prepared.config
         self.train_data, self.val_data = prepared.train, prepared.val
+        require_agreement(self.world, to_json(config), self.commit, fingerprints(self.train_data, self.val_data))
         features = setup_features(config, prepared.start)
         model = setup_model(config, features, self.train_data, prepared.start)
         self.model = model.to(self.world.own(pick_device(config.device)))
@@ -128,65 +108,93 @@ class Trainer:
         self.stepper = Stepper(self.model, self.objective, self.world, config.optim, config.memory, config.compile)
         self.average = WeightAverage()
         self.progress = Progress()
-        self.clock = Clock(time.perf_counter(), time.perf_counter(), 0)
+        self.reporter = Reporter(config, self.plan)
+        self.saved_at = time.perf_counter()
 
     # The loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Train from the saved state, or from the start, to the end."""
-        state = self.world.broadcast(self._resumable_state() if self.world.is_rank0 else None)
+        self.dataset.require_room(len(self._share(0)), self.config.data.workers)
+        with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
+            # Closed in the end, and not before: only rank 0 holds the lock, and all leave together.
+            lock = self.world.on_rank0_only(self.directory.lock)
+            with lock:
+                self._run(stopping)
+
+    def _run(self, stopping: Stopping) -> None:
         out, steps = self.config.out, self.plan.total_steps
-        if state and (state["step"] >= steps or state["ended"]):
+        state = self.world.on_rank0(self._resumable_state)
+        if state and (state["step"] >= steps or state.get("ended")) and not state.get("validating"):
+            self.world.on_rank0(self.directory.require_model)
             logger.info("%s: already trained to step %d of %d", out, state["step"], steps)
             return
         if state:
             logger.info("%s: going on from step %d of %d", out, state["step"], steps)
-        with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
+            self._restore(state)
+        self.world.on_rank0(lambda: self._open(state))
+        if state is None and self.show_progress:
+            self._describe()
+        try:
+            self._loop(stopping)
+        except (Interrupted, DataError, RuntimeError) as error:
+            # A pending stop wins: what failed may have been stopped by the same signal.
+            if not (stopping or isinstance(error, Interrupted)) or self.stepper.updating:
+                raise
+            self._save()
+            raise self._interrupted(stopping) from error
+        except FileError as error:
+            raise SaveError(f"{error}; {self.directory.states.advice()}") from error
+        finally:
             if self.world.is_rank0:
-                self._open(state)
-                if state is None and self.show_progress:
-                    seconds = estimate_seconds(self.config, self.plan, self.model, self.world.size)
-                    for line in describe(self.prepared, self.plan, self.model, seconds):
-                        logger.info("%s", line)
-            try:
-                if state:
-                    self._restore(state)
-                else:
-                    self._save()  # so that a run that was ever started can go on, wherever it is killed
-                with reported_deaths(self.dataset, self.config.data.workers):
-                    self._loop(stopping)
-            finally:
-                if self.world.is_rank0:
-                    self.bad_files.tell_suspicious()
-                    self.log.close()
+                self.bad_files.tell_suspicious()
+                self.reporter.close()
 
-    def _loop(self, stopping: list[int]) -> None:
+    def _describe(self) -> None:
+        seconds = estimate_seconds(self.config, self.plan, self.model, self.world.size)
+        for line in describe(self.prepared, self.plan, self.model, seconds):
+            logger.info("%s", line)
+
+    def _interrupted(self, stopping: Stopping) -> Interrupted:
+        by = stopping.signal if stopping else "of another process"
+        where = f"after step {self.progress.step} of {self.plan.total_steps}"
+        return Interrupted(f"stopped by signal {by} {where}; the same command goes on from there")
+
+    def _loop(self, stopping: Stopping) -> None:
         config, progress, steps = self.config, self.progress, self.plan.total_steps
-        batches = load_batches(self.dataset, self._draws(), config.data.workers, config.data.timeout)
-        self.clock = Clock(time.perf_counter(), time.perf_counter(), progress.step)
-        with tqdm(
+        self.saved_at = time.perf_counter()
+        self.reporter.start(progress.step)
+        bar = tqdm(
             total=steps, initial=progress.step, unit="step", desc=config.out.name, disable=not self.show_progress
-        ) as bar:
-            while progress.step < steps and not progress.ended:
-                patch = self.plan.patches[progress.step]
-                self._train_on(next(batches), patch)
-                bar.update()
-                if progress.step % config.log_every == 0:
-                    self._report(bar, patch)
-                validating = progress.step in self.plan.eval_steps
+        )
+        with bar, closing(self._batches(stopping)) as batches:
+            while progress.validating or (progress.step < steps and not progress.ended):
+                if not progress.validating:
+                    patch = self.plan.patches[progress.step]
+                    self._train_on(next(batches), patch)
+                    bar.update()
+                    if progress.step % config.log_every == 0:
+                        self.reporter.steps(progress, bar, patch, self.stepper.learning_rate)
+                    if progress.step in self.plan.eval_steps:
+                        self._begin_validation()
+                validating = progress.validating
                 if validating:
-                    self._validate()
+                    self._validate(stopping)
                 stop = self.world.any(bool(stopping))
-                if validating or stop or self._due():
-                    self._save()
                 if stop and progress.step < steps and not progress.ended:
-                    raise Interrupted(
-                        f"stopped by signal {stopping[0] if stopping else 'of another process'} after step"
-                        f" {progress.step} of {steps}; the same command goes on from there"
-                    )
+                    raise Interrupted("between steps")
+                if validating or self._due():
+                    self._save()
+
+    def _batches(self, stopping: Stopping) -> Generator[Batch, None, None]:
+        """This process's share of the batches from the present step on."""
+        patience = 0.0 if self.world.size == 1 else PATIENCE
+        data = self.config.data
+        return load_batches(
+            self.dataset, self._draws(), data.workers, data.timeout, lambda: stopping.for_seconds(patience)
+        )
 
     def _draws(self) -> Iterator[list[Draw]]:
-        """This process's share of the batches from the present step on."""
         return (self._share(step) for step in range(self.progress.step, self.plan.total_steps))
 
     def _share(self, step: int) -> list[Draw]:
@@ -201,6 +209,7 @@ class Trainer:
         factor = lr_factor(progress.step, plan.total_steps, plan.steps_per_epoch, self.config.optim)
         loss, used = self.stepper.step(self.objective.prepare(batch), patch, factor)
         progress.step += 1
+        self.stepper.updating = False
         if used:
             progress.skipped_in_a_row = 0
             progress.losses.append(loss)
@@ -217,7 +226,7 @@ class Trainer:
         logger.warning(
             "step %d skipped: its loss (%s) or gradient at patch size %s is not finite", progress.step, loss, patch
         )
-        self._log(skipped=str(loss), patch_size=str(patch), files=files)
+        self.reporter.record(progress.step, skipped=str(loss), patch_size=str(patch), files=files)
         if progress.skipped_in_a_row > MOST_SKIPPED:
             self._save()
             raise Diverged(
@@ -227,39 +236,37 @@ class Trainer:
             )
 
     def _note_bad_files(self, batch: Batch) -> None:
-        suspicions = [found for found in batch.suspicions if found.clip not in self.bad_files.suspicious]
-        if self.world.any(bool(batch.failures or suspicions)):
-            of_all = self.world.gather((batch.failures, suspicions))
-            self.bad_files.suspect((found for _, ones in of_all for found in ones), writes=self.world.is_rank0)
-            self.bad_files.note((found for ones, _ in of_all for found in ones), writes=self.world.is_rank0)
+        if self.world.any(bool(batch.failures or batch.suspicions)):
+            for failures, suspicions in self.world.gather((batch.failures, batch.suspicions)):
+                self.bad_files.suspect(suspicions, writes=self.world.is_rank0)
+                self.bad_files.note(failures, writes=self.world.is_rank0)
 
     def _due(self) -> bool:
         """Whether a checkpoint is due, by steps or by rank 0's clock (only rank 0 writes)."""
-        minutes = (time.perf_counter() - self.clock.saved) / 60
+        minutes = (time.perf_counter() - self.saved_at) / 60
         return self.progress.step % self.config.save_every == 0 or minutes >= self.config.save_every_minutes
 
-    # What it reports and keeps ---------------------------------------------------------------------------------
+    # Validation and what it leaves ------------------------------------------------------------------------------
 
-    def _report(self, bar: tqdm, patch: PatchSize) -> None:
-        """A line of the log about the steps since the last one."""
-        progress, clock, now = self.progress, self.clock, time.perf_counter()
-        rate = (progress.step - clock.logged_step) * self.config.data.batch_size / (now - clock.logged)
-        if progress.losses:
-            loss = sum(progress.losses) / len(progress.losses)
-            bar.set_postfix(loss=f"{loss:.3f}", patch=str(patch), clips=f"{rate:.0f}/s")
-            self._log(loss=loss, patch_size=str(patch), lr=self.stepper.learning_rate, clips_per_second=rate)
-        progress.losses, clock.logged_step, clock.logged = [], progress.step, now
+    def _averaging(self) -> bool:
+        return 0 < self.config.average_from <= self.progress.step / self.plan.steps_per_epoch + 1e-9
 
-    def _validate(self) -> None:
-        """Measure on the validation data and keep the best model, or the last one if there are no such data."""
+    def _begin_validation(self) -> None:
+        self.progress.validating = True
+        if self._averaging():
+            self.average.add(self.model)
+
+    def _validate(self, stopping: Stopping) -> None:
+        """Measure on the validation data and keep the best model, or the last one if there are no such data.
+
+        Raises Interrupted soon after a stop; the run then goes on with this validation.
+        """
         config, progress = self.config, self.progress
         last = progress.step == self.plan.total_steps
-        averaging = 0 < config.average_from <= progress.step / self.plan.steps_per_epoch + 1e-9
-        if averaging:
-            self.average.add(self.model)
-        model = self._averaged() if averaging and last else self.model
-        validation = self.validator.validate(model)
-        self._report_epoch(validation)
+        model = self.average.model(self.model) if self._averaging() and last else self.model
+        validation = self.validator.validate(model, lambda: bool(stopping))
+        progress.validating = False
+        self.reporter.validated(progress, validation, self.stepper.learning_rate)
         keep = last if config.average_from else validation.score >= progress.best
         progress.since_best = 0 if validation.score > progress.best else progress.since_best + 1
         progress.best = max(progress.best, validation.score)
@@ -268,32 +275,6 @@ class Trainer:
             logger.info("step %d: no better score in %d validations, so the run ends", progress.step, config.patience)
         if keep and self.world.is_rank0:
             self._keep(model, validation.curve)
-
-    def _report_epoch(self, validation: Validation) -> None:
-        """A line of the log about the steps since the last validation, and epochs.csv."""
-        losses, self.progress.epoch_losses = self.progress.epoch_losses, []
-        record: dict[str, Any] = {"train_loss": sum(losses) / len(losses)} if losses else {}
-        if validation.curve:
-            record |= {"mean": validation.score, "excluded": validation.excluded}
-        self._log(
-            **record,
-            lr=self.stepper.learning_rate,
-            skipped_steps=self.progress.skipped,
-            validation=validation.curve,
-        )
-        if self.world.is_rank0:
-            self.log.write_epochs()
-            epoch = self.progress.step / self.plan.steps_per_epoch
-            last = self.progress.step == self.plan.total_steps
-            for line in validation_lines(self.config, epoch, record.get("train_loss"), validation, last):
-                logger.info("%s", line)
-
-    def _averaged(self) -> AudioClassifier:
-        model = AudioClassifier(
-            self.model.config, self.model.feature_config, self.model.labels, self.model.loss, self.model.metadata
-        )
-        model.load_state_dict(self.average.weights())
-        return model.to(self.model.kernel.device)
 
     def _keep(self, model: AudioClassifier, curve: dict[str, Any]) -> None:
         """Write the model to use."""
@@ -307,39 +288,38 @@ class Trainer:
         }
         model.save_pretrained(self.config.out)
 
-    def _log(self, **record: Any) -> None:
-        if self.world.is_rank0:
-            self.log.write(self.progress.step, self.progress.step / self.plan.steps_per_epoch, **record)
-
     # Saving and resuming ---------------------------------------------------------------------------------------
 
-    def _data_fingerprints(self) -> list[str]:
-        return [d.fingerprint for d in (self.train_data, self.val_data) if d is not None]
-
     def _save(self) -> None:
-        """Save the state; only rank 0 writes."""
-        self.clock.saved = time.perf_counter()
-        if not self.world.is_rank0:
+        """Save the state; only rank 0 writes. Before the first step there is nothing to save."""
+        self.saved_at = time.perf_counter()
+        log = self.reporter.log
+        if log is None or not self.progress.step:
             return
+        log.sync()
         state = {
             **dataclasses.asdict(self.progress),
-            "bad_files": self.bad_files.reasons,
-            "suspicious": self.bad_files.suspicious,
+            **self.bad_files.state(),
             "model": self.model.state_dict(),
             "optimizers": self.stepper.state_dict(),
             "average": self.average.state_dict(),
             "rng": rng_state(),
-            "log_bytes": self.log.size,
+            "log_bytes": log.size,
             "config": json.dumps(to_json(self.config)),
-            "data": self._data_fingerprints(),
+            **self._identity.state(),
         }
         self.directory.states.save(self.progress.step, state)
 
+    @cached_property
+    def _identity(self) -> Data:
+        """What this run learns from; read once, at its start."""
+        return Data.of(self.train_data, self.val_data, self.teacher)
+
     def _resumable_state(self) -> dict[str, Any] | None:
-        return self.directory.resumable_state(to_json(self.config), self._data_fingerprints(), self.config.override)
+        return self.directory.resumable_state(to_json(self.config), self._identity, self.config.override)
 
     def _open(self, state: dict[str, Any] | None) -> None:
-        self.log = self.directory.open(to_json(self.config), self.prepared.choices, self.config.log, state)
+        self.reporter.log = self.directory.open(to_json(self.config), self.prepared.choices, self.config.log, state)
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
@@ -347,7 +327,13 @@ class Trainer:
             self.stepper.load_state_dict(state["optimizers"])
             self.average.load_state_dict(state["average"])
             restore_rng(state["rng"])
-            self.progress = Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
-            self.bad_files.reasons, self.bad_files.suspicious = state["bad_files"], state["suspicious"]
+            saved = {**dataclasses.asdict(Progress()), **state}  # older states lack some
+            self.progress = Progress(**{field.name: saved[field.name] for field in dataclasses.fields(Progress)})
+            self.bad_files.restore(state)
+            if self.progress.best > float("-inf") and not self.directory.has_model:
+                logger.warning(
+                    "%s: the best model is gone; the best of the coming validations is kept", self.config.out
+                )
+                self.progress.best = float("-inf")
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.directory.states.directory}: does not fit this training ({error})") from None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..data.manifest import Manifest
 from ..models.geometry import PatchSize
 from ..runtime.distributed import World
+from ..runtime.interruption import never
 from .config import TrainConfig
 from .evaluate import Result, sweep
 
@@ -43,19 +44,27 @@ class Validator:
             "batch_size": config.data.batch_size,
             "workers": config.data.workers,
             "precision": config.precision,
+            "timeout": config.data.timeout,
         }
 
-    def validate(self, model: AudioClassifier) -> Validation:
-        """The model's curve and score. Clips that cannot be used are left out and logged."""
+    def validate(self, model: AudioClassifier, stopped: Callable[[], bool] = never) -> Validation:
+        """The model's curve and score. Clips that cannot be used are left out and logged.
+
+        Raises Interrupted soon after `stopped`.
+        """
         if self.data is None:
             return Validation(classes=len(model.labels))
-        results = self.measure("model", model, self.data, progress=False)
+        results = self.measure("model", model, self.data, progress=False, stopped=stopped)
         for failure in results[0].excluded:
             logger.warning("excluded from the validation: %s", failure.reason)
         curve = {str(r.patch_size): {"loss": r.loss, **dataclasses.asdict(r.metrics)} for r in results}
         score = sum(one[self.metric] for one in curve.values()) / len(curve)
         return Validation(score, curve, len(results[0].excluded), len(model.labels))
 
-    def measure(self, name: str, model: AudioClassifier, data: Manifest, progress: bool) -> list[Result]:
+    def measure(
+        self, name: str, model: AudioClassifier, data: Manifest, progress: bool, stopped: Callable[[], bool] = never
+    ) -> list[Result]:
         """A model on some clips, a result for each patch size."""
-        return sweep({name: model}, data, self.patch_sizes, progress=progress, world=self.world, **self.options)
+        return sweep(
+            {name: model}, data, self.patch_sizes, progress=progress, world=self.world, stopped=stopped, **self.options
+        )

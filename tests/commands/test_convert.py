@@ -1,6 +1,8 @@
 """`flexiast convert`: any readable checkpoint into our own format, nothing lost and nothing overwritten."""
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,16 @@ def test_an_unusable_source_is_one_line_and_leaves_nothing(tmp_path, capsys):
     assert error.startswith(f"flexiast: error: {tmp_path / 'bad.pth'}: not readable")
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing_that_refuses_the_retry(tmp_path, capsys):
+    command = ["convert", str(GOLDEN / SOURCES[0]), str(tmp_path / "out"), "--heads", "2"]
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        assert main(command) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert capsys.readouterr().err == f"flexiast: error: {tmp_path}/out/model.safetensors: File too large\n"
+    assert main(command) == 0

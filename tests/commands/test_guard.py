@@ -1,9 +1,14 @@
 """What ends in one line, what in a traceback."""
 
 import errno
+import logging
+import signal
+import subprocess
+import sys
 
 import pytest
 
+from flexiast import cli
 from flexiast.commands.guard import DEBUG, guarded
 from flexiast.errors import DataError, FileError
 from flexiast.runtime.files import file_errors
@@ -35,3 +40,22 @@ def test_with_debug_every_error_ends_in_its_traceback(monkeypatch: pytest.Monkey
 def test_what_the_system_refuses_names_the_file(tmp_path) -> None:
     with pytest.raises(FileError, match=f"{tmp_path}/none: No such file"), file_errors(tmp_path):
         (tmp_path / "none").read_bytes()
+
+
+def test_control_characters_of_file_names_do_not_reach_the_terminal(capsys: pytest.CaptureFixture) -> None:
+    assert guarded(fail_with(DataError("\x1b[2Ja\x07\x9b.wav: found nothing"))) == 2
+    assert capsys.readouterr().err == "flexiast: error: \\x1b[2Ja\\x07\\x9b.wav: found nothing\n"
+    record = logging.LogRecord("flexiast", logging.WARNING, "", 0, "replaced: %s\tx\n", ("\x1b]0;t\x07",), None)
+    assert cli._Formatter("flexiast: %(message)s").format(record) == "flexiast: replaced: \\x1b]0;t\\x07\tx\n"
+
+
+def test_ctrl_c_while_torch_is_imported_ends_the_program_as_any_other() -> None:
+    import_ = "with cli._ended_by_ctrl_c(): signal.raise_signal(signal.SIGINT)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import signal; from flexiast import cli\n{import_}"], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+    before = signal.getsignal(signal.SIGINT)
+    with cli._ended_by_ctrl_c():
+        pass
+    assert signal.getsignal(signal.SIGINT) is before

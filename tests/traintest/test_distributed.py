@@ -20,6 +20,7 @@ from flexiast.runtime.distributed import World, connected
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.config import PatchOptions, TrainConfig
 from flexiast.traintest.evaluate import Result, sweep
+from flexiast.traintest.setup import setup_plan
 from flexiast.traintest.train import Trainer, train
 from tests.traintest import test_train, two_ranks
 from tests.traintest.test_train import records
@@ -35,9 +36,10 @@ def config(sounds: Path, out: Path, **changes: object) -> TrainConfig:
         patches=PatchOptions((PatchSize(16, 16), PatchSize(24, 32), PatchSize(48, 48))),
         augment=AugmentConfig(roll=4, noise=0.1, mixup=0.5),
         log_every=1,
+        save_every=1,
         precision="fp32",
     )
-    base = dataclasses.replace(base, data=dataclasses.replace(base.data, batch_size=6), epochs=0.5)
+    base = dataclasses.replace(base, data=dataclasses.replace(base.data, batch_size=6, workers=1), epochs=0.5)
     return dataclasses.replace(base, **changes)
 
 
@@ -80,7 +82,8 @@ def test_two_ranks_equal_one_process(sounds: Path, tmp_path: Path) -> None:
 def test_a_killed_rank_stops_the_run_and_two_ranks_go_on_to_the_same_weights(sounds: Path, tmp_path: Path) -> None:
     two_ranks.finish(two_ranks.start("train_and_evaluate", str(tmp_path / "whole"), str(sounds)))
     ranks = two_ranks.start("train_and_evaluate", str(tmp_path / "broken"), str(sounds))
-    while not list((tmp_path / "broken" / "checkpoints").glob("*.pt")):
+    log = tmp_path / "broken" / "train.jsonl"
+    while not log.exists() or log.read_bytes().count(b"\n") < 4:
         time.sleep(0.05)
     os.kill(ranks[1].pid, signal.SIGKILL)
     ranks[0].kill()  # as torchrun does when one of its processes dies
@@ -89,6 +92,21 @@ def test_a_killed_rank_stops_the_run_and_two_ranks_go_on_to_the_same_weights(sou
     two_ranks.finish(two_ranks.start("train_and_evaluate", str(tmp_path / "broken"), str(sounds)))
     whole, broken = (flexiast.load(tmp_path / name).state_dict() for name in ("whole", "broken"))
     assert all(torch.equal(tensor, whole[name]) for name, tensor in broken.items())
+
+
+def test_ranks_started_unlike_one_another_are_refused(sounds: Path, tmp_path: Path) -> None:
+    said = two_ranks.finish(two_ranks.start("disagree", str(tmp_path / "run"), str(sounds)))
+    told = "rank 1: was started unlike rank 0 (optim.lr: 0.001 -> 0.002); start all processes with the same command"
+    assert [line.startswith(told) for line in said] == [True, True]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_silent_rank_costs_the_other_one_line() -> None:
+    _, said = two_ranks.finish(two_ranks.start("wait_for_the_silent", "0.05"))
+    assert said == (
+        "a process of this job has waited 0.05 minutes for another one (dist_timeout); if that one was at work,"
+        " allow more\n"
+    )
 
 
 @pytest.mark.parametrize(("clips", "size", "unit"), [(12, 2, 2), (12, 3, 1), (7, 3, 2), (5, 2, 1), (6, 2, 2)])
@@ -101,8 +119,10 @@ def test_shares_are_disjoint_complete_and_keep_pairs(clips: int, size: int, unit
 
 
 def test_a_batch_too_small_for_the_processes_is_refused(sounds: Path, tmp_path: Path) -> None:
+    run = config(sounds, tmp_path / "run")
+    alone = Trainer(run, progress=False)
     with pytest.raises(ConfigError, match=r"data\.batch_size: found 6 for 4 processes, expected at least 8 \(mixup"):
-        Trainer(config(sounds, tmp_path / "run"), world=World(rank=0, size=4))
+        setup_plan(run, alone.train_data, alone.model, World(rank=0, size=4), flexible=False)
 
 
 def test_without_torchrun_one_process_is_alone() -> None:

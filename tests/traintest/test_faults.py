@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -299,3 +300,103 @@ def test_five_percent_of_broken_files_cost_nothing_but_a_list(tmp_path: Path) ->
     assert not (tmp_path / "run_clean" / "bad_files.csv").exists()
     assert scores["clean"] > 0.8
     assert scores["broken"] >= scores["clean"] - 0.1
+
+
+def test_a_stop_in_a_validation_saves_the_state_before_it_and_the_validation_is_made_up(
+    sounds: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flexiast.traintest import evaluate
+
+    run = dataclasses.replace(run_config(sounds, tmp_path / "run"), save_every=1000)
+    load, calls = evaluate.load_batches, []
+
+    def signalled(*arguments: object, **options: object):
+        calls.append(1)
+        for number, batch in enumerate(load(*arguments, **options)):
+            if number == 1 and len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert number < 3 or len(calls) != 2, "the validation goes on after the signal"
+            yield batch
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "load_batches", signalled)
+        with pytest.raises(Interrupted, match="after step 40 of 70"):
+            train(run, progress=False)
+    state = load_state(CheckpointStore(run.out / "checkpoints", 2).paths()[-1])
+    assert (state["step"], state["validating"]) == (40, True)
+    assert [line["step"] for line in records(run.out) if "validation" in line] == [20]
+    train(run, progress=False)
+    assert_same_run(run.out, whole)
+
+
+def test_a_pending_stop_wins_over_the_death_of_a_worker(sounds: Path, tmp_path: Path, monkeypatch) -> None:
+    from flexiast.traintest.train import Trainer
+
+    step = Trainer._train_on
+
+    def both(self: Trainer, *args: object) -> None:
+        step(self, *args)
+        if self.progress.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise DataError("a decoding process failed")
+
+    run = config(sounds, tmp_path / "run")
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, workers=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_train_on", both)
+        with pytest.raises(Interrupted, match="after step 3 of 10"):
+            train(run, progress=False)
+    assert load_state(CheckpointStore(run.out / "checkpoints", 2).paths()[-1])["step"] == 3
+
+
+def test_a_run_directory_moved_in_mid_run_stops_the_run(sounds: Path, tmp_path: Path, monkeypatch) -> None:
+    from flexiast.traintest.train import Trainer
+
+    step, run = Trainer._train_on, config(sounds, tmp_path / "run", save_every=1)
+
+    def moves(self: Trainer, *args: object) -> None:
+        if self.progress.step == 3:
+            run.out.rename(tmp_path / "moved")
+        step(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_train_on", moves)
+        with pytest.raises(SaveError, match=r"run/train\.jsonl: moved or removed .* where it is now"):
+            train(run, progress=False)
+    assert not run.out.exists()
+    (tmp_path / "moved").rename(run.out)
+    train(run, progress=False)
+    assert records(run.out)[-1]["step"] == 10
+
+
+def test_training_in_a_thread_leaves_signals_alone(sounds: Path, tmp_path: Path) -> None:
+    run = config(sounds, tmp_path / "run", epochs=0.2)
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, workers=1))
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            train(run, progress=False)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert errors == []
+    assert (run.out / "model.safetensors").exists()
+
+
+def test_a_lost_best_model_is_replaced_by_the_best_of_the_rest(sounds: Path, tmp_path: Path, caplog) -> None:
+    run = config(sounds, tmp_path / "run", epochs=2, save_every=1)
+    stopped = life(run)
+    while not (run.out / "model.safetensors").exists():
+        time.sleep(0.01)
+    os.kill(stopped.pid, signal.SIGTERM)
+    stopped.join()
+    (run.out / "model.safetensors").unlink()
+    train(run, progress=False)
+    assert "the best model is gone" in caplog.text
+    assert (run.out / "model.safetensors").exists()

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import re
+import resource
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flexiast.errors import ConfigError
+from flexiast.errors import ConfigError, FileError
 from flexiast.traintest.run_log import RunLog, require_log
 
 
@@ -75,3 +78,65 @@ def test_none_writes_no_curves(tmp_path: Path) -> None:
     write_epoch(log, 10, 0.3)
     log.close()
     assert {path.name for path in tmp_path.iterdir()} == {"train.jsonl", "epochs.csv"}
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "deleted"])
+def test_a_damaged_tail_is_dropped_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    log = RunLog(tmp_path, "none", {})
+    write_epoch(log, 10, 0.3)
+    write_epoch(log, 20, 0.4)
+    log.sync()
+    size = log.size
+    log.close()
+    content = log.path.read_bytes()
+    if damage == "deleted":
+        log.path.unlink()
+    else:
+        log.path.write_bytes(content[:-30] + (bytes(30) if damage == "zeros" else b""))
+    log = RunLog(tmp_path, "none", {}, step=20, size=size)
+    write_epoch(log, 30, 0.5)
+    log.close()
+    steps = [json.loads(line)["step"] for line in log.path.read_text().splitlines()]
+    assert steps == ([] if damage == "deleted" else [9, 10, 19]) + [29, 30]
+    said = "deleted or emptied" if damage == "deleted" else f"damaged or cut after .* of {size} bytes"
+    assert re.search(rf"train\.jsonl: {said}.* step 20", caplog.text)
+
+
+def test_a_run_directory_that_is_moved_stops_the_run(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    log = RunLog(tmp_path / "run", "none", {})
+    log.write(1, 0.1, loss=1.0)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    for action in (lambda: log.write(2, 0.2, loss=1.0), log.sync):
+        with pytest.raises(FileError, match=r"run/train\.jsonl: moved or removed .*; put .*run back and repeat"):
+            action()
+    assert len((tmp_path / "moved" / "train.jsonl").read_text().splitlines()) == 1
+
+
+def test_curves_that_cannot_be_written_are_told_once_and_the_run_goes_on(tmp_path: Path, caplog) -> None:
+    log = RunLog(tmp_path, "tensorboard", {})
+    log.curves.records.close()
+    log.curves.records._writer = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    log.write(1, 0.1, loss=1.0)
+    log.write(2, 0.2, loss=1.0)
+    log.close()
+    assert caplog.text.count("curves: not written ([Errno 28] No space left on device)") == 1
+    assert len(log.path.read_text().splitlines()) == 2
+
+
+def test_a_line_that_does_not_fit_names_the_file_and_leaves_no_half(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, "none", {})
+    log.write(1, 0.1, loss=1.0)
+    before = log.path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        with pytest.raises(FileError, match=r"train\.jsonl: File too large"):
+            log.write(2, 0.2, loss=1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert log.path.read_bytes() == before

@@ -324,7 +324,6 @@ def test_too_many_unusable_clips_or_strictness_stop_the_run(broken_sounds, tmp_p
     run = config(broken_sounds, tmp_path / "run")
     with pytest.raises(DataError, match=r"4 of 24 clips are unusable, expected at most 3 \(data\.max_bad 0\.01\)"):
         train(run, progress=False)
-    assert state(tmp_path / "run")["step"] == 0
     strict = dataclasses.replace(run.data, strict=True, max_bad=1.0)
     with pytest.raises(DataError, match=r"wav: found 0 samples"):
         train(dataclasses.replace(run, data=strict), progress=False)

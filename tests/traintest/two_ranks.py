@@ -1,10 +1,12 @@
 """Runs a job of the tests on two processes over gloo; `python -m tests.traintest.two_ranks JOB ...` is one of them."""
 
+import dataclasses
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -58,8 +60,39 @@ def train_and_evaluate(out: str, sounds: str) -> None:
     print(json.dumps({"patches": seen, "metrics": [vars(r.metrics) | {"loss": r.loss} for r in results]}))
 
 
+def disagree(out: str, sounds: str) -> None:
+    """Start rank 1 with another learning rate; print what each says."""
+    from flexiast.errors import ConfigError
+    from flexiast.runtime.distributed import connected
+    from flexiast.traintest.train import Trainer
+    from tests.traintest.test_distributed import config
+
+    run = config(Path(sounds), Path(out))
+    with connected() as world:
+        own = dataclasses.replace(run, optim=dataclasses.replace(run.optim, lr=run.optim.lr * (1 + world.rank)))
+        try:
+            Trainer(own, progress=False, world=world)
+        except ConfigError as error:
+            print(error)
+
+
+def wait_for_the_silent(minutes: str) -> None:
+    """Rank 0 says nothing; print what rank 1 says."""
+    from flexiast.runtime.distributed import LostProcess, connected
+
+    try:
+        with connected(float(minutes)) as world:
+            if world.rank == 0:
+                time.sleep(8)
+            else:
+                world.broadcast(None)
+    except LostProcess as error:
+        print(error)
+
+
 if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    {"train_and_evaluate": train_and_evaluate}[sys.argv[1]](*sys.argv[2:])
+    jobs = (train_and_evaluate, disagree, wait_for_the_silent)
+    {job.__name__: job for job in jobs}[sys.argv[1]](*sys.argv[2:])

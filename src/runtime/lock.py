@@ -1,0 +1,168 @@
+"""One process at a time works in a directory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+NAME = ".lock"
+_PATIENCE = 5.0
+"""Seconds that the children of a killed process are given to end."""
+_held: set[int] = set()
+"""Descriptors of the locks of this process; a forked child must not keep them."""
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the lock of a directory, which is made if need be.
+
+    The system drops the lock with the process that holds it, so one that was killed leaves none. Raises ConfigError,
+    naming the process, if another one holds it. Where the file system has no locks, a warning says so, once.
+    """
+    descriptor, has_locks = _take(directory)
+    try:
+        if has_locks:
+            if previous := _read(descriptor):
+                logger.info("%s: taking over from %s, which has ended", directory, _describe(previous))
+            _write(descriptor, {"host": socket.gethostname(), "pid": os.getpid(), "since": _now()})
+        _held.add(descriptor)
+        yield
+    finally:
+        _held.discard(descriptor)
+        _drop(descriptor, directory)
+
+
+def require_unlocked(directory: Path) -> None:
+    """Raise ConfigError, naming the process, if another one works in the directory now."""
+    if (directory / NAME).exists():
+        descriptor, _ = _take(directory)
+        os.close(descriptor)
+
+
+def _open(directory: Path) -> int:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return os.open(directory / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise ConfigError(f"out: {directory} is not writable ({error.strerror})") from None
+
+
+def _take(directory: Path) -> tuple[int, bool]:
+    """The lock file, locked; False beside it where there are no locks."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        descriptor = _open(directory)
+        try:
+            if _lock(descriptor, directory, deadline):
+                if _is_in_place(descriptor, directory):
+                    return descriptor, True
+                os.close(descriptor)  # its last holder has removed it meanwhile
+            else:
+                return descriptor, False
+        except ConfigError:
+            os.close(descriptor)
+            raise
+
+
+def _lock(descriptor: int, directory: Path, deadline: float) -> bool:
+    """Lock an open file, False where there are no locks. The children of a killed process are waited for."""
+    while fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            holder = _read(descriptor)
+            if _is_alive(holder) or time.monotonic() > deadline:
+                raise ConfigError(
+                    f"out: {directory} is in use by {_describe(holder)}; wait until it is done, stop it, or choose"
+                    " another folder"
+                ) from None
+            time.sleep(0.1)
+        except OSError as error:
+            logger.warning(
+                "%s: this file system has no locks (%s): make sure that no other process works there",
+                directory,
+                error.strerror,
+            )
+            break
+    return False
+
+
+def _is_in_place(descriptor: int, directory: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(directory / NAME))
+    except OSError:
+        return False
+
+
+def _drop(descriptor: int, directory: Path) -> None:
+    """Remove our file, if it is still ours, and with it the lock."""
+    with contextlib.suppress(OSError):
+        if fcntl is not None and _is_in_place(descriptor, directory):
+            os.unlink(directory / NAME)
+    os.close(descriptor)
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    """Whether the process may be at work; one on another machine may always be."""
+    if not holder or holder.get("host") != socket.gethostname():
+        return bool(holder)
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except (KeyError, TypeError, ValueError, OverflowError, ProcessLookupError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "another process"
+    return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
+
+
+def _read(descriptor: int) -> dict[str, Any]:
+    try:
+        content = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(descriptor: int, holder: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without its text
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def _close_in_child() -> None:
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

@@ -1,0 +1,167 @@
+"""A training on two ranks with decoding processes, disturbed for as long as you like: the end must be the same.
+
+    python -m tests.soak --minutes 60
+
+The run is done once in peace. Then it is done again, and every half a minute something happens to it: a rank, the
+launcher or a decoding process is killed, all are told to stop, a decoding process is frozen, files may not grow (a full
+disk), or a clip is away when it is started. Whatever ends it, the same command is given again. Weights and losses must
+be those of the first run, bit for bit, and the memory of the ranks must not grow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import flexiast
+from tests.sounds import write_folder
+
+RANKS = 2
+KINDS = ("kill rank", "kill launcher", "kill worker", "stop group", "freeze worker", "full disk", "missing clip")
+
+
+def command(data: Path, out: Path, epochs: int) -> list[str]:
+    """The run: as many steps as take the time asked for, and states often enough to lose little."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
+    options = f"--out {out} --data.train {data / 'train'} --data.val {data / 'val'} --data.workers 2 --data.timeout 10"
+    options += " --model.size micro --features.frames 96 --precision fp32 --device cpu --threads 1 --log none"
+    options += f" --epochs {epochs} --eval-every {epochs / 4} --save-every 20 --log-every 1"
+    return [*torchrun, "-m", "--", "flexiast.cli", "train", *options.split()]
+
+
+def start(arguments: list[str], log: Path, largest_file: int | None = None) -> subprocess.Popen:
+    """Start in a process group of its own; largest_file: bytes that files may have, as if the disk were full."""
+
+    def limit() -> None:
+        if largest_file is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+    with open(log, "ab") as file:
+        return subprocess.Popen(arguments, start_new_session=True, stdout=file, stderr=file, preexec_fn=limit)
+
+
+def processes(out: Path) -> dict[str, list[int]]:
+    """The launcher, ranks and decoding processes of a run, by parentage."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and os.fsencode(out) in (entry / "cmdline").read_bytes().split(b"\0"):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue  # it has just ended
+    depth = {pid: sum(1 for _ in ancestors(pid, parents)) for pid in parents}
+    return {name: [p for p, d in depth.items() if d == n] for n, name in enumerate(("launcher", "rank", "worker"))}
+
+
+def ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    """Those of a process that belong to the run."""
+    while (pid := parents[pid]) in parents:
+        yield pid
+
+
+def memory(pid: int) -> float:
+    """Resident memory of a process in MB, 0 if it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return pages * resource.getpagesize() / 1e6
+
+
+def disturb(kind: str, there: dict[str, list[int]], group: int, rng: random.Random) -> None:
+    """Do it, if there is a process to do it to."""
+    number = signal.SIGSTOP if kind == "freeze worker" else signal.SIGKILL
+    if kind == "stop group":
+        os.killpg(group, signal.SIGTERM)
+    elif victims := there.get(kind.split()[-1]):
+        os.kill(rng.choice(victims), number)
+
+
+def hide_a_clip(data: Path, rng: random.Random) -> tuple[Path, Path]:
+    """Take a clip away; returns where it was and where it is. A start must refuse the data without it."""
+    clip = rng.choice(sorted((data / "train").rglob("*.wav")))
+    hidden = data / "hidden"
+    clip.rename(hidden)
+    return clip, hidden
+
+
+def wait_until_gone(out: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while any(processes(out).values()):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"processes left after {seconds:g} s: {processes(out)}")
+        time.sleep(0.1)
+
+
+def soak(data: Path, out: Path, arguments: list[str], minutes: float, rng: random.Random) -> dict[str, object]:
+    """Disturb the run for so many minutes, then let it end; returns what was done and seen."""
+    done: Counter[str] = Counter()
+    sizes: list[list[float]] = []
+    log, end = out.with_suffix(".log"), time.monotonic() + 60 * minutes
+    while True:
+        kinds = KINDS if (out / "checkpoints").exists() else KINDS[:-1]  # a clip that is missed must be known
+        kind = rng.choice(kinds) if time.monotonic() < end else None
+        clip = hide_a_clip(data, rng) if kind == "missing clip" else None
+        process = start(arguments, log, 200_000 if kind == "full disk" else None)
+        life = time.monotonic() + (rng.uniform(10, 40) if kind else float("inf"))
+        seen: list[float] = []
+        while process.poll() is None and time.monotonic() < life:
+            time.sleep(0.5)
+            seen += [max(map(memory, processes(out)["rank"]), default=0.0)]
+        if clip:
+            clip[1].rename(clip[0])
+        if kind and process.poll() is None:
+            disturb(kind, processes(out), process.pid, rng)
+        code = process.wait(600)
+        wait_until_gone(out)
+        sizes.append(seen)
+        done[f"{kind or 'undisturbed'}: exit {code}"] += 1
+        print(f"{kind or 'undisturbed'}: exit {code}", flush=True)
+        if code == 0:
+            long = [life for life in sizes if len(life) > 20]
+            grown = max((max(life[-5:]) / max(life[10:15]) for life in long), default=1.0)
+            return {"lives": dict(done), "largest growth of a rank's memory within a life": round(grown, 3)}
+
+
+def losses(out: Path) -> list[tuple[int, float]]:
+    records = map(json.loads, (out / "train.jsonl").read_text().splitlines())
+    return [(record["step"], record["loss"]) for record in records if "loss" in record]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Disturb a training, and compare it with one that is left in peace.")
+    parser.add_argument("--minutes", type=float, default=60, help="how long the run is disturbed")
+    parser.add_argument("--epochs", type=int, default=200, help="length of the run (10 steps each)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        write_folder(data / "train", 20, seed=0)
+        write_folder(data / "val", 5, seed=1)
+        whole, out = data / "whole", data / "disturbed"
+        if start(command(data, whole, options.epochs), whole.with_suffix(".log")).wait():
+            raise SystemExit(whole.with_suffix(".log").read_text()[-2000:])
+        seen = soak(data, out, command(data, out, options.epochs), options.minutes, random.Random(options.seed))
+        expected = flexiast.load(whole).state_dict()
+        same = all(torch.equal(tensor, expected[name]) for name, tensor in flexiast.load(out).state_dict().items())
+        result = {**seen, "equal weights": same, "equal losses": losses(whole) == losses(out)}
+        print(json.dumps(result, indent=1))
+    return 0 if result["equal weights"] and result["equal losses"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
