@@ -35,6 +35,7 @@ from .config import TrainConfig
 from .objective import Objective
 from .optim import lr_factor
 from .progress import Progress
+from .reporter import Reporter
 from .run_directory import Data, RunDirectory, fingerprints
 from .run_log import require_log
 from .setup import prepare, setup_features, setup_model, setup_plan, setup_teacher
