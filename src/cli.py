@@ -66,11 +66,11 @@ def run_command(name: str, arguments: Sequence[str], program: str) -> int:
 
 def _log_to_stderr() -> None:
     """Send the package's log to stderr; ranks other than 0 report warnings only."""
+    from .runtime.terminal import OneLineFormatter
+
     rank = os.environ.get("RANK", "0")
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        logging.Formatter("flexiast: %(message)s" if rank == "0" else f"flexiast[{rank}]: %(message)s")
-    )
+    handler.setFormatter(OneLineFormatter("flexiast: %(message)s" if rank == "0" else f"flexiast[{rank}]: %(message)s"))
     logger = logging.getLogger("flexiast")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO if rank == "0" else logging.WARNING)

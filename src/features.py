@@ -110,6 +110,14 @@ class LogMel(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
         self._bands = [_band(filters, mel) for mel in torch.arange(bins).split(-(-bins // MEL_GROUPS))]
 
+    def _apply(self, fn, recurse=True):
+        """Window and filters move with the module, but stay float32: `.half()` is for weights."""
+        window, filters = self.window, self.filters
+        super()._apply(fn, recurse)
+        if self.window.dtype != torch.float32:
+            self.window, self.filters = (t.to(self.window.device) for t in (window, filters))
+        return self
+
     @torch.no_grad()
     def forward(self, waveform: Tensor) -> Tensor:
         """Log-mel (B, T, F) of waveforms (B, S). Raises ConfigError for any other shape, and for integers."""

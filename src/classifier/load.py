@@ -7,6 +7,7 @@ import os
 import torch
 
 from ..checkpoints.hub import read_located
+from ..runtime.device import pick_device
 from .audio_classifier import AudioClassifier
 
 
@@ -20,9 +21,11 @@ def load(
 
     source: a file or directory in any format of `flexiast.checkpoints.formats`; a Hub id, `owner/name`, if no such path
     exists; or `timm:NAME`, an image model (ViT, DeiT, FlexiViT) fitted to spectrograms as a start for training: its
-    embeddings are ready, its one class is called `untrained`. heads, frames: what some sources leave open, see
-    `read_checkpoint`. `print(model.load_report)` shows what became of every tensor. No code of the source is run.
-    Raises CheckpointError that names the source and what is wrong.
+    embeddings are ready, its one class is called `untrained`. device: `auto` is the GPU where there is one. heads,
+    frames: what some sources leave open, see `read_checkpoint`. `print(model.load_report)` shows what became of every
+    tensor. No code of the source is run.
+    Raises CheckpointError that names the source and what is wrong, ConfigError for a device that is not there.
     """
+    where = pick_device(str(device or "cpu"))
     checkpoint = read_located(source, heads, frames)
-    return AudioClassifier.from_checkpoint(checkpoint, os.fspath(source)).to(device or "cpu")
+    return AudioClassifier.from_checkpoint(checkpoint, os.fspath(source)).to(where)

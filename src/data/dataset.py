@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +18,18 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from ..errors import DataError
 from ..features import FeatureConfig, frame_count
 from .audio import as_float, decode
+from .crop import Crop
 from .manifest import Manifest
 from .sampler import Draw
+from .shards import ShardMember
 
 REPLACEMENTS = 20
 """Clips tried in the place of an unusable one."""
 MAX_WORKERS = 256
+LEAST_NEW = 0.1
+"""Share of a window that a clip must be longer by to be heard in more than one; a shorter rest is left out."""
+CROP_STREAM = 1
+"""Sets apart what a clip in an epoch draws for its crop from what else may be drawn from the same numbers."""
 
 
 class Failure(NamedTuple):
@@ -61,27 +68,47 @@ class ClipDataset(Dataset):
     """Decodes the clips of a manifest, cut or padded to the feature settings' length, a batch of draws at a time.
 
     replace: put another clip, drawn at random from the draw itself, in the place of an unusable one, so that batches
-    keep their size (training); without it the unusable clip is left out (evaluation).
+    keep their size (training); without it the unusable clip is left out. crop: hear a part of a clip longer than the
+    model's window that is drawn at random from (seed, epoch, clip), not its start; a clip that is longer by less than
+    a tenth of the window is cut at its end, as evaluation does.
     """
 
-    def __init__(self, manifest: Manifest, features: FeatureConfig, replace: bool = False) -> None:
+    def __init__(
+        self, manifest: Manifest, features: FeatureConfig, replace: bool = False, crop: bool = False, seed: int = 0
+    ) -> None:
         self.manifest, self.features, self.replace = manifest, features, replace
+        self.crop, self.seed = crop, seed
         # The clip each worker is on, in shared memory, so that a worker that dies or hangs can be asked.
         self.current = torch.full((MAX_WORKERS,), -1).share_memory_()
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def waveform(self, clip: int) -> Tensor:
+    @property
+    def source(self) -> Path:
+        """Where the clips are listed."""
+        return self.manifest.source
+
+    def path(self, clip: int) -> Path | ShardMember:
+        """What a clip is read from."""
+        return self.manifest.clips[clip].path
+
+    def waveform(self, clip: int, epoch: int = 0) -> Tensor:
         """One clip (S,), not padded, int16 if 16-bit PCM, mono, at the model's rate, else float32.
 
-        Raises DataError if it is unusable or shorter than one window.
+        epoch: what the place of a crop is drawn from. Raises DataError if it is unusable or shorter than one window.
         """
-        path, features = self.manifest.clips[clip].path, self.features
-        waveform = decode(path, features.sample_rate, features.downmix, features.samples, integer=True)
+        path, features = self.path(clip), self.features
+        crop = self._crop(clip, epoch) if self.crop else None
+        waveform = decode(path, features.sample_rate, features.downmix, features.samples, integer=True, crop=crop)
         if frame_count(len(waveform), features.sample_rate) == 0:
             raise DataError(f"{path}: found {len(waveform)} samples, expected at least one 25 ms window")
         return waveform
+
+    def _crop(self, clip: int, epoch: int) -> Crop:
+        """Where in the clip to listen."""
+        place = np.random.default_rng([self.seed, epoch, clip, CROP_STREAM]).random()
+        return Crop(place, int(LEAST_NEW * self.features.samples))
 
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         """The batch of these draws."""
@@ -112,11 +139,25 @@ class ClipDataset(Dataset):
         for _ in range(1 + REPLACEMENTS * self.replace):
             self.current[worker.id if worker else 0] = clip
             try:
-                return clip, self.waveform(clip)
+                return clip, self.waveform(clip, draw.epoch)
             except DataError as error:
                 failures.append(Failure(clip, str(error)))
             clip = int(rng.integers(len(self.manifest)))
         return None
+
+
+class Source(Protocol):
+    """What `load` needs to know of a dataset."""
+
+    current: Tensor
+    """(MAX_WORKERS,) the clip each worker is on, -1 before the first."""
+
+    @property
+    def source(self) -> object:
+        """Where the clips are listed."""
+
+    def path(self, clip: int) -> object:
+        """What a clip is read from."""
 
 
 def _one_thread(_worker: int) -> None:
@@ -135,9 +176,15 @@ def load_batches(
     Raises DataError with the files in question when a worker dies, or takes more than `timeout` seconds (0: no limit)
     for a batch.
     """
+    for batch in load(dataset, workers, timeout, batch_sampler=batches):
+        yield Batch(*batch)
+
+
+def load(dataset: Source, workers: int, timeout: float, **how: Any) -> Iterator[Any]:
+    """What the dataset gives, from `workers` processes; see `load_batches`."""
     loader: DataLoader = DataLoader(
-        dataset,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        dataset,  # type: ignore[arg-type]
+        **how,
         num_workers=min(workers, MAX_WORKERS),
         collate_fn=_as_is,
         worker_init_fn=_one_thread,
@@ -145,14 +192,13 @@ def load_batches(
         timeout=timeout if workers else 0,
     )
     try:
-        for batch in loader:
-            yield Batch(*batch)
+        yield from loader
     except (RuntimeError, EOFError, OSError) as error:  # the DataLoader's own ways to say so
         raise _failed(dataset, workers, error) from error
 
 
 @contextmanager
-def reported_deaths(dataset: ClipDataset, workers: int) -> Iterator[None]:
+def reported_deaths(dataset: Source, workers: int) -> Iterator[None]:
     """Name the files when a worker dies while its batches are in use: torch then raises wherever the program is."""
     try:
         yield
@@ -162,11 +208,11 @@ def reported_deaths(dataset: ClipDataset, workers: int) -> Iterator[None]:
         raise _failed(dataset, workers, error) from error
 
 
-def _failed(dataset: ClipDataset, workers: int, error: Exception) -> DataError:
+def _failed(dataset: Source, workers: int, error: Exception) -> DataError:
     reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
     at_work = [int(clip) for clip in dataset.current[:workers] if clip >= 0]
-    files = ", ".join(str(dataset.manifest.clips[clip].path) for clip in at_work)
-    return DataError(f"{dataset.manifest.source}: a decoding process failed ({reason}) while on {files}")
+    files = ", ".join(str(dataset.path(clip)) for clip in at_work)
+    return DataError(f"{dataset.source}: a decoding process failed ({reason}) while on {files}")
 
 
 def sequential_batches(clips: int, batch_size: int) -> list[list[Draw]]:

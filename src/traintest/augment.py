@@ -23,7 +23,7 @@ _GOLDEN, _MIX1, _MIX2 = (c - (1 << 64) for c in (0x9E3779B97F4A7C15, 0xBF58476D1
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Training-time augmentation; zero turns each one off."""
+    """Training-time augmentation; zero turns each one off, and `no-crop` the crops."""
 
     freq_mask: int = 0
     """SpecAugment: widest band of mel bins to blank (AST: `freqm`)."""
@@ -35,6 +35,8 @@ class AugmentConfig:
     """Uniform noise on the normalised log-mel, of an amplitude drawn up to this (AST: 0.1)."""
     mixup: float = 0.0
     """Share of clips that are mixed with their neighbour in the batch."""
+    crop: bool = True
+    """Hear a part of a clip longer than the model's window that is drawn anew in every epoch, not its start alone."""
 
     def __post_init__(self) -> None:
         for name in ("freq_mask", "time_mask", "roll", "noise"):
