@@ -1,5 +1,7 @@
 """One pass over the data for all sizes: the same scores as one pass per size, and honest costs."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from flexiast import PatchSize
 from flexiast.data.audio import decode
 from flexiast.data.manifest import Clip, Manifest, read_manifest
 from flexiast.errors import ConfigError
+from flexiast.runtime.distributed import World
 from flexiast.traintest.evaluate import describe_lengths, sweep
 from flexiast.traintest.metrics import classification_metrics
 
@@ -178,3 +181,37 @@ def test_an_unusable_long_clip_is_left_out_whole(model, tmp_path: Path) -> None:
     assert [failure.clip for failure in result.excluded] == [1]
     assert len(result.scores) == 2
     assert np.array_equal(result.scores[0], result.scores[1])
+
+
+class _InTurn(World):
+    """One of several ranks that run as threads of this process."""
+
+    def gather(self, value):
+        barrier, values = self.control
+        values[self.rank] = value
+        barrier.wait(30)
+        everywhere = list(values)
+        barrier.wait(30)
+        return everywhere
+
+
+@pytest.mark.parametrize("batch_size", [4, 50])
+def test_ranks_share_the_clips_and_all_get_all_results(model, data, tmp_path: Path, batch_size: int) -> None:
+    """Short clips, a long one and a bad one; with batches of 50 the second rank has nothing to do."""
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(0, 0.1, 60_000), 16_000)
+    extra = (Clip(tmp_path / "long.wav", (0,)), Clip(tmp_path / "gone.wav", (1,)))
+    mixed = Manifest(tmp_path, (*data.clips[:9], *extra, *data.clips[9:]), data.labels)
+    options = {"workers": 0, "batch_size": batch_size, "progress": False}
+    (alone,) = sweep({"m": model}, mixed, [PatchSize(16, 16)], **options)
+    control = (threading.Barrier(2), [None, None])
+    with ThreadPoolExecutor(2) as pool:
+        ranks = [
+            pool.submit(sweep, {"m": model}, mixed, [PatchSize(16, 16)], world=_InTurn(rank, 2, 0, control), **options)
+            for rank in range(2)
+        ]
+        results = [rank.result()[0] for rank in ranks]
+    for result in results:
+        assert np.array_equal(result.scores, alone.scores)
+        assert (result.loss, result.metrics) == (alone.loss, alone.metrics)
+        assert [failure.clip for failure in result.excluded] == [10]
+        assert (result.longer, result.shorter) == (1, 0)
