@@ -1,15 +1,27 @@
-# make demo | test | test-slow | lint | bench. Each sets up .venv by itself; all it needs is Python 3.11.
+# All it needs is Python 3.11; the first target to run sets up .venv.
 PYTHON ?= python3.11
 BIN := .venv/bin
+EXTRAS := audio,demo,export,notebook,test
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: help demo test test-slow lint bench constraints hooks clean
+.DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# The environment is complete when the stamp is there; it is made again when the requirements change.
-.venv/installed: requirements.txt pyproject.toml
+help:
+	@echo "make demo         synthetic speech, four trainings, the picture of README (minutes on a laptop CPU)"
+	@echo "make test         lint, types and unit tests"
+	@echo "make test-slow    whole recipes and longer trainings"
+	@echo "make lint         ruff and mypy"
+	@echo "make bench        the benchmarks, results to benchmarks/results"
+	@echo "make hooks        run make lint before every commit (needs pre-commit)"
+	@echo "make constraints  write the versions in .venv to constraints.txt"
+	@echo "make clean        remove .venv and caches"
+
+# The environment is complete when the stamp is there; it is made again when what it is made from changes.
+.venv/installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[demo,export,notebook,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 demo: .venv/installed
@@ -28,6 +40,15 @@ test-slow: .venv/installed
 
 bench: .venv/installed
 	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$script || exit 1; done
+
+# Afterwards .venv counts as up to date: it is what was written.
+constraints:
+	{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude flexiast; } > constraints.new
+	mv constraints.new constraints.txt
+	touch .venv/installed
+
+hooks:
+	pre-commit install
 
 clean:
 	rm -rf .venv build src/flexiast.egg-info .mypy_cache .ruff_cache .pytest_cache

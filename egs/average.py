@@ -27,23 +27,23 @@ def read_folds(directory: Path) -> dict[Key, dict[str, list[float]]]:
     files = sorted(directory.glob("fold*/flexibility/flexibility.csv"))
     if not files:
         raise DataError(f"{directory}: found no fold*/flexibility/flexibility.csv")
-    found: dict[Key, dict[str, list[float]]] = {}
+    curves: dict[Key, dict[str, list[float]]] = {}
     for path in files:
         try:
             with open(path, newline="") as file:
                 for row in csv.DictReader(file):
                     model = re.sub(r"/?fold\d+$", "", row["model"]) or directory.name
-                    values = found.setdefault((model, f"{row['patch_freq']}x{row['patch_time']}"), {})
+                    values = curves.setdefault((model, f"{row['patch_freq']}x{row['patch_time']}"), {})
                     for metric in METRICS:
                         values.setdefault(metric, []).append(float(row[metric]))
         except (OSError, KeyError, ValueError) as error:
             raise DataError(f"{path}: not readable as a flexibility table ({error!r})") from None
-    for (model, patch), values in found.items():
+    for (model, patch), values in curves.items():
         if len(values[METRICS[0]]) != len(files):
             raise DataError(
                 f"{directory}: found {len(values[METRICS[0]])} folds of {model} at {patch}, expected {len(files)}"
             )
-    return found
+    return curves
 
 
 def average(directory: Path) -> str:

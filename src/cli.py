@@ -46,7 +46,14 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name.ljust(width)}  {summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
-        ["usage: flexiast COMMAND [OPTIONS]", "", "commands:", *lines, "", "flexiast COMMAND --help lists its options."]
+        [
+            "usage: flexiast COMMAND [OPTIONS]",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "flexiast COMMAND --help lists its options. --config FILE reads them from a TOML or JSON file.",
+        ]
     )
 
 
@@ -69,11 +76,24 @@ def _log_to_stderr() -> None:
     from .runtime.terminal import OneLineFormatter
 
     rank = os.environ.get("RANK", "0")
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(_BesideBars())
     handler.setFormatter(OneLineFormatter("flexiast: %(message)s" if rank == "0" else f"flexiast[{rank}]: %(message)s"))
     logger = logging.getLogger("flexiast")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO if rank == "0" else logging.WARNING)
+
+
+class _BesideBars:
+    """A stream to stderr that keeps progress bars whole."""
+
+    def write(self, text: str) -> None:
+        from tqdm import tqdm
+
+        if text := text.rstrip("\n"):
+            tqdm.write(text, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def measure_main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ Dimensions: B clips, S samples, T frames of 10 ms, W samples in a 25 ms window, 
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,11 @@ from torchaudio.compliance.kaldi import get_mel_banks
 
 from .errors import ConfigError, is_finite_number, is_whole_number
 
+logger = logging.getLogger(__name__)
 MOST = {"sample_rate": 384_000, "bins": 1024, "frames": 100_000}
 """Largest settings that are believed: filters and inputs are allocated by them. 100,000 frames are 17 minutes."""
+RESAMPLERS = ("soxr", "sinc")
+"""Ways to another sample rate, see `data.resampling`."""
 CHUNK_FRAMES = 256
 """Frames per pass on a CPU, so that a pass stays in the cache (one large pass is slower)."""
 MEL_GROUPS = 4
@@ -38,6 +42,9 @@ class FeatureConfig:
     """Standard deviation of the log-mel over the training data (default: AudioSet, from AST)."""
     downmix: str = "mean"
     """Stereo to mono: `mean` of the channels, or `first` channel alone (as released AST weights were trained)."""
+    resampler: str = "sinc"
+    """How other sample rates are converted: `soxr`, or `sinc`, torchaudio's default (as released weights were trained,
+    and all models whose description does not say)."""
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
@@ -52,6 +59,8 @@ class FeatureConfig:
             raise ConfigError(f"features.std: found {self.std!r}, expected a positive number")
         if self.downmix not in ("mean", "first"):
             raise ConfigError(f"features.downmix: found {self.downmix!r}, expected 'mean' or 'first'")
+        if self.resampler not in RESAMPLERS:
+            raise ConfigError(f"features.resampler: found {self.resampler!r}, expected one of {', '.join(RESAMPLERS)}")
 
     @property
     def pad_value(self) -> float:
@@ -110,13 +119,14 @@ class LogMel(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
         self._bands = [_band(filters, mel) for mel in torch.arange(bins).split(-(-bins // MEL_GROUPS))]
 
-    def _apply(self, fn, recurse=True):
-        """Window and filters move with the module, but stay float32: `.half()` is for weights."""
-        window, filters = self.window, self.filters
-        super()._apply(fn, recurse)
-        if self.window.dtype != torch.float32:
-            self.window, self.filters = (t.to(self.window.device) for t in (window, filters))
-        return self
+    def _apply(self, fn, recurse: bool = True):
+        """Move with the model, but stay float32 where it becomes half: features need the precision."""
+
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep, recurse)
 
     @torch.no_grad()
     def forward(self, waveform: Tensor) -> Tensor:
@@ -177,6 +187,15 @@ class FrontEnd(nn.Module):
         super().__init__()
         self.config = config
         self.log_mel = LogMel(config.sample_rate, config.bins)
+        self.warned = False
+
+    def _looks_padded(self, waveform: Tensor) -> bool:
+        """Whether some clips of a batch (B, S), not all, end in digital silence of a window."""
+        if waveform.ndim != 2 or len(waveform) < 2 or waveform.shape[1] == 0:
+            return False
+        window, _ = window_and_hop(self.config.sample_rate)
+        silent = (waveform[:, -window:] == 0).all(dim=1)
+        return bool(silent.any() and not silent.all())
 
     def raw(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Log-mel (B, frames, F), padded but not yet normalised; lengths (B,) in samples where clips are padded."""
@@ -185,5 +204,15 @@ class FrontEnd(nn.Module):
         return fit_frames(self.log_mel(waveform[:, : config.samples]), config.frames, valid)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Normalised log-mel (B, frames, F)."""
+        """Normalised log-mel (B, frames, F).
+
+        A batch of clips padded with zeros needs their lengths (B,) in samples: digital silence is sound, the padding of
+        a spectrogram is not, and the model answers differently. Without lengths every sample counts.
+        """
+        if lengths is None and not self.warned and not torch.compiler.is_compiling() and self._looks_padded(waveform):
+            self.warned = True
+            logger.warning(
+                "front_end: some clips of a batch end in zeros; if that is padding, give their lengths in samples"
+                " (front_end(waveform, lengths)), or the model hears it as silence"
+            )
         return self.config.normalise(self.raw(waveform, lengths))

@@ -1,20 +1,74 @@
 """The real commands, as a user types them: what they write. Their mistakes are in test_bad_input.py."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
 import flexiast
-from flexiast.cli import main, measure_main
+from flexiast.cli import COMMANDS, main, measure_main, usage
 from flexiast.reports.flexibility import COLUMNS
 from flexiast.runtime.device import resolve_precision
 
 ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {
+    "torch",
+    "timm",
+    "torchaudio",
+    "torchvision",
+    "transformers",
+    "matplotlib",
+    "tyro",
+    "numpy",
+    "sklearn",
+    "scipy",
+}
+
+
+def modules_after(code: str) -> tuple[str, set[str]]:
+    """What a fresh Python prints that runs this code, and the packages that it has imported then."""
+    report = "import sys; print('|', *{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", f"{code}; {report}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    printed, _, modules = done.stdout.rpartition("|")
+    return printed, set(modules.split())
+
+
+@pytest.mark.parametrize("option", ["--help", "-h", "--version", "-V"])
+def test_help_and_version_import_nothing_heavy(option: str) -> None:
+    printed, modules = modules_after(f"import flexiast.cli; flexiast.cli.main([{option!r}])")
+    assert not modules & HEAVY
+    assert "flexiast" in modules
+    expected = "usage: flexiast COMMAND" if "h" in option else f"flexiast {flexiast.__version__}\n"
+    assert printed.startswith(expected)
+
+
+def test_an_unknown_command_costs_no_import_either() -> None:
+    _, modules = modules_after("import flexiast.cli; flexiast.cli.main(['trian'])")
+    assert not modules & HEAVY
+
+
+def test_importing_the_package_imports_what_is_used_when_it_is_used() -> None:
+    _, modules = modules_after("import flexiast; flexiast.__version__")
+    assert not modules & HEAVY
+    _, modules = modules_after("import flexiast; flexiast.LogMel, flexiast.PatchSize")
+    assert "torch" in modules
+    assert not modules & {"timm", "transformers", "matplotlib", "tyro", "sklearn"}
+
+
+def test_every_command_has_a_module_with_a_configuration_and_help() -> None:
+    assert {path.stem for path in (ROOT / "src" / "commands").glob("*.py")} >= COMMANDS.keys()
+    assert all(f"  {name} " in usage() and summary in usage() for name, summary in COMMANDS.items())
+    for name in COMMANDS:
+        command = import_module(f"flexiast.commands.{name}")
+        assert dataclasses.is_dataclass(command.CONFIG)
+        assert callable(command.run)
 
 
 @pytest.fixture(scope="module")

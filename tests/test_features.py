@@ -169,3 +169,25 @@ def test_wrong_setting_is_refused_by_name(field, value):
 def test_setting_without_a_window_or_a_filter_bank_is_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
         LogMel(**setting)
+
+
+def test_a_batch_that_ends_in_zeros_without_lengths_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    front_end = FrontEnd(FeatureConfig(frames=50))
+    padded = noise(2, 8000)
+    padded[1, 5000:] = 0
+    front_end(padded, torch.tensor([8000, 5000]))
+    front_end(padded[:1])
+    front_end(padded[1:])  # a single clip is what it is
+    front_end(noise(2, 8000))
+    assert not caplog.records
+    front_end(padded)
+    front_end(padded)
+    (record,) = caplog.records
+    assert "give their lengths in samples" in record.message
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_features_stay_float32_whatever_the_model_becomes(dtype: torch.dtype) -> None:
+    front_end, x = FrontEnd(FeatureConfig(frames=50)), noise(1, 8000)
+    expected = front_end(x)
+    assert torch.equal(front_end.to(dtype)(x), expected)

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 import flexiast
+from flexiast.checkpoints import released
 from flexiast.data.manifest import read_manifest
+from flexiast.errors import CheckpointError
 from flexiast.traintest.evaluate import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,8 +95,10 @@ def offered(script, monkeypatch, server, content: bytes, **changes: object) -> N
     """Serve `content` as the only release, `model`, of ten classes."""
     address, folder = server
     (folder / "model.pth").write_bytes(content)
-    release = script.Release(f"{address}/model.pth", "https://example.org/page", "released FlexiAST state dict", 10)
-    monkeypatch.setattr(script, "RELEASES", {"model": dataclasses.replace(release, **changes)})
+    release = released.Release(f"{address}/model.pth", "https://example.org/page", "released FlexiAST state dict", 10)
+    only = {"model": dataclasses.replace(release, **changes)}
+    monkeypatch.setattr(script, "RELEASES", only)
+    monkeypatch.setattr(released, "RELEASES", only)
 
 
 def test_a_release_is_fetched_checked_and_read(script, monkeypatch, server, tmp_path, capsys) -> None:
@@ -134,9 +138,23 @@ def test_what_is_not_the_release_is_one_line(
 
 def test_releases_are_those_of_the_readme_and_names_are_checked(script, capsys) -> None:
     rows = re.findall(r"^\| `((?:flexi)?ast_\w+)` \|", (SHIPPED / "README.md").read_text(), re.MULTILINE)
-    assert rows == list(script.RELEASES)
+    assert rows == list(released.RELEASES)
     known = {"released FlexiAST state dict", "original AST state dict"}
-    assert {release.format for release in script.RELEASES.values()} == known
+    assert {release.format for release in released.RELEASES.values()} == known
     for names in (["nobody"], []):
         assert script.main(names) == 2
         assert "expected some of flexiast_audioset" in capsys.readouterr().err
+
+
+def test_load_takes_a_release_by_name_once_it_is_fetched(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(released, "FOLDER", tmp_path / "here")
+    monkeypatch.setenv("FLEXIAST_DATA", str(tmp_path / "data"))
+    with pytest.raises(CheckpointError, match=r"fetch it with `python pretrained_models/fetch\.py flexiast_vggsound`"):
+        flexiast.load("flexiast_vggsound")
+    content = (Path(__file__).parent / "golden" / "flexiast_vit_tiny.pth").read_bytes()
+    for folder in ("data", "here"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "flexiast_vggsound.pth").write_bytes(content)
+        model = flexiast.load("flexiast_vggsound")
+        assert model.load_report.format == "released FlexiAST state dict"
+        assert model.load_report.source == "flexiast_vggsound"

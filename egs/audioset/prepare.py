@@ -32,8 +32,8 @@ from flexiast.data.prepare.preparation import (
     index_audio,
     read_rows,
     write_all,
-    youtube_stems,
 )
+from flexiast.data.youtube import youtube_stems
 from flexiast.errors import DataError
 
 SETS = {

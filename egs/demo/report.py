@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The demo's findings from `flexibility.csv`: a Markdown table and the four sentences that it proves.
+"""The demo's results from `flexibility.csv`: a Markdown table, and four sentences that sum it up.
 
 python egs/demo/report.py FLEXIBILITY_DIR      writes FLEXIBILITY_DIR/RESULTS.md and prints it
 """
@@ -48,7 +48,7 @@ def findings(curves: dict[str, Curve]) -> list[str]:
     """What the numbers say, in sentences."""
     fixed, control = curves["fixed"], curves["control"]
     large = {patch: fixed[patch] for patch in ("32", "40", "48") if patch in fixed}
-    said = [
+    sentences = [
         f"The fixed AST reads {fixed['16']:.1f} % of the words at its own patch size 16"
         + (f", and at most {max(large.values()):.1f} % at {', '.join(large)}." if large else "."),
         f"Trained further at patch 16 (control) it reads {control['16']:.1f} % there,"
@@ -57,12 +57,12 @@ def findings(curves: dict[str, Curve]) -> list[str]:
     for name in ("supervised", "distilled"):
         curve = curves[name]
         worst = min(curve, key=curve.__getitem__)
-        said.append(
+        sentences.append(
             f"The {name} flexible model reads {mean(curve.values()):.1f} % on average, {curve[worst]:.1f} % at its"
             f" worst size ({worst}), and {curve['16']:.1f} % at 16, {control['16'] - curve['16']:.1f} points under the"
             " control."
         )
-    return said
+    return sentences
 
 
 def report(directory: Path) -> str:

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The whole idea on a laptop CPU: train an AST at patch 16, flexify it, draw the proof.
+# The whole idea on a laptop CPU: train an AST at patch 16, flexify it, and plot accuracy against patch size.
 #
 #   egs/demo/run.sh [--stage N] [--stop-stage N] [--data DIR] [--exp DIR] [--seed N] [--epochs X]
-#                   [--flex-epochs X] [--coverage pad|drop] [--label-weight X] [--mean X] [--std X]
+#                   [--flex-epochs X] [--coverage pad|drop] [--label-weight X] [--mean X] [--std X] [--dry-run]
 #
 # Stages: 1 data, 2 fixed AST at patch 16, 3 control (trained further at patch 16), 4 supervised flexification,
 # 5 flexification by distillation (3, 4 and 5 from the same start, with the same number of steps), 6 measurement
 # on the test split, 7 table and picture. Everything is written below --exp (default: egs/demo/exp).
-# A stage that was interrupted goes on where it stopped when the same command is run again.
-# --data DIR takes the real Speech Commands V2, or anything in its layout, in the place of synthetic speech; its
+# The same command resumes an interrupted run.
+# --dry-run prints the full commands and runs nothing.
+# --data DIR: use the real Speech Commands V2, or anything in its layout, instead of synthetic speech; its
 # statistics are --mean -6.845978 --std 5.5654526 (AST).
 
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -33,48 +34,53 @@ options="data exp speakers seed epochs flex_epochs size mean std coverage label_
 . "$here/../common.sh"
 
 manifests=$exp/manifests
-train="flexiast train --data.train $manifests/train.json --data.val $manifests/val.json
-  --data.labels $manifests/labels.csv --data.workers 0 --seed $seed --loss ce
-  --optim.name adamw --optim.betas 0.9 0.98 --optim.weight-decay 0.01 --optim.schedule cosine"
-fixed="--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs $epochs"
+split speakers "$speakers"
+split patch_sizes "$patch_sizes"
+split weights "$weights"
+train=(flexiast train --data.train "$manifests/train.json" --data.val "$manifests/val.json"
+  --data.labels "$manifests/labels.csv" --data.workers 0 --seed "$seed" --loss ce
+  --optim.name adamw --optim.betas 0.9 0.98 --optim.weight-decay 0.01 --optim.schedule cosine --optim.clip-norm 0
+  --augment.freq-mask 0 --augment.time-mask 0 --augment.noise 0 --augment.mixup 0 --patience 0)
+fixed=(--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs "$epochs"
+  --eval-every 1 --augment.roll 0 --model.pool cls --threads 0)
 # Control and flexible models: the same start, the same steps, the same optimizer.
-further="--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs $flex_epochs
-  --eval-every 2 --augment.roll 4 --threads 1 --model.init $exp/fixed --model.coverage $coverage"
-flexible="--patches.sizes $patch_sizes --patches.weights $weights"
+further=(--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs "$flex_epochs"
+  --eval-every 2 --augment.roll 4 --threads 1 --model.init "$exp/fixed" --model.coverage "$coverage")
+flexible=(--patches.sizes "${patch_sizes[@]}" --patches.weights "${weights[@]}")
 
 if runs 1 "data: spoken words and their manifests"; then
   if [ -z "$data" ]; then
     data=$exp/data
-    python "$here/speak.py" "$data" $speakers
+    run python "$here/speak.py" "$data" "${speakers[@]}"
   fi
-  python "$here/../speechcommands/prepare.py" "$data" "$manifests"
+  run python "$here/../speechcommands/prepare.py" "$data" "$manifests"
 fi
 
 if runs 2 "a fixed AST at patch 16"; then
-  $train --out "$exp/fixed" $fixed --model.size "$size" --model.patch-size 16 --model.coverage "$coverage" \
-    --features.frames 96 --data.mean "$mean" --data.std "$std"
+  run "${train[@]}" --out "$exp/fixed" "${fixed[@]}" --model.size "$size" --model.patch-size 16 \
+    --model.coverage "$coverage" --features.frames 96 --data.mean "$mean" --data.std "$std"
 fi
 
 if runs 3 "control: the fixed AST trained further at patch 16"; then
-  in_background "$exp/control.log" $train --out "$exp/control" $further --eval-patch-sizes 16
+  in_background "$exp/control.log" "${train[@]}" --out "$exp/control" "${further[@]}" --eval-patch-sizes 16
 fi
 
 if runs 4 "supervised flexification, a random patch size at every step"; then
-  in_background "$exp/supervised.log" $train --out "$exp/supervised" $further $flexible
+  in_background "$exp/supervised.log" "${train[@]}" --out "$exp/supervised" "${further[@]}" "${flexible[@]}"
 fi
 
 if runs 5 "flexification by distillation from the fixed AST"; then
-  in_background "$exp/distilled.log" $train --out "$exp/distilled" $further $flexible \
+  in_background "$exp/distilled.log" "${train[@]}" --out "$exp/distilled" "${further[@]}" "${flexible[@]}" \
     --distill.teacher "$exp/fixed" --distill.temperature 2 --distill.label-weight "$label_weight"
 fi
 join
 
 if runs 6 "measurement of all four on the test split"; then
-  python "$here/../../measure_flexibility.py" "$exp/fixed" "$exp/control" "$exp/supervised" "$exp/distilled" \
-    --data "$manifests/test.json" --labels "$manifests/labels.csv" --patch-sizes $patch_sizes \
+  run python "$here/../../measure_flexibility.py" "$exp/fixed" "$exp/control" "$exp/supervised" "$exp/distilled" \
+    --data "$manifests/test.json" --labels "$manifests/labels.csv" --patch-sizes "${patch_sizes[@]}" \
     --batch-size 50 --workers 0 --out "$exp/flexibility"
 fi
 
 if runs 7 "table and picture"; then
-  python "$here/report.py" "$exp/flexibility"
+  run python "$here/report.py" "$exp/flexibility"
 fi

@@ -42,7 +42,7 @@ def prepare(data_dir: Path, out_dir: Path, checks: Checks) -> Report:
     home = find_file(data_dir, "validation_list.txt").parent
     listed = {"val": read_list(home / "validation_list.txt"), "test": read_list(home / "testing_list.txt")}
     everything = read_manifest(home)
-    words = {clip.path.relative_to(home).as_posix() for clip in everything.clips}
+    words = {Path(str(clip.path)).relative_to(home).as_posix() for clip in everything.clips}
     listed["train"] = words - listed["val"] - listed["test"]
     clips = [
         Listed(split, name, (name.split("/")[0],), str(home / name))

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Flexification: a trained AST of one patch size becomes one for every patch size.
+# Flexification: make a trained AST of one patch size work at every patch size.
 #
 #   egs/supvs_flexiast/flexify.sh DATASET --data DIR [--from 8|16|32] [--teacher CKPT] [--method supervised|distill]
 #                   [--axes both|time|freq] [--temperature X] [--label-weight X] [--exp DIR]
-#                   [--stage N] [--stop-stage N] [--OPTION VALUE ...]
+#                   [--stage N] [--stop-stage N] [--dry-run] [--OPTION VALUE ...]
 #
 # DATASET: audioset, vggsound, esc50, speechcommands or voxceleb; egs/DATASET/flexify.sh calls this.
 # --from: the baseline to start from, that of egs/DATASET/runN.sh; --teacher: any other checkpoint. Its weights are
 # the start, at base kernel 16 x 16; with --method distill it is also the frozen teacher, at its own patch size.
 # --axes: which side of the patch varies; `time` is 16 x t, `freq` is f x 16. --label-weight: share of the labels in
 # distillation. Stages: 1 manifests from --data, 2 training, 3 flexibility curves of teacher and student on the test
-# split, 4 the average over folds. Interrupted, the same command goes on. Many GPUs: NPROC=4, see egs/common.sh. Options
-# and sources of the settings: egs/recipe.sh, egs/DATASET/settings.sh. --extra "..." goes to `flexiast train` as it is.
+# split, 4 the average over folds. The same command resumes an interrupted run; --dry-run prints the full commands and
+# runs nothing. Many GPUs: NPROC=4, see egs/common.sh. Options and sources of the settings: egs/recipe.sh,
+# egs/DATASET/settings.sh. --extra "..." goes to `flexiast train` as it is.
 set -euo pipefail
 usage() { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"; exit "$1"; }
 [[ " $* " != *" --help "* ]] || usage 0
@@ -23,33 +24,43 @@ shift
 one_of method supervised distill
 one_of axes both time freq
 
-# along AXES SIZE...: the patch sizes as flexiast writes them, freq x time.
-along() {
-  local axes=$1 size; shift
-  for size in "$@"; do
-    case $axes in both) echo "$size" ;; time) echo "16x$size" ;; freq) echo "${size}x16" ;; esac
-  done
-}
-sizes=$(along "$axes" $patch_sizes)
-measured=$(along "$axes" $eval_sizes)
+# Patch sizes as flexiast writes them, freq x time.
+split sizes "$patch_sizes"
+measured=("${eval_words[@]}")
+case $axes in
+  time) sizes=("${sizes[@]/#/16x}") measured=("${measured[@]/#/16x}") ;;
+  freq) sizes=("${sizes[@]/%/x16}") measured=("${measured[@]/%/x16}") ;;
+esac
+given=$teacher
 : "${teacher:=$exp/patch$from}" "${name:=flexible_from${from}_${method}_$axes}"
 
+# start_of FOLD: the checkpoint that a fold starts from. A baseline has one for each fold; a checkpoint given may have.
+start_of() {
+  if [ -z "$given" ] || [ -d "$teacher/fold$1" ]; then of_fold "$1" "$teacher"; else echo "$teacher"; fi
+}
+
+for fold in ${folds:-all}; do
+  start=$(start_of "$fold")
+  [ -n "$given" ] && is_remote "$start" || require_start "$start" "train it first with egs/$dataset/run$from.sh, or give \
+another checkpoint as --teacher (released ones: python pretrained_models/fetch.py)"
+done
 if runs 1 "manifests"; then
   prepare_data
 fi
 for fold in ${folds:-all}; do
-  out=$(of_fold "$fold" "$exp/$name") start=$(of_fold "$fold" "$teacher")
+  out=$(of_fold "$fold" "$exp/$name") start=$(start_of "$fold")
   distill=()
   [ "$method" = supervised ] ||
     distill=(--distill.teacher "$start" --distill.temperature "$temperature" --distill.label-weight "$label_weight")
   if runs 2 "$method flexification, axes: $axes${folds:+, fold $fold held out}"; then
-    launch train --out "$out" $(splits "$fold") --model.init "$start" --model.patch-size 16 "${training[@]}" \
-      --patches.sizes $sizes --eval-patch-sizes $measured ${distill[@]+"${distill[@]}"}
+    set_splits "$fold"
+    launch train --out "$out" "${splits[@]}" --model.init "$start" --model.patch-size 16 "${training[@]}" \
+      --patches.sizes "${sizes[@]}" --eval-patch-sizes "${measured[@]}" ${distill[@]+"${distill[@]}"}
   fi
   if runs 3 "flexibility curves${folds:+, fold $fold}"; then
-    measure "$fold" "$out/flexibility" "$measured" "$start" "$out"
+    measure "$fold" "$out/flexibility" "$start" "$out" -- "${measured[@]}"
   fi
 done
 if [ -n "$folds" ] && runs 4 "average over the folds"; then
-  python "$egs/average.py" "$exp/$name"
+  run python "$egs/average.py" "$exp/$name"
 fi

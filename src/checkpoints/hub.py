@@ -12,7 +12,8 @@ import timm
 from huggingface_hub import ModelHubMixin, snapshot_download
 
 from ..errors import CheckpointError
-from .checkpoint import PREPROCESSOR, SIDECAR, WEIGHT_FILES, Checkpoint, read_checkpoint, save_checkpoint
+from .checkpoint import INDEX, PREPROCESSOR, SIDECAR, WEIGHT_FILES, Checkpoint, read_checkpoint, save_checkpoint
+from .released import RELEASES, released_file
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TIMM = "timm:"
@@ -29,14 +30,16 @@ A FlexiAST: one Audio Spectrogram Transformer for every patch size. Settings, la
 
 
 def locate(source: str | os.PathLike[str], **options: Any) -> Path:
-    """The file or directory of a source, downloaded from the Hub if it is not a path that exists.
+    """The file or directory of a source: a path that exists, a release by name, or a model of the Hub, downloaded.
 
     options: for `huggingface_hub.snapshot_download`. Raises CheckpointError if the Hub cannot be reached or has no
-    such model. A source that is neither a path nor a Hub id comes back as it is.
+    such model, or if a release has not been fetched. A source that is none of these comes back as it is.
     """
     text = os.fspath(source)
     if text.startswith(TIMM):
         return _download(_timm_repository(text.removeprefix(TIMM)), text, options)
+    if not os.path.exists(text) and text in RELEASES:
+        return released_file(text)
     if not os.path.exists(text) and HUB_ID.fullmatch(text):
         return _download(text, text, options)
     return Path(text)
@@ -64,9 +67,10 @@ def _download(repository: str, source: str, options: dict[str, Any]) -> Path:
     """Descriptions and weights of a repository in the Hub's cache; safetensors where there are any."""
     try:
         for weights in WEIGHT_FILES:
-            files = [SIDECAR, PREPROCESSOR, weights]
+            stem, suffix = weights.rsplit(".", 1)
+            files = [SIDECAR, PREPROCESSOR, weights, weights + INDEX, f"{stem}-*-of-*.{suffix}"]
             directory = Path(snapshot_download(repository, allow_patterns=files, **options))
-            if (directory / weights).exists():
+            if (directory / weights).exists() or (directory / (weights + INDEX)).exists():
                 break
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{source}: no such path, and the Hub did not give it ({_reason(error)})") from None

@@ -13,6 +13,7 @@ from ..models.config import FlexiASTConfig, Loss
 from ..models.geometry import Coverage, PatchLike, PatchSize, lay_out
 from ..models.resize import apply_to_grid, extent_matrices, fit_positions, pi_resize, resample_positions
 from .audio_classifier import AudioClassifier
+from .class_order import class_order
 
 
 def adapt(
@@ -23,17 +24,20 @@ def adapt(
     coverage: Coverage | None = None,
     patch_size: PatchLike | None = None,
     overlap: bool = False,
+    table: bool | None = None,
 ) -> AudioClassifier:
     """The same weights for another task: other labels, another length, another base patch.
 
-    - Other labels get a new classifier. A model without class names of its own keeps its classifier if the number
-      of classes agrees.
+    - Other labels get a new classifier; the same ones in another order get its rows in that order. A model without
+      class names keeps its classifier if the labels are its numbers, or come by a label table (`table`), in its order;
+      see `class_order`.
     - Another `patch_size` resizes the kernel by PI-resize and the positions with it.
     - Overlapping patches, as AST has them, are laid side by side, with positions where the new ones lie; `overlap`
       keeps them.
     - Another number of frames cuts positions along time to their centre or interpolates them, as AST does.
 
-    The adapted model's `load_report` says what was done. Raises ConfigError for a patch that does not fit.
+    The adapted model's `load_report` says what was done. Raises ConfigError for a patch that does not fit, and
+    for as many classes as a model without names has when nothing says which is which.
     """
     old = model.config
     patch = PatchSize.parse(patch_size) if patch_size else old.patch_size
@@ -50,12 +54,11 @@ def adapt(
     state = model.state_dict()
     state["kernel"] = pi_resize(state["kernel"], patch)
     state["pos_embed"] = fit_positions(_rebased(state["pos_embed"], old, config), config.base.grid)
-    if new_head := model.labels.mids != labels.mids and not (
-        model.labels.numbered and len(model.labels) == len(labels)
-    ):
-        state |= {name: tensor for name, tensor in adapted.state_dict().items() if name.startswith("head.")}
+    order = class_order(model.labels, labels, table)
+    for name in ("head.weight", "head.bias"):
+        state[name] = adapted.state_dict()[name] if order is None else state[name][order]
     adapted.load_state_dict(state)
-    adapted.load_report = _adaptation(model, config, new_head)
+    adapted.load_report = _adaptation(model, config, order)
     return adapted
 
 
@@ -69,7 +72,7 @@ def _rebased(positions: Tensor, old: FlexiASTConfig, new: FlexiASTConfig) -> Ten
     return apply_to_grid(positions, *extent_matrices(base, layout, positions))
 
 
-def _adaptation(model: AudioClassifier, config: FlexiASTConfig, new_head: bool) -> LoadReport:
+def _adaptation(model: AudioClassifier, config: FlexiASTConfig, order: list[int] | None) -> LoadReport:
     """What `adapt` did to every tensor."""
     old, before = model.config, model.load_report
     report = LoadReport(before.source if before else "model", "FlexiAST, adapted", notes=before.notes if before else [])
@@ -80,8 +83,10 @@ def _adaptation(model: AudioClassifier, config: FlexiASTConfig, new_head: bool) 
     if layouts[0] != layouts[1]:
         texts = [f"{c.grid.freq}x{c.grid.time} of patch {c.patch}, stride {c.stride}" for c in layouts]
         changes["pos_embed"] = f"grid {texts[0]}, fitted to {texts[1]}"
+    if order is not None and order != sorted(order):
+        changes |= dict.fromkeys(("head.weight", "head.bias"), "rows in the order of the data's classes, by name")
     for name in model.state_dict():
-        if new_head and name.startswith("head."):
+        if order is None and name.startswith("head."):
             report.entries.append(Entry("ignored", (name,), (), f"classifier of {old.classes} other classes"))
             report.entries.append(Entry("new", (), (name,), f"classifier of {config.classes} classes"))
         else:

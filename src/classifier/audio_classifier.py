@@ -28,6 +28,9 @@ from .listening import Answer, Hearing, answers, trained_sizes
 from .results import Prediction, Results, Window
 from .tally import Aggregate
 
+MOST_STRETCH = 4
+"""How much longer than the network's own input the window of a description may be: cost grows with its square."""
+
 
 class AudioClassifier(FlexiAST, HubMixin):
     """FlexiAST with feature settings and labels: waveforms and files in, named classes out."""
@@ -178,6 +181,11 @@ class AudioClassifier(FlexiAST, HubMixin):
         metadata, config = dict(checkpoint.metadata), checkpoint.config
         try:
             features = FeatureConfig(**metadata.pop("features", {"frames": config.frames, "bins": config.bins}))
+            if features.frames > MOST_STRETCH * config.frames:
+                raise ConfigError(
+                    f"features.frames: found {features.frames} for a network of {config.frames} frames, expected at"
+                    f" most {MOST_STRETCH} times as many"
+                )
             table = metadata.pop("labels", None)
             if table is None:
                 labels = Labels.numbers(config.classes)

@@ -52,7 +52,9 @@ def pieces_of(audio: Audio, features: FeatureConfig, sample_rate: int | None = N
     used, ConfigError for a sample rate that cannot be.
     """
     if isinstance(audio, (str, os.PathLike, bytes, bytearray, memoryview, ShardMember)) or _is_file(audio):
-        return decode_pieces(_file(audio), features.sample_rate, features.downmix, integer=True)
+        return decode_pieces(
+            _file(audio), features.sample_rate, features.downmix, resampler=features.resampler, integer=True
+        )
     if isinstance(audio, Mapping):
         return _pieces_of_mapping(audio, features, sample_rate)
     if is_pair(audio):
@@ -65,7 +67,7 @@ def pieces_of(audio: Audio, features: FeatureConfig, sample_rate: int | None = N
     rate = features.sample_rate if sample_rate is None else as_rate(sample_rate)
     samples = _samples(audio)
     mono = samples if samples.ndim == 1 else to_mono(_channels_first(samples), features.downmix)
-    return [resample(mono, rate, features.sample_rate)]
+    return [resample(mono, rate, features.sample_rate, features.resampler)]
 
 
 def is_several(audio: Any) -> bool:

@@ -19,13 +19,14 @@ def load(
 ) -> AudioClassifier:
     """Load a trained model, in eval mode, with its feature settings and class names.
 
-    source: a file or directory in any format of `flexiast.checkpoints.formats`; a Hub id, `owner/name`, if no such path
-    exists; or `timm:NAME`, an image model (ViT, DeiT, FlexiViT) fitted to spectrograms as a start for training: its
-    embeddings are ready, its one class is called `untrained`. device: `auto` is the GPU where there is one. heads,
-    frames: what some sources leave open, see `read_checkpoint`. `print(model.load_report)` shows what became of every
-    tensor. No code of the source is run.
+    source: a file or directory in any format of `flexiast.checkpoints.formats`; if no such path exists, a release by
+    name, such as `ast_audioset_16_16`, once `pretrained_models/fetch.py` has fetched it, or a Hub id, `owner/name`; or
+    `timm:NAME`, an image model (ViT, DeiT, FlexiViT) fitted to spectrograms as a start for training: its embeddings are
+    ready, its one class is called `untrained`. device: a torch device, or `auto` (default: the CPU). heads, frames:
+    what some sources leave open, see `read_checkpoint`. `print(model.load_report)` shows what became of every tensor.
+    No code of the source is run.
     Raises CheckpointError that names the source and what is wrong, ConfigError for a device that is not there.
     """
-    where = pick_device(str(device or "cpu"))
+    place = pick_device(str(device or "cpu"))
     checkpoint = read_located(source, heads, frames)
-    return AudioClassifier.from_checkpoint(checkpoint, os.fspath(source)).to(where)
+    return AudioClassifier.from_checkpoint(checkpoint, os.fspath(source)).to(place)

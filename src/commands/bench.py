@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from ..reports.bench import format_bench, plot_bench
 from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, to_json
 from ..runtime.device import pick_device, resolve_precision
-from ..runtime.files import require_writable, write_atomically
+from ..runtime.files import require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance
 from ..traintest.bench import Bench, measure_costs
 
@@ -74,7 +73,7 @@ def bench(config: BenchConfig) -> Bench:
         origin = {"command": to_json(config), "precision": precision, **provenance(device)}
         content = {"provenance": origin, **dataclasses.asdict(found)}
         write_atomically(config.out / "bench.csv", to_csv(rows).encode())
-        write_atomically(config.out / "bench.json", (json.dumps(content, indent=1) + "\n").encode())
+        write_atomically(config.out / "bench.json", (to_json_text(content, 1) + "\n").encode())
         write_atomically(config.out / "bench.png", plot_bench(found))
     return found
 

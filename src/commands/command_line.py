@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,8 +29,21 @@ def read_arguments(config_type: type[T], arguments: Sequence[str], program: str)
     file that cannot be read.
     """
     own, file = _without_config(arguments)
-    given = own if file is None else [*file_options(file), *own]
-    return _parse(lambda: tyro.cli(config_type, args=given, prog=program))
+    options = {} if file is None else file_options(file)
+    # After the user's own, so that a list in the file does not take in a positional argument.
+    added = [word for name, words in options.items() if name not in _names(own) for word in words]
+    description = (
+        f"{config_type.__doc__} --config FILE reads options from a TOML or JSON file; those given beside it win."
+    )
+    try:
+        return _parse(lambda: tyro.cli(config_type, args=[*own, *added], prog=program, description=description))
+    except ConfigError as error:
+        if file is None:
+            raise
+        named = re.search(r"^[\w.]+(?=:)|(?<=--)[\w.-]+", str(error))  # a field of ours, or an option of tyro's
+        if named and _canonical(named.group()) in options.keys() - _names(own):
+            raise ConfigError(f"{file}: {error}") from None
+        raise ConfigError(f"{error} (beside the options in {file})") from None
 
 
 def _without_config(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
@@ -38,44 +52,72 @@ def _without_config(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     while (place := next((i for i, a in enumerate(rest) if a.split("=")[0] == "--config"), None)) is not None:
         _, equals, value = rest[place].partition("=")
         taken = rest[place + 1 : place + 2] if not equals else [value]
-        if not taken or taken[0].startswith("--") or file is not None:
+        if not taken or not taken[0] or taken[0].startswith("--") or file is not None:
             raise ConfigError(f"--config: found {' '.join(taken) or 'nothing'}, expected one file of options")
         file = Path(taken[0])
         del rest[place : place + (1 if equals else 2)]
     return rest, file
 
 
-def file_options(path: Path) -> list[str]:
-    """The options in a TOML or JSON file, as they would stand on the command line. Raises ConfigError if unreadable."""
+def _canonical(option: str) -> str:
+    """An option's name as it is in a file: without `no-`, and with hyphens."""
+    prefix, dot, last = option.split("=")[0].removeprefix("--").replace("_", "-").rpartition(".")
+    return prefix + dot + last.removeprefix("no-")
+
+
+def _names(arguments: Sequence[str]) -> set[str]:
+    return {_canonical(argument) for argument in arguments if argument.startswith("--")}
+
+
+def file_options(path: Path) -> dict[str, list[str]]:
+    """The options in a TOML or JSON file by name, as they would stand on the command line.
+
+    Raises ConfigError if the file is unreadable, or is no table of options.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         content = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:  # both parsers' errors are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # both parsers' errors are ValueErrors
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{path}: not readable as options in TOML or JSON ({reason})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: found {type(content).__name__}, expected a table of options")
-    return list(_flags(content, ""))
+    options: dict[str, list[str]] = {}
+    for name, value in _leaves(content, ""):
+        if name in options:
+            raise ConfigError(f"{path}: found {name} twice, expected each option once")
+        if isinstance(value, list) and any(isinstance(item, (list, Mapping)) for item in value):
+            raise ConfigError(f"{path}: {name}: found {json.dumps(value)[:120]}, expected numbers or text")
+        options[name] = _words(name, value)
+    return options
 
 
-def _flags(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
+def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in table.items():
-        flag = f"{prefix}{name.replace('_', '-')}"
+        full = prefix + name.replace("_", "-")
         if isinstance(value, Mapping):
-            yield from _flags(value, f"{flag}.")
-        elif isinstance(value, bool):
-            yield f"--{flag}" if value else f"--{prefix}no-{name.replace('_', '-')}"
-        elif isinstance(value, list):
-            yield from (f"--{flag}", *map(str, value))
-        elif value is not None:  # null: as if it were not given
-            yield from (f"--{flag}", str(value))
+            yield from _leaves(value, f"{full}.")
+        else:
+            yield full, value
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """An option on the command line; null is None there."""
+    if isinstance(value, bool):
+        prefix, dot, last = name.rpartition(".")
+        return [f"--{name}" if value else f"--{prefix}{dot}no-{last}"]
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    text = str(value)
+    return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
 
 
 def _parse(parse: Callable[[], T]) -> T:
     """Call tyro; raise ConfigError with its complaint about the arguments, if it has one."""
     output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(output):
+        with contextlib.redirect_stderr(output), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="tyro")  # AUTO stands in for numbers
             return parse()
     except SystemExit as exit_:
         if not exit_.code:  # --help

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import tyro
 
-from ..checkpoints.checkpoint import save_checkpoint, save_single_file
+from ..checkpoints.checkpoint import SIDECAR, WEIGHTS, save_checkpoint, save_single_file
 from ..checkpoints.load_report import LoadReport
 from ..classifier.load import load
-from ..errors import ConfigError
+from ..runtime.files import put_in_place, require_new
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,28 +21,39 @@ class ConvertConfig:
     source: tyro.conf.Positional[str]
     """File, directory, Hub id (owner/name) or timm:NAME."""
     out: tyro.conf.Positional[Path]
-    """Directory to write, or file with --single-file; must not exist yet."""
+    """Directory to write, or file with --single-file."""
     single_file: bool = False
     """Write one safetensors file, its description in the header, instead of a directory."""
     heads: int | None = None
     """Attention heads, where the source does not tell (default: one per 64 of the width)."""
     frames: int | None = None
     """Frames of the input, where the source leaves them open."""
+    overwrite: bool = False
+    """Replace what is there already."""
 
 
 def convert(config: ConvertConfig) -> LoadReport | None:
-    """Read `source`, write `out`. Raises ConfigError if `out` exists, CheckpointError if the source is unusable.
+    """Read `source`, write `out`, whole or not at all.
+
+    Raises ConfigError if `out` exists and is not to be overwritten, CheckpointError if the source is unusable.
 
     The new description says under `converted_from` what format it was and which settings had to be assumed.
     """
-    if config.out.exists():
-        raise ConfigError(f"{config.out}: exists already; a conversion overwrites nothing")
+    require_new(config.out, config.overwrite, (SIDECAR, WEIGHTS))
     model = load(config.source, heads=config.heads, frames=config.frames)
     checkpoint, report = model.checkpoint(), model.load_report
     if report and "converted_from" not in checkpoint.metadata and report.format != "FlexiAST":
         checkpoint.metadata["converted_from"] = {"format": report.format, "notes": report.notes}
-    (save_single_file if config.single_file else save_checkpoint)(config.out, checkpoint)
+    with TemporaryDirectory(prefix=f"{config.out.name}.part-", dir=_parent(config.out)) as beside:
+        new = Path(beside) / config.out.name
+        (save_single_file if config.single_file else save_checkpoint)(new, checkpoint)
+        put_in_place(new, config.out)
     return report
+
+
+def _parent(out: Path) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.parent
 
 
 def run(config: ConvertConfig) -> None:

@@ -25,12 +25,16 @@ class ExportConfig:
     patch_size: PatchArg | None = None
     """Patch size to keep (default: the model's base patch)."""
     input: Input = "waveform"
-    """`waveform`: (batch, samples), log-mel inside. `spectrogram`: normalised log-mel (batch, frames, bins)."""
+    """`waveform`: (batch, samples) and their lengths (batch,), log-mel inside. `spectrogram`: normalised log-mel
+    (batch, frames, bins)."""
+    overwrite: bool = False
+    """Replace what is there already."""
 
 
 def run(config: ExportConfig) -> None:
     """Export, and say how well it agrees."""
-    done = export(load(config.checkpoint), config.out, config.format, config.patch_size, config.input)
+    model = load(config.checkpoint)
+    done = export(model, config.out, config.format, config.patch_size, config.input, config.overwrite)
     print(f"written: {done.path} (largest difference of logits {done.difference:.1e}, run by {done.runtime})")
 
 

@@ -28,8 +28,6 @@ class FlexifyConfig:
     def __post_init__(self) -> None:
         if self.train.model.init is not None:
             raise ConfigError(f"model.init: found {self.train.model.init}, expected none beside the checkpoint")
-        if self.train.data.val is None:
-            raise ConfigError("data.val: found none, expected data to measure the curves before and after on")
 
 
 def flexify(config: FlexifyConfig, progress: bool = True) -> list[Result]:
@@ -41,7 +39,8 @@ def flexify(config: FlexifyConfig, progress: bool = True) -> list[Result]:
     with connected() as world:
         trainer = Trainer(settings, progress, world, flexible=True)
         data = trainer.val_data
-        assert data is not None  # FlexifyConfig has seen to it
+        if data is None:
+            raise ConfigError("data.val: found none, expected data to measure the curves before and after on")
         before = trainer.validator.measure("before", trainer.model, data, trainer.show_progress)
         trainer.run()
         world.barrier()  # rank 0 has written the model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import Any
 import numpy as np
 import tyro
 
-from ..checkpoints.checkpoint import WEIGHT_FILES
+from ..checkpoints.checkpoint import weight_files
 from ..checkpoints.hub import locate
+from ..classifier.class_order import class_order, reordered
 from ..classifier.load import load
 from ..data.manifest import Manifest, read_manifest
+from ..data.table_options import TableOptions
 from ..errors import ConfigError
 from ..models.geometry import PAPER_SIZES
 from ..models.resize import Resize
@@ -24,7 +25,7 @@ from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
 from ..runtime.device import pick_device, resolve_precision
 from ..runtime.distributed import World, connected, print_once
-from ..runtime.files import replacing, require_writable, write_atomically
+from ..runtime.files import replacing, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance, sha256
 from ..traintest.evaluate import Result, describe_lengths, sweep
 
@@ -32,13 +33,13 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class MeasureConfig:
+class MeasureConfig(TableOptions):
     """Measure models at many patch sizes in one pass over the data."""
 
     checkpoints: tyro.conf.Positional[tuple[str, ...]]
     """Checkpoints of any readable format: directories, files, Hub ids."""
     data: Path
-    """Test manifest JSON, or a folder with one sub-folder per class."""
+    """Manifest JSON or table (CSV, TSV, JSONL) of the test clips, or a folder with one sub-folder per class."""
     out: Path
     """Directory for flexibility.csv, flexibility.json and flexibility.png."""
     labels: Path | None = None
@@ -63,6 +64,7 @@ class MeasureConfig:
     """Attention heads of state dicts that do not tell (default: one per 64 of the width)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("checkpoints", "patch_sizes", "resize"):
             if not getattr(self, name):
                 raise ConfigError(f"{name}: found none, expected at least one")
@@ -87,10 +89,15 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
     paths = dict(zip(model_names(config.checkpoints), map(locate, config.checkpoints), strict=True))
     models = {name: load(path, device, config.heads) for name, path in paths.items()}
     first = next(iter(models.values()))
-    data = read_manifest(config.data, config.labels or first.labels, config.root)
+    data = read_manifest(config.data, config.labels or first.labels, config.root, config)
     for name, model in models.items():
-        if model.labels.mids != data.labels.mids and not model.labels.numbered:
-            raise ConfigError(f"labels: model {name} has other classes than {config.labels or next(iter(models))}")
+        order = class_order(model.labels, data.labels, table=config.labels is not None or None)
+        if order is None:
+            raise ConfigError(
+                f"labels: model {name} has other classes ({len(model.labels)}) than"
+                f" {config.labels or next(iter(models))} ({len(data.labels)})"
+            )
+        models[name] = reordered(model, data.labels, order)
     require_writable(config.out)
     results = sweep(
         models,
@@ -130,9 +137,8 @@ def _write(config: MeasureConfig, results: list[Result], data: Manifest, origin:
         **origin,
     }
     write_atomically(config.out / "flexibility.csv", to_csv(rows).encode())
-    write_atomically(
-        config.out / "flexibility.json", (json.dumps({"provenance": source, "results": rows}, indent=1) + "\n").encode()
-    )
+    text = to_json_text({"provenance": source, "results": rows}, 1) + "\n"
+    write_atomically(config.out / "flexibility.json", text.encode())
     write_atomically(config.out / "flexibility.png", plot_flexibility(rows, len(data) - len(excluded)))
     for result in results if config.scores else ():
         name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npy"
@@ -151,9 +157,9 @@ def model_names(sources: Sequence[str]) -> list[str]:
 
 
 def _identify(paths: dict[str, Path]) -> dict[str, dict[str, str]]:
-    """Where each model's weights lie, and their SHA-256."""
-    files = {n: next(p / w for w in WEIGHT_FILES if (p / w).exists()) if p.is_dir() else p for n, p in paths.items()}
-    return {name: {"path": str(paths[name]), "sha256": sha256(file)} for name, file in files.items()}
+    """Where each model's weights lie, and their SHA-256 (of shards, one each)."""
+    digests = {name: " ".join(map(sha256, weight_files(path))) for name, path in paths.items()}
+    return {name: {"path": str(paths[name]), "sha256": digest} for name, digest in digests.items()}
 
 
 def run(config: MeasureConfig) -> None:

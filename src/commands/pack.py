@@ -7,17 +7,19 @@ from pathlib import Path
 
 import tyro
 
+from ..data.bad_clips import MAX_BAD
 from ..data.manifest import read_manifest
-from ..data.pack import pack
-from ..errors import ConfigError
+from ..data.pack import BAD_FILES, pack
+from ..data.table_options import TableOptions
+from ..errors import ConfigError, require
 
 
 @dataclasses.dataclass(frozen=True)
-class PackConfig:
+class PackConfig(TableOptions):
     """Pack the clips of a manifest into tar shards, which read faster than files; --data.train takes their folder."""
 
     manifest: tyro.conf.Positional[Path]
-    """Manifest JSON or CSV, or a folder with one sub-folder per class."""
+    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
     out: tyro.conf.Positional[Path]
     """Folder for the shards and their index; must not hold an index yet."""
     labels: Path | None = None
@@ -29,18 +31,27 @@ class PackConfig:
     shuffle: int | None = None
     """Seed to shuffle the clips with first, for reading shard by shard (default: the order of the manifest)."""
 
+    max_bad: float = MAX_BAD
+    """Share of the clips that may be unusable; they are named, listed in bad_files.csv and left out. 0: stop at the
+    first."""
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.shard_size > 0:
             raise ConfigError(f"shard_size: found {self.shard_size}, expected a positive number of megabytes")
         if self.shuffle is not None and self.shuffle < 0:
             raise ConfigError(f"shuffle: found {self.shuffle}, expected a seed of 0 or more")
+        require(0 <= self.max_bad <= 1, "max_bad", self.max_bad, "a share from 0 to 1")
 
 
 def run(config: PackConfig) -> None:
     """Pack, and say what is where."""
-    manifest = read_manifest(config.manifest, config.labels, config.root)
-    packed = pack(manifest, config.out, config.shard_size, config.shuffle)
+    manifest = read_manifest(config.manifest, config.labels, config.root, config)
+    packed = pack(manifest, config.out, config.shard_size, config.shuffle, max_bad=config.max_bad)
+    left_out = len(manifest) - len(packed)
     print(f"written: {config.out}, {len(packed)} clips")
+    if left_out:
+        print(f"left out: {left_out} of {len(manifest)} clips, which cannot be used; see {config.out / BAD_FILES}")
 
 
 CONFIG = PackConfig

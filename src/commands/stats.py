@@ -9,20 +9,22 @@ from typing import Literal
 
 import tyro
 
+from ..data.bad_clips import MAX_BAD
 from ..data.dataset import MAX_WORKERS
 from ..data.manifest import distinct_labels, read_manifest
 from ..data.statistics import measure_statistics
-from ..errors import ConfigError
+from ..data.table_options import TableOptions
+from ..errors import ConfigError, require
 from ..features import FeatureConfig
 from ..runtime.files import require_writable, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
-class StatsConfig:
+class StatsConfig(TableOptions):
     """Measure mean and standard deviation of the log-mel over all real frames of a data set, for normalisation."""
 
     manifest: tyro.conf.Positional[Path]
-    """Manifest JSON, CSV with the columns path and label, or a folder with one sub-folder per class."""
+    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
     labels: Path | None = None
     """Label CSV to check the labels against; the statistics do not depend on it."""
     root: Path | None = None
@@ -33,27 +35,35 @@ class StatsConfig:
     """Sample rate in Hz that audio is converted to."""
     downmix: Literal["mean", "first"] = "mean"
     """Stereo to mono."""
+    resampler: Literal["soxr", "sinc"] = "soxr"
+    """How other sample rates are converted: soxr, as for new models, or sinc, as for released weights."""
+    max_bad: float = MAX_BAD
+    """Share of the clips that may be unusable; they are named and left out. 0: stop at the first."""
     workers: int = 2
     """Decoding processes; 0 decodes in this process."""
     out: Path | None = None
     """JSON file to write the statistics to."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.workers <= MAX_WORKERS:
             raise ConfigError(f"workers: found {self.workers}, expected 0 to {MAX_WORKERS}")
+        require(0 <= self.max_bad <= 1, "max_bad", self.max_bad, "a share from 0 to 1")
 
 
 def run(config: StatsConfig) -> None:
     """Print the statistics, and the options that use them."""
-    features = FeatureConfig(config.sample_rate, config.bins, downmix=config.downmix)
-    labels = config.labels or (distinct_labels(config.manifest) if config.manifest.is_file() else None)
-    data = read_manifest(config.manifest, labels, config.root)
+    features = FeatureConfig(config.sample_rate, config.bins, downmix=config.downmix, resampler=config.resampler)
+    labels = config.labels or distinct_labels(config.manifest, config)
+    data = read_manifest(config.manifest, labels, config.root, config)
     if config.out:
         require_writable(config.out.parent)
-    found = measure_statistics(data, features, config.workers)
+    found = measure_statistics(data, features, config.workers, max_bad=config.max_bad)
     if config.out:
         write_atomically(config.out, (json.dumps(dataclasses.asdict(found)) + "\n").encode())
     print(f"mean {found.mean:.7f}, std {found.std:.7f}, frames {found.frames}, clips {found.clips}")
+    if found.clips < len(data):
+        print(f"left out: {len(data) - found.clips} of {len(data)} clips, which cannot be used")
     print(f"--data.mean {found.mean:.7f} --data.std {found.std:.7f}")
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from ..runtime.distributed import print_once
+from ..runtime.distributed import connected
 from ..traintest.config import TrainConfig
-from ..traintest.train import train
+from ..traintest.summary import result
+from ..traintest.train import Trainer
 
 
 def run(config: TrainConfig) -> None:
-    """Train, or resume, and say where the model is."""
-    print_once(f"trained model: {train(config)}")
+    """Train, or resume, and print the result and where the model is."""
+    with connected() as world:
+        trainer = Trainer(config, world=world)
+        trainer.run()
+        if world.is_rank0:
+            for line in result(trainer.prepared, trainer.model.feature_config, trainer.show_progress):
+                print(line)
+            print(f"trained model: {config.out}")
 
 
 CONFIG = TrainConfig

@@ -33,7 +33,7 @@ CROP_STREAM = 1
 
 
 class Failure(NamedTuple):
-    """A clip that could not be used, and why."""
+    """A clip that could not be used, or looks wrong, and why."""
 
     clip: int
     """Its index in the manifest."""
@@ -57,6 +57,8 @@ class Batch(NamedTuple):
     """(B,) int64 index of each clip in the manifest."""
     failures: list[Failure]
     """Clips that were drawn and are unusable: replaced in training, left out in evaluation."""
+    suspicions: list[Failure]
+    """Clips in this batch that are used and likely not what was meant, see `Tally`."""
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Waveform (B, S) as float32 in [-1, 1], lengths (B,) and targets (B, C), on that device."""
@@ -93,16 +95,28 @@ class ClipDataset(Dataset):
         """What a clip is read from."""
         return self.manifest.clips[clip].path
 
-    def waveform(self, clip: int, epoch: int = 0) -> Tensor:
+    def waveform(self, clip: int, epoch: int = 0, suspicions: list[Failure] | None = None) -> Tensor:
         """One clip (S,), not padded, int16 if 16-bit PCM, mono, at the model's rate, else float32.
 
-        epoch: what the place of a crop is drawn from. Raises DataError if it is unusable or shorter than one window.
+        epoch: what the place of a crop is drawn from. suspicions: takes what is suspicious about the clip. Raises
+        DataError if it is unusable or shorter than one window.
         """
         path, features = self.path(clip), self.features
-        crop = self._crop(clip, epoch) if self.crop else None
-        waveform = decode(path, features.sample_rate, features.downmix, features.samples, integer=True, crop=crop)
+        reasons: list[str] = []
+        waveform = decode(
+            path,
+            features.sample_rate,
+            features.downmix,
+            features.samples,
+            integer=True,
+            crop=self._crop(clip, epoch) if self.crop else None,
+            resampler=features.resampler,
+            suspicions=None if suspicions is None else reasons,
+        )
         if frame_count(len(waveform), features.sample_rate) == 0:
             raise DataError(f"{path}: found {len(waveform)} samples, expected at least one 25 ms window")
+        if suspicions is not None and reasons:
+            suspicions.append(Failure(clip, f"{path}: {'; '.join(reasons)}"))
         return waveform
 
     def _crop(self, clip: int, epoch: int) -> Crop:
@@ -113,7 +127,8 @@ class ClipDataset(Dataset):
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         """The batch of these draws."""
         failures: list[Failure] = []
-        usable = [(draw, *found) for draw in draws if (found := self._usable(draw, failures))]
+        suspicions: list[Failure] = []
+        usable = [(draw, *found) for draw in draws if (found := self._usable(draw, failures, suspicions))]
         integer = all(samples.dtype == torch.int16 for _, _, samples in usable)
         dtype = torch.int16 if integer else torch.float32
         waveform = torch.empty(len(usable), self.features.samples, dtype=dtype)
@@ -129,9 +144,10 @@ class ClipDataset(Dataset):
             torch.tensor([draw.epoch for draw, _, _ in usable], dtype=torch.int64),
             torch.tensor([clip for _, clip, _ in usable], dtype=torch.int64),
             failures,
+            suspicions,
         )
 
-    def _usable(self, draw: Draw, failures: list[Failure]) -> tuple[int, Tensor] | None:
+    def _usable(self, draw: Draw, failures: list[Failure], suspicions: list[Failure]) -> tuple[int, Tensor] | None:
         """The drawn clip and its samples, or those of its replacement."""
         worker = get_worker_info()
         rng = np.random.default_rng([draw.epoch, draw.clip])
@@ -139,7 +155,7 @@ class ClipDataset(Dataset):
         for _ in range(1 + REPLACEMENTS * self.replace):
             self.current[worker.id if worker else 0] = clip
             try:
-                return clip, self.waveform(clip, draw.epoch)
+                return clip, self.waveform(clip, draw.epoch, suspicions)
             except DataError as error:
                 failures.append(Failure(clip, str(error)))
             clip = int(rng.integers(len(self.manifest)))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,80 +16,107 @@ from tqdm import tqdm
 from ..errors import ConfigError, DataError
 from ..runtime.files import replacing, write_atomically
 from .audio import check_audio
+from .bad_clips import BadClips
 from .manifest import Clip, Manifest, read_manifest
 from .shards import FORMAT, INDEX, ShardMember
 
+BAD_FILES = "bad_files.csv"
+
 
 def pack(
-    manifest: Manifest, out: Path, shard_size: float = 500.0, shuffle: int | None = None, progress: bool = True
+    manifest: Manifest,
+    out: Path,
+    shard_size: float = 500.0,
+    shuffle: int | None = None,
+    progress: bool = True,
+    max_bad: float = 0.0,
 ) -> Manifest:
     """Write the shards, and last their index; returns the manifest as read from there.
 
-    shard_size: megabytes (10^6 bytes). shuffle: seed to shuffle the clips with first. Raises DataError at the first
-    clip that is no audio, ConfigError if `out` already holds an index.
+    Every clip is decoded to its end. shard_size: megabytes (10^6 bytes). shuffle: seed to shuffle the clips with first.
+    max_bad: share of the clips that may be unusable, with a floor; these are logged, left out, and listed in
+    bad_files.csv beside the index. Raises DataError beyond that, ConfigError if `out` already holds an index.
     """
     if (out / INDEX).exists():
         raise ConfigError(f"out: {out / INDEX} already exists; choose another folder")
     order = np.arange(len(manifest))
     if shuffle is not None:
         order = np.random.default_rng(shuffle).permutation(order)
-    clips = [manifest.clips[i] for i in order]
-    shards: list[dict[str, Any]] = []
-    with tqdm(total=len(clips), unit="clip", desc="pack", disable=not progress) as bar:
-        first = 0
-        for taken in _split([_size(clip) for clip in clips], shard_size * 1e6):
-            name = f"{len(shards):06d}.tar"
-            shard = _write_shard(out / name, clips[first : first + taken], first, manifest)
-            shards.append({"file": name, "bytes": (out / name).stat().st_size, **shard})
-            first += taken
-            bar.update(taken)
+    bad = BadClips(manifest.source, len(manifest), max_bad)
+    clips = tqdm([manifest.clips[i] for i in order], unit="clip", desc="pack", disable=not progress)
+    packed, shards = _write_shards(out, _usable(clips, bad), shard_size * 1e6, manifest)
+    if not packed:
+        raise DataError(f"{manifest.source}: found no usable clip")
     index = {
         "format": FORMAT,
         "source": str(manifest.source),
-        "clips": len(clips),
-        "fingerprint": dataclasses.replace(manifest, clips=tuple(clips)).fingerprint,
+        "clips": len(packed),
+        "fingerprint": dataclasses.replace(manifest, clips=tuple(packed)).fingerprint,
         "labels": dataclasses.asdict(manifest.labels),
         "shards": shards,
     }
+    if bad:
+        bad.write(out / BAD_FILES)
     write_atomically(out / INDEX, json.dumps(index).encode())
     return read_manifest(out)
 
 
-def _split(sizes: Sequence[int], most: float) -> Iterator[int]:
-    """How many clips go into each shard, in order."""
-    taken, total = 0, 0
-    for size in sizes:
-        if taken and total + size > most:
-            yield taken
-            taken, total = 0, 0
-        taken, total = taken + 1, total + size
-    yield taken
+def _usable(clips: Iterable[Clip], bad: BadClips) -> Iterator[tuple[Clip, bytes]]:
+    """The clips that can be decoded, with the bytes of their files."""
+    for clip in clips:
+        try:
+            check_audio(clip.path, whole=True)
+            yield clip, _content(clip)
+        except DataError as error:
+            bad.add(clip, error)
 
 
-def _size(clip: Clip) -> int:
+def _content(clip: Clip) -> bytes:
     if isinstance(clip.path, ShardMember):
-        return clip.path.size
+        return clip.path.open().read()
     try:
-        return os.stat(clip.path).st_size
+        return clip.path.read_bytes()
     except OSError as error:
         raise DataError(f"{clip.path}: not readable ({error.strerror})") from None
 
 
-def _write_shard(path: Path, clips: Sequence[Clip], first: int, manifest: Manifest) -> dict[str, list[Any]]:
-    """Write one tar; returns the columns of the index. Members are numbered on from `first`."""
-    columns: dict[str, list[Any]] = {"offsets": [], "sizes": [], "names": [], "classes": []}
-    with replacing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for number, clip in enumerate(clips, start=first):
-            check_audio(clip.path)
-            name = "/".join(clip.path.parts[-2:])
-            content = clip.path.open().read() if isinstance(clip.path, ShardMember) else clip.path.read_bytes()
-            columns["offsets"].append(_add(tar, file, f"{number:09d}{Path(name).suffix.lower()}", content))
-            columns["sizes"].append(len(content))
-            columns["names"].append(name)
-            columns["classes"].append(list(clip.classes))
-            labels = {"name": name, "labels": [manifest.labels.mids[c] for c in clip.classes]}
-            _add(tar, file, f"{number:09d}.json", json.dumps(labels).encode())
-    return columns
+def _write_shards(
+    out: Path, usable: Iterator[tuple[Clip, bytes]], most: float, manifest: Manifest
+) -> tuple[list[Clip], list[dict[str, Any]]]:
+    """Write tars of at most so many bytes, or one clip; returns the clips and the shards of the index."""
+    packed: list[Clip] = []
+    shards: list[dict[str, Any]] = []
+    following = next(usable, None)
+    while following:
+        path, taken = out / f"{len(shards):06d}.tar", 0
+        columns: dict[str, list[Any]] = {"offsets": [], "sizes": [], "names": [], "classes": []}
+        with replacing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            while following and (taken == 0 or taken + len(following[1]) <= most):
+                _add_clip(tar, file, columns, *following, len(packed), manifest)
+                packed.append(following[0])
+                taken += len(following[1])
+                following = next(usable, None)
+        shards.append({"file": path.name, "bytes": path.stat().st_size, **columns})
+    return packed, shards
+
+
+def _add_clip(
+    tar: tarfile.TarFile,
+    file: BinaryIO,
+    columns: dict[str, list[Any]],
+    clip: Clip,
+    content: bytes,
+    number: int,
+    manifest: Manifest,
+) -> None:
+    """Add a clip and its labels to a tar, and to the columns of the index."""
+    name = "/".join(clip.path.parts[-2:])
+    columns["offsets"].append(_add(tar, file, f"{number:09d}{Path(name).suffix.lower()}", content))
+    columns["sizes"].append(len(content))
+    columns["names"].append(name)
+    columns["classes"].append(list(clip.classes))
+    labels = {"name": name, "labels": [manifest.labels.mids[c] for c in clip.classes]}
+    _add(tar, file, f"{number:09d}.json", json.dumps(labels).encode())
 
 
 def _add(tar: tarfile.TarFile, file: BinaryIO, name: str, content: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -55,9 +56,12 @@ class BatchSchedule:
 
 
 def balancing_weights(classes: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """A weight per clip, given its classes: the sum over them of one over the number of clips of that class (AST)."""
-    counts = np.bincount(np.concatenate([np.asarray(c, dtype=np.int64) for c in classes]))
-    return np.array([sum(1.0 / counts[c] for c in own) for own in classes])
+    """A weight per clip, given its classes: the sum over them of one over the number of clips of that class (AST).
+
+    Clips without any class are drawn as those of one more class.
+    """
+    counts = Counter(c for own in classes for c in own or (-1,))
+    return np.array([sum(1.0 / counts[c] for c in own or (-1,)) for own in classes])
 
 
 def share_of(batch: Sequence[Draw], rank: int, size: int, unit: int = 1) -> list[Draw]:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..features import FeatureConfig, LogMel
 from .audio import decode_pieces
+from .bad_clips import BadClips
 from .manifest import Manifest
 from .shards import ShardMember
 
@@ -81,21 +82,23 @@ class _ClipMoments(Dataset):
     def __getitem__(self, clip: int) -> Moments | DataError:
         path = self.manifest.clips[clip].path
         try:
-            moments = sum((Moments.of(log_mel) for log_mel in self._log_mels(path)), Moments())
+            pieces = log_mel_pieces(path, self.features, self.log_mel)
+            moments = sum((Moments.of(log_mel) for log_mel in pieces), Moments())
         except DataError as error:
             return error
         if moments.count == 0:
             return DataError(f"{path}: found no whole window, expected at least 25 ms")
         return moments
 
-    def _log_mels(self, path: Path | ShardMember) -> Iterator[Tensor]:
-        """Log-mel (1, T, F) of a file piece by piece; windows that straddle two pieces go with the later one."""
-        rest = torch.zeros(0)
-        for piece in decode_pieces(path, self.features.sample_rate, self.features.downmix):
-            waveform = torch.cat([rest, piece])
-            log_mel = self.log_mel(waveform[None])
-            rest = waveform[log_mel.shape[1] * self.log_mel.hop :]
-            yield log_mel
+
+def log_mel_pieces(path: Path | ShardMember, features: FeatureConfig, log_mel: LogMel) -> Iterator[Tensor]:
+    """Log-mel (1, T, F) of a whole file piece by piece; windows that straddle two pieces go with the later one."""
+    rest = torch.zeros(0)
+    for piece in decode_pieces(path, features.sample_rate, features.downmix, resampler=features.resampler):
+        waveform = torch.cat([rest, piece])
+        frames = log_mel(waveform[None])
+        rest = waveform[frames.shape[1] * log_mel.hop :]
+        yield frames
 
 
 def _one_thread(_worker: int) -> None:
@@ -111,9 +114,10 @@ def measure_statistics(
 ) -> Statistics:
     """Mean and standard deviation of the log-mel over every real frame of every clip, as `features` computes it.
 
-    features: its sample rate, bins and downmix count; frames, mean and std do not. workers: decoding processes, 0 for
-    this one; the result does not depend on them. max_bad: share of the clips that may be unusable and are left out.
-    Raises DataError, naming the file, at an unusable clip beyond that share, and if all frames are alike.
+    features: its sample rate, bins, downmix and resampler count; frames, mean and std do not. workers: decoding
+    processes, 0 for this one; the result does not depend on them. max_bad: share of the clips that may be unusable,
+    with a floor; these are logged and left out. Raises DataError, naming the files, beyond that, and if all frames are
+    alike.
     """
     loader: DataLoader = DataLoader(
         _ClipMoments(manifest, features),
@@ -122,15 +126,14 @@ def measure_statistics(
         collate_fn=_as_is,
         worker_init_fn=_one_thread,
     )
-    total, bad = Moments(), 0
-    for found in tqdm(loader, "statistics", unit="clip", disable=not progress):
-        if isinstance(found, DataError):
-            bad += 1
-            if bad > max_bad * len(manifest):
-                raise found
-            continue
-        total += found
+    total, bad = Moments(), BadClips(manifest.source, len(manifest), max_bad)
+    results = tqdm(loader, "statistics", unit="clip", disable=not progress)
+    for clip, moments in zip(manifest.clips, results, strict=True):
+        if isinstance(moments, DataError):
+            bad.add(clip, moments)
+        else:
+            total += moments
     if total.squares == 0:
         raise DataError(f"{manifest.source}: every frame of its {len(manifest)} clips is alike, expected sound")
     frames = total.count // features.bins
-    return Statistics(total.mean, math.sqrt(total.squares / total.count), frames, len(manifest) - bad)
+    return Statistics(total.mean, math.sqrt(total.squares / total.count), frames, len(manifest) - len(bad))

@@ -25,6 +25,7 @@ from ..classifier.audio_classifier import AudioClassifier
 from ..errors import ConfigError, FlexiASTError
 from ..features import window_and_hop
 from ..models.geometry import PatchLike, PatchSize
+from ..runtime.files import put_in_place, require_new, to_json_text
 from .huggingface import huggingface_ast
 from .waveform_network import MatrixFrontEnd, Scorer
 
@@ -32,7 +33,16 @@ Format = Literal["onnx", "hf", "torch"]
 Input = Literal["waveform", "spectrogram"]
 OPSET = 18
 """ONNX operator set: the one that torch's exporter is built on, which every maintained runtime has."""
+INPUTS = {
+    "waveform": {
+        "waveform": "float32 (batch, samples) in [-1, 1]",
+        "lengths": "int64 (batch,): samples of each clip, without padding",
+    },
+    "spectrogram": {"log_mel": "float32 (batch, frames, bins), normalised"},
+}
+"""Inputs of onnx and torch exports, by name and in order."""
 OUTPUTS = ("scores", "logits")
+HUGGING_FACE_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "hf": None}
 """How the name must end; none for a directory."""
 TOLERANCE = {"waveform": 1e-3, "spectrogram": 1e-4, "hf": 1e-4}
@@ -69,13 +79,16 @@ def export(
     format: Format,
     patch_size: PatchLike | None = None,
     input: Input = "waveform",
+    overwrite: bool = False,
 ) -> Exported:
     """Write `model` at one patch size (its base unless given) as a fixed model, run it, compare, and name it `out`.
 
     onnx: a file for ONNX Runtime; torch: a `torch.export` program (.pt2); hf: a directory for transformers'
     audio-classification pipeline. Input of the first two: `waveform` (batch, samples) at the model's sample rate, of
-    any length from two frames on, or `spectrogram`, the normalised log-mel (batch, frames, bins); outputs: `scores`
-    and `logits` (batch, classes). `out` ends in .onnx or .pt2 and is replaced, or is a new or empty directory (hf).
+    any length from two frames on, with `lengths` (batch,), the samples of each clip without its padding (int64; of a
+    single clip, the number of its samples); or `spectrogram`, the normalised log-mel (batch, frames, bins). Outputs:
+    `scores` and `logits` (batch, classes). `out` ends in .onnx or .pt2, or is a directory (hf); what is there already
+    is replaced only with `overwrite`.
     Raises ConfigError for what the format cannot express, ExportError if the results differ; what was written then
     stays beside `out`.
     """
@@ -87,7 +100,7 @@ def export(
     patch = model.config.patch_size if patch_size is None else PatchSize.parse(patch_size)
     model.config.grid(patch, model.feature_config.frames)
     out = Path(out)
-    beside = _place_beside(out, SUFFIX[format])
+    beside = _place_beside(out, SUFFIX[format], overwrite)
     part = beside / out.name
     job = Job(_reference(model), patch, input)
     try:
@@ -100,17 +113,16 @@ def export(
     limit = TOLERANCE["hf" if format == "hf" else input]
     if not found <= limit:
         raise ExportError(f"{part}: its logits differ from the model's by {found:.2e}, expected at most {limit:.0e}")
-    os.replace(part, out)
+    put_in_place(part, out)
     beside.rmdir()
     return Exported(out, found, runtime)
 
 
-def _place_beside(out: Path, suffix: str | None) -> Path:
+def _place_beside(out: Path, suffix: str | None, overwrite: bool) -> Path:
     """A new directory next to `out`, to write in until the export is known to be good."""
-    if suffix is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ConfigError(f"{out}: found something there, expected a new or empty directory")
     if suffix is not None and (out.suffix != suffix or out.is_dir()):
         raise ConfigError(f"out: found {out}, expected a file name that ends in {suffix}")
+    require_new(out, overwrite, HUGGING_FACE_FILES)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f"{out.name}.part-", dir=out.parent))
@@ -141,10 +153,11 @@ def description(job: Job) -> dict[str, str]:
         "patch_size": str(job.patch),
         "features": dataclasses.asdict(model.feature_config),
         "input": job.input,
+        "inputs": INPUTS[job.input],
         "scores": "softmax" if model.loss == "ce" else "sigmoid",
         "model": dataclasses.asdict(model.config),
     }
-    return {f"flexiast.{name}": json.dumps(value) for name, value in facts.items()}
+    return {f"flexiast.{name}": to_json_text(value) for name, value in facts.items()}
 
 
 def _scorer(job: Job) -> Scorer:
@@ -153,24 +166,21 @@ def _scorer(job: Job) -> Scorer:
     return Scorer(model.freeze(job.patch, model.feature_config.frames), model.loss == "bce", front_end).eval()
 
 
-def _input_name(job: Job) -> str:
-    return "waveform" if job.input == "waveform" else "log_mel"
-
-
-def _example(job: Job) -> tuple[Tensor, dict[int, Any]]:
-    """An input to trace with, and its axes that may change."""
+def _example(job: Job) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
+    """Inputs to trace with, and their axes that may change."""
     features, batch = job.model.feature_config, torch.export.Dim("batch")
     if job.input == "spectrogram":
-        return torch.zeros(2, features.frames, features.bins), {0: batch}
+        return (torch.zeros(2, features.frames, features.bins),), ({0: batch},)
     window, hop = window_and_hop(features.sample_rate)
     samples = torch.export.Dim("samples", min=window + hop)  # two frames: one would be traced as a special case
-    return torch.zeros(2, features.samples + 2 * hop), {0: batch, 1: samples}
+    waveform = torch.zeros(2, features.samples + 2 * hop)
+    return (waveform, torch.tensor([waveform.shape[1], 0])), ({0: batch, 1: samples}, {0: batch})
 
 
 def write_torch(job: Job, path: Path) -> None:
     """A `torch.export` program, with the description in `flexiast.json`."""
     example, axes = _example(job)
-    program = torch.export.export(_scorer(job), (example,), dynamic_shapes=(axes,))
+    program = torch.export.export(_scorer(job), example, dynamic_shapes=axes)
     torch.export.save(program, path, extra_files={"flexiast.json": json.dumps(description(job))})
 
 
@@ -183,10 +193,10 @@ def write_onnx(job: Job, path: Path) -> None:
         warnings.simplefilter("ignore")  # of the exporter about itself
         program: Any = torch.onnx.export(
             _scorer(job),
-            (example,),
+            example,
             dynamo=True,
-            dynamic_shapes=(axes,),
-            input_names=[_input_name(job)],
+            dynamic_shapes=axes,
+            input_names=list(INPUTS[job.input]),
             output_names=list(OUTPUTS),
             opset_version=OPSET,
             verbose=False,
@@ -221,7 +231,7 @@ def write_huggingface(job: Job, directory: Path) -> None:
     }
     directory.mkdir()
     for name, content in (("config.json", settings), ("preprocessor_config.json", extractor)):
-        (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (directory / name).write_text(to_json_text(content, 2) + "\n", encoding="utf-8")
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
     (directory / "model.safetensors").write_bytes(save(contiguous, {"format": "pt"}))
 
@@ -237,12 +247,20 @@ def clips(job: Job) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _difference(job: Job, run: Callable[[Tensor], Tensor]) -> float:
-    """Largest difference of `run`'s logits from the model's over `clips`."""
+def _difference(job: Job, run: Callable[..., Tensor], inputs: str | None = None) -> float:
+    """Largest difference of `run`'s logits from the model's over `clips`; with lengths, the last of a batch shorter.
+
+    inputs: what `run` takes, `waveform` (with lengths), `spectrogram` (default: the job's) or `clips` alone.
+    """
     worst = 0.0
+    inputs = inputs or job.input
     for waveform in clips(job):
-        log_mel = job.model.front_end(waveform)
-        logits = run(waveform if job.input == "waveform" else log_mel)
+        lengths = torch.full((len(waveform),), waveform.shape[1])
+        if inputs == "waveform":
+            lengths[-1] = 3 * waveform.shape[1] // 4
+        log_mel = job.model.front_end(waveform, lengths)
+        given = {"waveform": (waveform, lengths), "spectrogram": (log_mel,), "clips": (waveform,)}
+        logits = run(*given[inputs])
         difference = (logits - job.model(log_mel, job.patch)).abs().max()
         worst = max(worst, float(difference.nan_to_num(torch.inf)))
     return worst
@@ -253,7 +271,7 @@ def run_torch(job: Job, path: Path) -> tuple[float, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the reader about its own buffers
         program = torch.export.load(path).module()
-    return _difference(job, lambda x: program(x)[1]), f"torch {torch.__version__}"
+    return _difference(job, lambda *inputs: program(*inputs)[1]), f"torch {torch.__version__}"
 
 
 def run_onnx(job: Job, path: Path) -> tuple[float, str]:
@@ -261,8 +279,9 @@ def run_onnx(job: Job, path: Path) -> tuple[float, str]:
     runtime = needed("onnxruntime")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def run(x: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["logits"], {_input_name(job): x.numpy()})[0])
+    def run(*inputs: Tensor) -> Tensor:
+        given = {name: x.numpy() for name, x in zip(INPUTS[job.input], inputs, strict=True)}
+        return torch.from_numpy(session.run(["logits"], given)[0])
 
     return _difference(job, run), f"ONNX Runtime {runtime.__version__}"
 
@@ -284,7 +303,7 @@ def run_huggingface(job: Job, directory: Path) -> tuple[float, str]:
         rate = job.model.feature_config.sample_rate
         return network(**extractor(list(x.numpy()), sampling_rate=rate, return_tensors="pt")).logits
 
-    return _difference(job, run), f"transformers {transformers.__version__}"
+    return _difference(job, run, "clips"), f"transformers {transformers.__version__}"
 
 
 Write = Callable[[Job, Path], None]

@@ -8,16 +8,16 @@ with E = heads (at least 3) more dimensions, to which layer norms are kept blind
 - Everything written into the residual stream has its mean over D taken off (layer norms do so anyway), so that
   more dimensions whose sum is zero leave the mean at zero; sqrt(D / (D + E)) in norm weights and D / (D + E) in
   epsilons correct the variance.
-- The second token is HUGE * MARK in the new dimensions, MARK = (1, -1, 0, ...): no block moves it by more than
-  rounding, so every norm turns it into the same constant. A key dimension added to each head reads MARK and
-  lowers its logit by FAR; all other tokens have exactly nothing along MARK.
+- The second token is LARGE * MARK in the new dimensions, MARK = (1, -1, 0, ...). A dimension added to each head's keys
+  reads MARK and lowers the logit of that key by FAR, all other tokens having exactly nothing along MARK; the second
+  token's own query turns the sign around, so that it attends to itself alone. What it ends as depends on no input: it
+  is computed here, and taken off the final norm's bias.
 - The classifier's norm needs the mean over D of y = w z + b, the final norm's output, in the new dimensions too, or
   its mean and variance would be wrong. So all tokens carry SMALL * (w . x) * TRACK there, TRACK = (1, 1, -t, ..., -t),
   t = 2 / (E - 2), which is orthogonal to MARK, sums to zero and is too small to matter to any variance; the final
   norm's weights make it large again.
 
-All is exact but for rounding and for the SMALL^2 of the tracked variance. It needs the range of float32 or bfloat16;
-in float16 the second token overflows.
+All is exact but for rounding and for the SMALL^2 of the tracked variance. All numbers fit float16.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ import dataclasses
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.config import FlexiASTConfig
 
-HUGE, FAR, SMALL = 1e10, 1e4, 1e-4
+LARGE, FAR, SMALL = 4096.0, 1000.0, 1e-4
 State = dict[str, Tensor]
 
 
@@ -74,7 +75,7 @@ def add_second_prefix(config: FlexiASTConfig, state: State) -> tuple[FlexiASTCon
         "kernel": written(state["kernel"], 0),
         "kernel_bias": written(state["kernel_bias"], 0),
         "pos_embed": written(state["pos_embed"], 2),
-        "prefix": torch.cat([written(state["prefix"], 1), HUGE * torch.cat([torch.zeros(old).double(), mark])[None]]),
+        "prefix": torch.cat([written(state["prefix"], 1), LARGE * torch.cat([torch.zeros(old).double(), mark])[None]]),
         "prefix_pos_embed": read(state["prefix_pos_embed"].new_zeros(2, old)),
         "head.weight": read(state["head.weight"]),
         "head.bias": state["head.bias"],
@@ -94,14 +95,29 @@ def add_second_prefix(config: FlexiASTConfig, state: State) -> tuple[FlexiASTCon
         out[f"{block}mlp.fc2.weight"] = written(state[f"{block}mlp.fc2.weight"], 0)
         for bias in ("attn.proj.bias", "mlp.fc2.bias"):
             out[block + bias] = written(state[block + bias], 0)
-    # The mean of y for cls and the constant that the second token ends as must be gain * (w z + b): the gain gives
+    # The mean of y for cls and of the constant that the second token ends as must be gain * (w z + b): the gain gives
     # the classifier's norm its own epsilon.
     gain = math.sqrt(config.norm_eps / config.head_norm_eps)
     restored = 2 * gain * shrink / (SMALL * old * track)  # (E,)
-    constant = restored * mark * math.sqrt(new / 2) / 2
     out["norm.weight"] = torch.cat([2 * gain * shrink * final, restored])
-    out["norm.bias"] = gain * torch.cat([state["norm.bias"], state["norm.bias"].mean() - constant / gain])
+    wanted = gain * torch.cat([state["norm.bias"], state["norm.bias"].mean().expand(more)])
+    out["norm.bias"] = wanted - out["norm.weight"] * _ending(wide, out) / 2
     return wide, {name: tensor.float() for name, tensor in out.items()}
+
+
+def _ending(config: FlexiASTConfig, state: State) -> Tensor:
+    """The second token after the last block, normalised but for the final norm's weights: attending to itself alone."""
+    eps, size = config.norm_eps, (config.width,)
+    x = state["prefix"][1] + state["prefix_pos_embed"][1]
+    for i in range(config.depth):
+        block = {n.removeprefix(f"blocks.{i}."): t for n, t in state.items() if n.startswith(f"blocks.{i}.")}
+        y = F.layer_norm(x, size, block["norm1.weight"], block["norm1.bias"], eps)
+        value = F.linear(y, block["attn.qkv.weight"], block["attn.qkv.bias"])[2 * config.width :]
+        x = x + F.linear(value, block["attn.proj.weight"], block["attn.proj.bias"])
+        y = F.layer_norm(x, size, block["norm2.weight"], block["norm2.bias"], eps)
+        hidden = F.gelu(F.linear(y, block["mlp.fc1.weight"], block["mlp.fc1.bias"]))
+        x = x + F.linear(hidden, block["mlp.fc2.weight"], block["mlp.fc2.bias"])
+    return F.layer_norm(x, size, eps=eps)
 
 
 def _by_head(weight: Tensor, heads: int, width: int) -> Tensor:
@@ -111,7 +127,10 @@ def _by_head(weight: Tensor, heads: int, width: int) -> Tensor:
 
 
 def _attention(config: FlexiASTConfig, wide: FlexiASTConfig, block: str, state: State, read, mark: Tensor) -> State:
-    """Query, key and value of a block with one dimension more in each head: 1 in queries, in keys what MARK says."""
+    """Query, key and value of a block with one dimension more in each head: 1 in queries, in keys what MARK says.
+
+    The second token's own query has -1 there.
+    """
     heads, old, new = config.heads, config.width // config.heads, wide.width // config.heads
     weight = read(state[f"{block}attn.qkv.weight"]).unflatten(0, (3, heads, old))  # (3, heads, d, D + E)
     bias = state[f"{block}attn.qkv.bias"].unflatten(0, (3, heads, old))
@@ -120,5 +139,6 @@ def _attention(config: FlexiASTConfig, wide: FlexiASTConfig, block: str, state: 
     weight[0] *= math.sqrt(new / old)  # the logits are divided by the root of the head's width
     bias[0] *= math.sqrt(new / old)
     bias[0, :, old] = 1.0
+    weight[0, :, old, config.width :] = -2 / math.sqrt(2 * wide.width) * mark
     weight[1, :, old, config.width :] = -FAR * math.sqrt(new / (2 * wide.width)) * mark
     return {f"{block}attn.qkv.weight": weight.flatten(0, 2), f"{block}attn.qkv.bias": bias.flatten()}

@@ -36,8 +36,11 @@ class MatrixFrontEnd(nn.Module):
         self.register_buffer("filters", F.pad(banks, (0, 1)).T.contiguous())  # (K, F)
         self.register_buffer("analysis", analysis_matrix(size, n_fft).float()[:, None])  # (2 K, 1, W)
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """Normalised log-mel (B, frames, F), cut or padded as `FrontEnd` does; S is at least one window."""
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Normalised log-mel (B, frames, F), cut or padded as `FrontEnd` does; S is at least one window.
+
+        lengths: samples of each clip, (B,) integers; what lies beyond is padding. Without them every sample counts.
+        """
         # A constant offset changes nothing, but costs precision: the matrix would have to cancel it.
         centred = waveform - waveform.mean(dim=1, keepdim=True)
         spectrum = F.conv1d(centred[:, None], self.analysis, stride=self.hop)  # (B, 2 K, T)
@@ -45,7 +48,12 @@ class MatrixFrontEnd(nn.Module):
         energies = power.mT @ self.filters  # (B, T, F)
         log_mel = energies.clamp(min=torch.finfo(torch.float32).eps).log()
         padding = log_mel.new_zeros(waveform.shape[0], self.config.frames, self.config.bins)
-        return self.config.normalise(torch.cat([log_mel, padding], dim=1)[:, : self.config.frames])
+        fitted = torch.cat([log_mel, padding], dim=1)[:, : self.config.frames]
+        if lengths is None:
+            return self.config.normalise(fitted)
+        valid = (lengths - self.analysis.shape[2]).div(self.hop, rounding_mode="floor") + 1  # whole windows
+        inside = torch.arange(self.config.frames, device=fitted.device) < valid[:, None]  # (B, frames)
+        return self.config.normalise(fitted * inside[:, :, None])
 
 
 def analysis_matrix(size: int, n_fft: int) -> Tensor:
@@ -63,11 +71,11 @@ class Scorer(nn.Module):
     """A frozen network with what belongs before and after it; returns scores (B, C) and logits (B, C)."""
 
     def __init__(self, network: FrozenAST, multi_label: bool, front_end: MatrixFrontEnd | None = None) -> None:
-        """front_end: for waveforms (B, S) as input; without one it is the normalised log-mel (B, T, F)."""
+        """front_end: for waveforms (B, S) and lengths (B,) as input; without one it is the normalised log-mel."""
         super().__init__()
-        self.front_end = nn.Identity() if front_end is None else front_end
+        self.front_end = front_end
         self.network, self.multi_label = network, multi_label
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(self.front_end(x))
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        logits = self.network(x if self.front_end is None else self.front_end(x, lengths))
         return (logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)), logits

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..classifier.results import Prediction
 from ..errors import ConfigError
-from ..runtime.files import file_errors
+from ..runtime.files import file_errors, require_new
 from ..runtime.terminal import printable
 
 SUFFIXES = (".csv", ".json")
@@ -77,8 +77,7 @@ def require_results_file(path: Path, overwrite: bool) -> None:
     """Raise ConfigError if results cannot go to this file: another ending, or there already."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"out: found {path}, expected a file name that ends in {' or '.join(SUFFIXES)}")
-    if path.exists() and not overwrite:
-        raise ConfigError(f"{path}: exists already, expected a new name, or --overwrite to replace it")
+    require_new(path, overwrite)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,36 @@ PatchArg = Annotated[
 """A patch size on the command line: `16` or `16x32` (freq x time)."""
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+AUTO: Any = None
+"""Value of a setting that is chosen from the data, the start and the machine: `auto` on the command line."""
+
+
+def auto(parse: Callable[[str], Any], metavar: str, choices: tuple[str, ...] | None = None) -> Any:
+    """The command line's reading of a setting that may be `auto`."""
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda args: AUTO if args[0] in ("auto", "None") else parse(args[0]),
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: ["auto" if value is AUTO else str(value)],
+        choices=("auto", *choices) if choices else None,
+    )
+
+
+AutoFloat = Annotated[float, auto(float, "FLOAT|auto")]
+AutoInt = Annotated[int, auto(int, "INT|auto")]
+
+
+def path_or_share(text: str) -> Path | float:
+    """`0.2` is a share, anything else a path."""
+    try:
+        return float(text)
+    except ValueError:
+        return Path(text)
+
+
+PathOrShare = Annotated[Path | float, auto(path_or_share, "PATH|SHARE|auto")]
 
 
 def require_distinct(field: str, sizes: Sequence[PatchSize]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import ConfigError, FileError
 
@@ -49,6 +52,44 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace the content of `path` with `data`, see `replacing`."""
     with replacing(path) as file:
         file.write(data)
+
+
+def to_json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that every parser reads: infinity and NaN, which JSON has not, become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def require_new(out: Path, overwrite: bool, ours: Collection[str] = ()) -> None:
+    """Raise ConfigError if writing to `out` would replace something, unless `overwrite`; an empty folder is nothing.
+
+    ours: names of the files that a folder of the kind to be written holds. A folder that holds anything else is never
+    replaced.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise ConfigError(f"{out}: exists already, expected a new name, or --overwrite to replace it")
+    if out.is_dir() and (others := sorted(path.name for path in out.iterdir() if path.name not in ours)):
+        raise ConfigError(f"{out}: holds other files too ({others[0]}), expected nothing but a model to overwrite")
+
+
+def put_in_place(new: Path, out: Path) -> None:
+    """Rename a finished file or folder to `out`, in place of what `require_new` has allowed to be replaced."""
+    if out.is_dir():
+        old = out.with_name(out.name + ".old")
+        os.replace(out, old)
+        os.replace(new, out)
+        shutil.rmtree(old)
+    else:
+        os.replace(new, out)
 
 
 def require_writable(directory: Path) -> None:

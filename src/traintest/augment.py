@@ -14,8 +14,9 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import require
 from ..features import FeatureConfig
+from ..runtime.arguments import AUTO, AutoFloat, AutoInt
 
 # Odd 64-bit constants of the splitmix64 generator (Steele, Lea, Flood, OOPSLA 2014), as signed integers.
 _GOLDEN, _MIX1, _MIX2 = (c - (1 << 64) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -23,27 +24,26 @@ _GOLDEN, _MIX1, _MIX2 = (c - (1 << 64) for c in (0x9E3779B97F4A7C15, 0xBF58476D1
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Training-time augmentation; zero turns each one off, and `no-crop` the crops."""
+    """Training-time augmentation; zero turns each one off, `auto` fits each to the clips."""
 
-    freq_mask: int = 0
+    freq_mask: AutoInt = AUTO
     """SpecAugment: widest band of mel bins to blank (AST: `freqm`)."""
-    time_mask: int = 0
+    time_mask: AutoInt = AUTO
     """SpecAugment: widest run of frames to blank (AST: `timem`)."""
-    roll: int = 0
+    roll: AutoInt = AUTO
     """Circular shift along time by up to this many frames either way."""
-    noise: float = 0.0
+    noise: AutoFloat = AUTO
     """Uniform noise on the normalised log-mel, of an amplitude drawn up to this (AST: 0.1)."""
-    mixup: float = 0.0
+    mixup: AutoFloat = AUTO
     """Share of clips that are mixed with their neighbour in the batch."""
     crop: bool = True
     """Hear a part of a clip longer than the model's window that is drawn anew in every epoch, not its start alone."""
 
     def __post_init__(self) -> None:
         for name in ("freq_mask", "time_mask", "roll", "noise"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"augment.{name}: found {getattr(self, name)}, expected 0 or more")
-        if not 0.0 <= self.mixup <= 1.0:
-            raise ConfigError(f"augment.mixup: found {self.mixup}, expected a share from 0 to 1")
+            value = getattr(self, name)
+            require(value is AUTO or 0 <= value < math.inf, f"augment.{name}", value, "0 or more")
+        require(self.mixup is AUTO or 0.0 <= self.mixup <= 1.0, "augment.mixup", self.mixup, "a share from 0 to 1")
 
 
 def _mix(bits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The unusable clips of a run: each named once, counted against a limit."""
+"""The unusable clips of a run: each named once, counted against a limit; and those that look wrong."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..data.bad_clips import most_bad
 from ..data.dataset import Failure
 from ..data.manifest import Manifest
 from ..errors import DataError
@@ -23,9 +24,10 @@ class BadFiles:
     def __init__(self, manifest: Manifest, config: DataConfig, file: Path) -> None:
         self.manifest, self.config, self.file = manifest, config, file
         self.reasons: dict[int, str] = {}
+        self.suspicious: dict[int, str] = {}
 
     def note(self, failures: Iterable[Failure], writes: bool = True) -> None:
-        """Take in failures. Raises DataError at the first if `strict`, or beyond the share `max_bad` of all clips."""
+        """Take in failures. Raises DataError at the first if `strict`, or beyond `most_bad` of all clips."""
         new = {failure.clip: failure.reason for failure in failures if failure.clip not in self.reasons}
         if not new:
             return
@@ -36,7 +38,7 @@ class BadFiles:
             logger.warning("replaced: %s", reason)
         if writes:
             self._write()
-        allowed = int(self.config.max_bad * len(self.manifest))
+        allowed = most_bad(self.config.max_bad, len(self.manifest))
         if len(self.reasons) > allowed:
             named = "; ".join(list(self.reasons.values())[:3])
             raise DataError(
@@ -44,11 +46,30 @@ class BadFiles:
                 f" most {allowed} (data.max_bad {self.config.max_bad:g}); {self.file} lists them: {named}"
             )
 
+    def suspect(self, suspicions: Iterable[Failure], writes: bool = True) -> None:
+        """Take in clips that are used and look wrong; they are listed now, and logged by `tell_suspicious`."""
+        new = {found.clip: found.reason for found in suspicions if found.clip not in self.suspicious}
+        self.suspicious |= new
+        if new and writes:
+            self._write()
+
+    def tell_suspicious(self) -> None:
+        """Log how many clips look wrong, and three of them."""
+        if self.suspicious:
+            named = "; ".join(list(self.suspicious.values())[:3])
+            logger.warning(
+                "%d clips look wrong and are used all the same; %s lists them: %s",
+                len(self.suspicious),
+                self.file,
+                named,
+            )
+
     def _write(self) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["path", "reason"])
-        for clip, reason in self.reasons.items():
-            path = str(self.manifest.clips[clip].path)
-            writer.writerow([path, reason.removeprefix(f"{path}: ")])
+        for kind, clips in (("", self.reasons), ("suspicious: ", self.suspicious)):
+            for clip, reason in clips.items():
+                path = str(self.manifest.clips[clip].path)
+                writer.writerow([path, kind + reason.removeprefix(f"{path}: ")])
         write_atomically(self.file, text.getvalue().encode(errors="backslashreplace"))

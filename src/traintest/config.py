@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from ..data.dataset import MAX_WORKERS
+from ..data.table_options import TableOptions
 from ..errors import require
 from ..features import FeatureConfig
 from ..models.config import SIZES, Loss, Pool
 from ..models.geometry import Coverage
-from ..runtime.arguments import PatchArg, Precision, require_distinct
+from ..runtime.arguments import AUTO, AutoFloat, AutoInt, PatchArg, PathOrShare, Precision, auto, require_distinct
 from .augment import AugmentConfig
 
+AutoLoss = Annotated[Loss, auto(str, "{auto,ce,bce}", get_args(Loss))]
 Size = Literal["micro", "tiny", "small", "base"]
 OptimizerName = Literal["adam", "adamw", "muon"]
 Schedule = Literal["constant", "step", "cosine"]
@@ -24,28 +26,28 @@ Metric = Literal["auto", "accuracy", "mAP"]
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(TableOptions):
     """Where the clips are and how they are read."""
 
     train: Path
-    """Manifest JSON, CSV with the columns path and label, or a folder with one sub-folder per class."""
-    val: Path | None = None
-    """Manifest or folder that models are compared on during training; never the test set."""
+    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
+    val: PathOrShare = AUTO
+    """Manifest or folder that models are compared on during training, never the test set; or a share of the training
+    clips that is split off for it, whole recordings or speakers at a time where file names tell; 0 for none."""
     labels: Path | None = None
     """Label CSV (index, mid, display_name); folders of classes and CSV manifests do without."""
     root: Path | None = None
     """Where relative paths of the manifests start (default: the manifest's own folder)."""
-    mean: float | Literal["auto"] | None = None
-    """Mean of the training data's log-mel; `auto` measures it, as `flexiast stats` does (default: that of the model
-    started from, else AudioSet's)."""
-    std: float | None = None
-    """Standard deviation of the training data's log-mel; measured together with an `auto` mean."""
+    mean: AutoFloat = AUTO
+    """Mean of the training data's log-mel; `auto` measures it, or keeps that of the model to be made flexible."""
+    std: AutoFloat = AUTO
+    """Standard deviation of the training data's log-mel; `auto` as for the mean."""
     sampling: Sampling = "shuffle"
     """`shuffle`: every clip once an epoch. `balanced`: drawn with replacement, rare classes more often (AST). `local`:
     every clip once an epoch, a few shards of `flexiast pack` at a time, for storage that seeks slowly."""
-    batch_size: int = 12
+    batch_size: AutoInt = AUTO
     """Clips per optimizer step, over all processes together."""
-    workers: int = 2
+    workers: AutoInt = AUTO
     """Decoding processes of each training process; 0 decodes in the training process."""
     timeout: float = 300
     """Seconds a decoding process may take for a batch before the run stops and names the file it was on."""
@@ -55,37 +57,41 @@ class DataConfig:
     strict: bool = False
     """Stop at the first unusable clip."""
 
+    flag_prefix: ClassVar[str] = "--data."
+
     def __post_init__(self) -> None:
-        require(1 <= self.batch_size <= 1 << 20, "data.batch_size", self.batch_size, f"1 to {1 << 20}")
-        require(0 <= self.workers <= MAX_WORKERS, "data.workers", self.workers, f"0 to {MAX_WORKERS}")
+        super().__post_init__()
+        if self.batch_size is not AUTO:
+            require(1 <= self.batch_size <= 1 << 20, "data.batch_size", self.batch_size, f"1 to {1 << 20}")
+        if self.workers is not AUTO:
+            require(0 <= self.workers <= MAX_WORKERS, "data.workers", self.workers, f"0 to {MAX_WORKERS}")
         require(0 < self.timeout <= 1e6, "data.timeout", self.timeout, "a positive number of seconds, at most 1e6")
         require(0 <= self.max_bad <= 1, "data.max_bad", self.max_bad, "a share from 0 to 1")
-        require(self.std is None or 0 < self.std < math.inf, "data.std", self.std, "a positive number")
-        finite = self.mean is None or self.mean == "auto" or math.isfinite(self.mean)
-        require(finite, "data.mean", self.mean, "a finite number, or auto")
-        require(
-            self.mean != "auto" or self.std is None,
-            "data.std",
-            self.std,
-            "nothing beside data.mean auto, which measures it",
-        )
+        if isinstance(self.val, float):
+            require(0 <= self.val < 1, "data.val", self.val, "a path, or a share from 0 to below 1")
+        require(self.std is AUTO or 0 < self.std < math.inf, "data.std", self.std, "a positive number")
+        require(self.mean is AUTO or math.isfinite(self.mean), "data.mean", self.mean, "a finite number")
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureOptions:
     """Feature settings; what is not given comes from the model trained from, else from `FeatureConfig`."""
 
-    frames: int | None = None
-    """Frames of 10 ms per clip."""
+    frames: AutoInt = AUTO
+    """Frames of 10 ms per clip; `auto` takes them from the clips' lengths, or keeps those of the model to be made
+    flexible."""
     downmix: Literal["mean", "first"] | None = None
     """Stereo to mono."""
+    resampler: Literal["soxr", "sinc"] | None = None
+    """How other sample rates are converted (default: as the model started from, else soxr)."""
 
-    def resolve(self, start: FeatureConfig | None, mean: float | None, std: float | None) -> FeatureConfig:
+    def resolve(
+        self, start: FeatureConfig | None, mean: float | None = None, std: float | None = None
+    ) -> FeatureConfig:
         """The settings given here, over those of the model started from, over the defaults."""
         given = dataclasses.asdict(self) | {"mean": mean, "std": std}
-        return dataclasses.replace(
-            start or FeatureConfig(), **{name: value for name, value in given.items() if value is not None}
-        )
+        given = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(start or FeatureConfig(resampler="soxr"), **given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +108,7 @@ class ModelOptions:
     """Base patch: the size of the stored kernel (default: 16, or the checkpoint's; another one resizes its kernel
     and positions once, before training)."""
     pool: Pool | None = None
-    """What the classifier sees: prefix tokens or mean of the patch tokens (default: cls)."""
+    """What the classifier sees: prefix tokens, or the mean of the patch tokens, which learns sooner (default: mean)."""
     prefix_tokens: int | None = None
     """1: cls. 2: cls and distillation token (default: 1)."""
     coverage: Coverage | None = None
@@ -116,8 +122,9 @@ class ModelOptions:
 
     def architecture(self) -> dict[str, Any]:
         """Fields of `FlexiASTConfig` for a network from scratch."""
-        given = {n: getattr(self, n) for n in ("patch_size", "pool", "prefix_tokens", "coverage")}
-        return SIZES[self.size or "base"] | {name: value for name, value in given.items() if value is not None}
+        given = {name: getattr(self, name) for name in ("patch_size", "pool", "prefix_tokens", "coverage")}
+        given = {name: value for name, value in given.items() if value is not None}
+        return SIZES[self.size or "base"] | {"pool": "mean"} | given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,19 +141,19 @@ class PatchOptions:
 class OptimConfig:
     """Optimizer and learning-rate schedule."""
 
-    name: OptimizerName = "adam"
+    name: OptimizerName = "adamw"
     """`muon` takes the matrices of the blocks, AdamW the rest, as torch.optim.Muon is meant to be used."""
-    lr: float = 1e-5
+    lr: AutoFloat = AUTO
     """Peak learning rate of Adam or AdamW."""
     muon_lr: float = 0.02
     """Peak learning rate of Muon's matrices."""
-    betas: tuple[float, float] = (0.95, 0.999)
-    """Adam's decay rates (FlexiAST and AST)."""
-    weight_decay: float = 5e-7
-    """Weight decay (FlexiAST and AST); applied to matrices only by AdamW and Muon."""
-    warmup_steps: int = 1000
-    """Steps of linear warm-up from zero."""
-    schedule: Schedule = "step"
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Adam's decay rates (published: 0.95 0.999)."""
+    weight_decay: float = 0.01
+    """Weight decay (published: 5e-7); AdamW and Muon apply it to matrices only."""
+    warmup_steps: AutoInt = AUTO
+    """Steps of linear warm-up from zero (published: 1,000)."""
+    schedule: Schedule = "cosine"
     """After warm-up: `constant`, `step` (step_factor every step_every epochs from step_from on), `cosine` to 0."""
     step_from: float = 2
     """First epoch, counted from 1, after which the rate drops under `step`."""
@@ -154,16 +161,16 @@ class OptimConfig:
     """Epochs between drops under `step`."""
     step_factor: float = 0.5
     """Factor of each drop under `step`."""
-    clip_norm: float = 0.0
+    clip_norm: float = 1.0
     """Largest norm of the gradient, 0 for no clipping."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "muon_lr", "step_every", "step_factor"):
             value = getattr(self, name)
-            require(0 < value < math.inf, f"optim.{name}", value, "a positive number")
+            require(value is AUTO or 0 < value < math.inf, f"optim.{name}", value, "a positive number")
         for name in ("weight_decay", "warmup_steps", "clip_norm", "step_from"):
             value = getattr(self, name)
-            require(0 <= value < math.inf, f"optim.{name}", value, "0 or more")
+            require(value is AUTO or 0 <= value < math.inf, f"optim.{name}", value, "0 or more")
         require(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "two numbers from 0 to below 1")
 
 
@@ -220,17 +227,19 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
     augment: AugmentConfig = AugmentConfig()
     distill: DistillConfig = DistillConfig()
-    loss: Loss = "ce"
-    """`ce`: one class per clip. `bce`: any number of classes."""
+    loss: AutoLoss = AUTO
+    """`ce`: one class per clip. `bce`: any number of classes. `auto`: as the labels are."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
-    epochs: float = 20
+    epochs: AutoFloat = AUTO
     """Passes over the training clips; a fraction is fine."""
+    patience: AutoInt = AUTO
+    """Validations without a better score after which the run ends; 0 never ends it early."""
     seed: int = 0
     """Sets initial weights, order of clips, augmentation and patch sizes."""
     eval_patch_sizes: tuple[PatchArg, ...] = ()
     """Sizes validated at (default: those trained at). The best model is the one with the best mean over them."""
-    eval_every: float = 1
+    eval_every: AutoFloat = AUTO
     """Epochs between validations; the last epoch is always validated."""
     metric: Metric = "auto"
     """What the best model is chosen by: `auto` is accuracy with loss ce, mAP with bce."""
@@ -260,26 +269,30 @@ class TrainConfig:
     """Where curves go, beside train.jsonl and epochs.csv."""
     device: str = "auto"
     """`auto`: the GPU where there is one, else the CPU."""
-    threads: int = 0
-    """CPU threads of the training process, 0 for torch's own choice."""
+    threads: AutoInt = AUTO
+    """CPU threads of the training process, 0 for torch's own choice. `auto`: one for small networks, whose operations
+    gain nothing from two threads and, on a machine with other work, lose far more."""
 
     def __post_init__(self) -> None:
-        require(0 < self.epochs < math.inf, "epochs", self.epochs, "a positive number")
-        require(self.eval_every > 0, "eval_every", self.eval_every, "a positive number")
+        require(self.epochs is AUTO or 0 < self.epochs < math.inf, "epochs", self.epochs, "a positive number")
+        require(self.eval_every is AUTO or self.eval_every > 0, "eval_every", self.eval_every, "a positive number")
         most = 1_000_000
-        require(
-            self.epochs / self.eval_every <= most,
-            "eval_every",
-            self.eval_every,
-            f"at most {most} validations in {self.epochs:g} epochs",
-        )
+        if AUTO not in (self.epochs, self.eval_every):
+            require(
+                self.epochs / self.eval_every <= most,
+                "eval_every",
+                self.eval_every,
+                f"at most {most} validations in {self.epochs:g} epochs",
+            )
         require_distinct("eval_patch_sizes", self.eval_patch_sizes)
+        require(not (self.average_from and self.patience), "patience", self.patience, "0 with average_from")
         require(self.save_every_minutes > 0, "save_every_minutes", self.save_every_minutes, "a positive number")
         for name in ("save_every", "log_every", "keep_checkpoints"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require(0 <= self.threads <= 1024, "threads", self.threads, "0 to 1024")
-        for name in ("seed", "average_from", "micro_batch", "token_budget"):
-            require(0 <= getattr(self, name) < 2**63, name, getattr(self, name), "0 or more")
+        require(self.threads is AUTO or 0 <= self.threads <= 1024, "threads", self.threads, "0 to 1024")
+        for name in ("seed", "average_from", "micro_batch", "token_budget", "patience"):
+            value = getattr(self, name)
+            require(value is AUTO or 0 <= value < 2**63, name, value, "0 or more")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a share from 0 to below 1")
 
     @property

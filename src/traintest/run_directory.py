@@ -10,17 +10,20 @@ model.safetensors, config.json  the model to use
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.statistics import Statistics
+from ..data.table_options import TableOptions
 from ..errors import CheckpointError, ConfigError
 from ..runtime.files import require_writable, write_atomically
 from .checkpointing import CheckpointStore
 from .config import Log
+from .defaults import Choice
 from .run_log import RunLog
 
 # Settings that may differ between the two halves of an interrupted run: they do not change what is learnt. The data
@@ -29,6 +32,7 @@ FREE_SETTINGS = frozenset(
     {"out", "data.train", "data.val", "data.labels", "data.root", "data.workers", "data.timeout", "data.strict"}
     | {"data.max_bad", "micro_batch", "token_budget", "device", "threads", "compile", "log", "log_every"}
     | {"save_every", "save_every_minutes", "keep_checkpoints", "override"}
+    | {f"data.{field.name}" for field in dataclasses.fields(TableOptions)}
 )
 
 
@@ -39,7 +43,7 @@ class RunDirectory:
         self.path = path
         self.states = CheckpointStore(path / "checkpoints", keep_checkpoints)
         self.bad_files = path / "bad_files.csv"
-        self._statistics = path / "statistics.json"
+        self._settings = path / "train_config.json"
 
     def resumable_state(
         self, settings: Mapping[str, Any], data: Sequence[str], override: bool
@@ -68,31 +72,35 @@ class RunDirectory:
             )
         return state
 
-    def open(self, settings: Mapping[str, Any], log: Log, state: Mapping[str, Any] | None) -> RunLog:
+    def open(
+        self, settings: Mapping[str, Any], choices: Sequence[Choice], log: Log, state: Mapping[str, Any] | None
+    ) -> RunLog:
         """Start the files of the run, or, given the state it goes on from, take them up again. Returns its log."""
         require_writable(self.path)
         if state is None:
             text = json.dumps(settings, indent=1) + "\n"
-            write_atomically(self.path / "train_config.json", text.encode())
+            write_atomically(self._settings, text.encode())
+            write_atomically(self.path / "choices.csv", _as_csv(choices).encode())
         step, size = (state["step"], state["log_bytes"]) if state else (0, 0)
         return RunLog(self.path, log, dict(settings), step, size)
 
-    def save_statistics(self, statistics: Statistics, data: str) -> None:
-        """Keep the statistics of the data with this fingerprint, for later starts of the run."""
-        content = {"statistics": dataclasses.asdict(statistics), "data": data}
-        write_atomically(self._statistics, (json.dumps(content) + "\n").encode())
-
-    def saved_statistics(self, data: str) -> Statistics | None:
-        """Those that an earlier start of this run has left, if they are of the data with this fingerprint."""
-        if not self._statistics.exists():
+    def saved_settings(self) -> dict[str, Any] | None:
+        """The settings of the run that can be gone on with here, as JSON; none if there is none."""
+        if not self.states.paths() or not self._settings.exists():
             return None
         try:
-            saved = json.loads(self._statistics.read_text())
-            return Statistics(**saved["statistics"]) if saved["data"] == data else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{self._statistics}: not readable as statistics ({error}); remove it to measure them again"
-            ) from None
+            settings = json.loads(self._settings.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self._settings}: not readable as the settings of a run ({error})") from None
+        return settings if isinstance(settings, dict) else None
+
+
+def _as_csv(choices: Sequence[Choice]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["setting", "value", "reason"])
+    writer.writerows([choice.setting, choice.value, choice.reason] for choice in choices)
+    return text.getvalue()
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

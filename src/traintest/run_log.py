@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import ConfigError
-from ..runtime.files import file_errors, write_atomically
+from ..runtime.files import file_errors, to_json_text, write_atomically
 from .config import Log
 
 
@@ -95,7 +95,7 @@ class RunLog:
 
     def write(self, step: int, epoch: float, **record: Any) -> None:
         """Add a line; its numbers become points of the curves."""
-        line = json.dumps({"step": step, "epoch": round(epoch, 4), **record})
+        line = to_json_text({"step": step, "epoch": round(epoch, 4), **record})
         with file_errors(self.path):
             self.file.write((line + "\n").encode())
             self.file.flush()

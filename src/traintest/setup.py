@@ -4,70 +4,137 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..classifier.adapt import adapt
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.load import load
+from ..data.bad_clips import most_bad
 from ..data.manifest import Manifest, read_manifest
 from ..data.sampler import BatchSchedule, balancing_weights
 from ..data.shards import ShardMember, ShardSchedule
-from ..data.statistics import Statistics
-from ..errors import ConfigError
+from ..data.split import split_off
+from ..data.survey import Survey, survey
+from ..errors import ConfigError, DataError, require
 from ..features import FeatureConfig
 from ..models.config import FlexiASTConfig, Loss
 from ..models.geometry import TRAINED_SIZES, PatchSize
+from ..runtime.arguments import AUTO
+from ..runtime.device import pick_device
 from ..runtime.distributed import World
-from .config import DataConfig, DistillConfig, FeatureOptions, ModelOptions, TrainConfig
+from .config import DataConfig, DistillConfig, FeatureOptions, TrainConfig
+from .defaults import Choice, Chooser, Facts, choose_all, choose_loss
 from .patch_sampler import PatchSampler
 
+MOST_HELD_OUT = 2_000
+"""Clips that a validation split takes at most, if it is not told its share."""
 
-def setup_data(data: DataConfig, loss: Loss) -> tuple[Manifest, Manifest | None]:
-    """Training and validation clips. Raises DataError if unusable, ConfigError if they do not suit the loss."""
-    train = read_manifest(data.train, data.labels, data.root)
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Data and start of a run, and its settings with nothing left open."""
+
+    config: TrainConfig
+    choices: list[Choice]
+    """Settings that were chosen, with the reasons."""
+    train: Manifest
+    val: Manifest | None
+    start: AudioClassifier | None
+    """The checkpoint to start from; none for a network from scratch."""
+
+
+def prepare(
+    config: TrainConfig, world: World, saved: Mapping[str, Any] | None, flexible: bool, progress: bool
+) -> Prepared:
+    """Read the data and the start, and choose what the settings leave open.
+
+    saved: the settings of the run to go on with, which open ones take over. flexible: the start is to be made flexible.
+    Raises DataError if the data are unusable, ConfigError if they do not suit the settings.
+    """
+    mean, std = config.data.mean, config.data.std
+    require((mean is AUTO) == (std is AUTO), "data.mean, data.std", f"{mean}, {std}", "both, or none")
+    chooser = Chooser(config)
+    if saved is not None:
+        chooser.take_over(saved)
+    data = chooser.config.data
+    train = read_manifest(data.train, data.labels, data.root, data)
+    choose_loss(chooser, train)
+    _check_labels(train, chooser.config.loss)
+    train, val = _setup_validation(chooser, train)
+    start = load(config.model.init, frames=config.features.frames) if config.model.init else None
+    seen = None
+    if not flexible and AUTO in (chooser.get("features.frames"), chooser.get("data.mean")):
+        seen = world.broadcast(_survey(chooser.config, train, start, progress) if world.is_rank0 else None)
+    gpu = pick_device(config.device).type != "cpu"
+    choose_all(chooser, Facts(train, seen, start, flexible, gpu))
+    return Prepared(chooser.config, chooser.choices, train, val, start)
+
+
+def _check_labels(train: Manifest, loss: Loss) -> None:
     if loss == "ce" and (several := [c for c in train.clips if len(c.classes) != 1]):
         raise ConfigError(
-            f"{data.train}: {several[0].path} has {len(several[0].classes)} labels, expected 1 with loss ce"
+            f"{train.source}: {several[0].path} has {len(several[0].classes)} labels, expected 1 with loss ce"
         )
-    return train, read_manifest(data.val, train.labels, data.root) if data.val is not None else None
 
 
-def setup_start(model: ModelOptions, features: FeatureOptions) -> AudioClassifier | None:
-    """The checkpoint to start from; none for a network from scratch."""
-    return load(model.init, frames=features.frames) if model.init else None
+def _setup_validation(chooser: Chooser, train: Manifest) -> tuple[Manifest, Manifest | None]:
+    """The training and the validation clips: those given, or a share that is split off."""
+    data = chooser.config.data
+    if isinstance(data.val, Path):
+        return train, read_manifest(data.val, train.labels, data.root, data)
+    share = min(0.2, MOST_HELD_OUT / len(train)) if data.val is AUTO else data.val
+    if share == 0:
+        return train, None
+    try:
+        split = split_off(train, share, chooser.config.seed)
+    except ConfigError as error:
+        if data.val is not AUTO:
+            raise
+        chooser.choose("data.val", 0.0, f"none split off: {error}")
+        return train, None
+    chooser.choose("data.val", round(share, 4), f"split off by {split.grouped_by}, every class in it")
+    return split.train, split.val
 
 
-def setup_features(
-    data: DataConfig,
-    features: FeatureOptions,
-    start: AudioClassifier | None,
-    measure: Callable[[FeatureConfig], Statistics],
-) -> tuple[FeatureConfig, Statistics | None]:
-    """The feature settings, and the statistics if `measure` had to measure them (`data.mean auto`)."""
-    own = start.feature_config if start else None
-    if data.mean != "auto":
-        return features.resolve(own, data.mean, data.std), None
-    statistics = measure(features.resolve(own, None, None))
-    return features.resolve(own, statistics.mean, statistics.std), statistics
+def _survey(config: TrainConfig, train: Manifest, start: AudioClassifier | None, progress: bool) -> Survey:
+    """A look at the clips. Raises DataError if more of them are unusable than `data.max_bad` allows."""
+    features = FeatureOptions(downmix=config.features.downmix, resampler=config.features.resampler).resolve(
+        start.feature_config if start else None
+    )
+    workers = 0 if config.data.workers is AUTO else config.data.workers
+    seen = survey(train, features, workers, progress)
+    data = config.data
+    if seen.unusable and (data.strict or len(seen.unusable) > most_bad(data.max_bad, len(seen.clips))):
+        raise DataError(f"{len(seen.unusable)} of the first clips are unusable: {seen.unusable[0]}")
+    return seen
+
+
+def setup_features(config: TrainConfig, start: AudioClassifier | None) -> FeatureConfig:
+    """The feature settings: those given or chosen, over those of the start."""
+    return config.features.resolve(start.feature_config if start else None, config.data.mean, config.data.std)
 
 
 def setup_model(
-    options: ModelOptions, features: FeatureConfig, data: Manifest, loss: Loss, start: AudioClassifier | None, seed: int
+    config: TrainConfig, features: FeatureConfig, data: Manifest, start: AudioClassifier | None
 ) -> AudioClassifier:
     """The model to train, on the CPU, the same in every process."""
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
+    options = config.model
     if start is not None:
-        return adapt(start, features, data.labels, loss, options.coverage, options.patch_size)
+        table = config.data.labels is not None or None  # a label table orders the classes of a numbered model
+        return adapt(start, features, data.labels, config.loss, options.coverage, options.patch_size, table=table)
     network = FlexiASTConfig(
         classes=len(data.labels),
         frames=features.frames,
         pad_value=features.pad_value,
         **options.architecture(),
     )
-    return AudioClassifier(network, features, data.labels, loss)
+    return AudioClassifier(network, features, data.labels, config.loss)
 
 
 def setup_teacher(distill: DistillConfig, model: AudioClassifier) -> AudioClassifier | None:

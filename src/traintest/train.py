@@ -17,11 +17,9 @@ import torch
 from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..data.dataset import Batch, ClipDataset, Failure, load_batches, reported_deaths
+from ..data.dataset import Batch, ClipDataset, load_batches, reported_deaths
 from ..data.sampler import Draw, share_of
-from ..data.statistics import Statistics, measure_statistics
 from ..errors import CheckpointError, ConfigError, DataError
-from ..features import FeatureConfig
 from ..models.geometry import PatchSize
 from ..runtime.arguments import to_json
 from ..runtime.device import pick_device
@@ -35,8 +33,9 @@ from .objective import Objective
 from .optim import lr_factor
 from .run_directory import RunDirectory
 from .run_log import RunLog, require_log
-from .setup import setup_data, setup_features, setup_model, setup_plan, setup_start, setup_teacher
+from .setup import prepare, setup_features, setup_model, setup_plan, setup_teacher
 from .stepper import Stepper
+from .summary import at_chance, describe, estimate_seconds, validation_line
 from .validation import Validation, Validator
 
 logger = logging.getLogger(__name__)
@@ -60,6 +59,10 @@ class Progress:
     """Of the steps since the last line of the log."""
     epoch_losses: list[float] = dataclasses.field(default_factory=list)
     """Of the steps since the last validation."""
+    since_best: int = 0
+    """Validations since the best one."""
+    ended: bool = False
+    """Whether the run ended before its last step, see `TrainConfig.patience`."""
     skipped: int = 0
     skipped_in_a_row: int = 0
 
@@ -79,8 +82,6 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
     Raises FlexiASTError for wrong input, before anything is written; Interrupted after SIGINT, SIGTERM or SIGUSR1,
     once the step is finished and the state saved; Diverged if the loss stays not finite.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
     with connected() as world:
         Trainer(config, progress, world).run()
     return config.out
@@ -97,24 +98,28 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, progress: bool = True, world: World | None = None, flexible: bool = False
     ) -> None:
-        self.config, self.world = config, world or World()
+        self.world = world or World()
         self.show_progress = progress and self.world.is_rank0
         require_log(config.log)
         self.commit = commit()  # of the code that is loaded now; the tree may move on while it trains
         self.directory = RunDirectory(config.out, config.keep_checkpoints)
-        self.train_data, self.val_data = setup_data(config.data, config.loss)
-        start = setup_start(config.model, config.features)
-        features, self.statistics = setup_features(config.data, config.features, start, self._measure_statistics)
-        model = setup_model(config.model, features, self.train_data, config.loss, start, config.seed)
+        saved = self.world.broadcast(self.directory.saved_settings() if self.world.is_rank0 else None)
+        prepared = prepare(config, self.world, saved, flexible, self.show_progress)
+        config = prepared.config
+        self.train_data, self.val_data = prepared.train, prepared.val
+        features = setup_features(config, prepared.start)
+        model = setup_model(config, features, self.train_data, prepared.start)
         self.model = model.to(self.world.own(pick_device(config.device)))
         self.teacher = setup_teacher(config.distill, self.model)
         self.dataset = ClipDataset(self.train_data, features, True, config.augment.crop, config.seed)
         self.bad_files = BadFiles(self.train_data, config.data, self.directory.bad_files)
         self.plan = setup_plan(config, self.train_data, self.model, self.world, flexible)
         if flexible:  # the settings that are saved say which sizes it trains at
-            config = self.config = dataclasses.replace(
-                config, patches=dataclasses.replace(config.patches, sizes=self.plan.patches.sizes)
-            )
+            patches = dataclasses.replace(config.patches, sizes=self.plan.patches.sizes)
+            config = dataclasses.replace(config, patches=patches)
+        self.config, self.prepared = config, dataclasses.replace(prepared, config=config)
+        if config.threads:
+            torch.set_num_threads(config.threads)
         self.validator = Validator(self.val_data, self.plan.eval_patches, config, self.world)
         self.objective = Objective(
             self.model, self.teacher, config.loss, config.label_smoothing, config.augment, config.distill,
@@ -125,28 +130,21 @@ class Trainer:
         self.progress = Progress()
         self.clock = Clock(time.perf_counter(), time.perf_counter(), 0)
 
-    def _measure_statistics(self, features: FeatureConfig) -> Statistics:
-        """Measured on rank 0, or read from where an earlier start of this run has left them."""
-        data, statistics = self.config.data, None
-        if self.world.is_rank0:
-            statistics = self.directory.saved_statistics(self.train_data.fingerprint)
-            max_bad = 0.0 if data.strict else data.max_bad
-            statistics = statistics or measure_statistics(
-                self.train_data, features, data.workers, self.show_progress, max_bad
-            )
-        return self.world.broadcast(statistics)
-
     # The loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Train from the saved state, or from the start, to the end."""
         state = self.world.broadcast(self._resumable_state() if self.world.is_rank0 else None)
         out, steps = self.config.out, self.plan.total_steps
-        if state and state["step"] >= steps:
+        if state and (state["step"] >= steps or state["ended"]):
             logger.info("%s: already trained to step %d of %d", out, state["step"], steps)
             return
         if state:
             logger.info("%s: going on from step %d of %d", out, state["step"], steps)
+        elif self.show_progress:
+            seconds = estimate_seconds(self.config, self.plan, self.model, self.world.size)
+            for line in describe(self.prepared, self.plan, self.model, seconds):
+                logger.info("%s", line)
         with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
             if self.world.is_rank0:
                 self._open(state)
@@ -159,6 +157,7 @@ class Trainer:
                     self._loop(stopping)
             finally:
                 if self.world.is_rank0:
+                    self.bad_files.tell_suspicious()
                     self.log.close()
 
     def _loop(self, stopping: list[int]) -> None:
@@ -168,7 +167,7 @@ class Trainer:
         with tqdm(
             total=steps, initial=progress.step, unit="step", desc=config.out.name, disable=not self.show_progress
         ) as bar:
-            while progress.step < steps:
+            while progress.step < steps and not progress.ended:
                 patch = self.plan.patches[progress.step]
                 self._train_on(next(batches), patch)
                 bar.update()
@@ -180,7 +179,7 @@ class Trainer:
                 stop = self.world.any(bool(stopping))
                 if validating or stop or self._due():
                     self._save()
-                if stop and progress.step < steps:
+                if stop and progress.step < steps and not progress.ended:
                     raise Interrupted(
                         f"stopped by signal {stopping[0] if stopping else 'of another process'} after step"
                         f" {progress.step} of {steps}; the same command goes on from there"
@@ -196,7 +195,7 @@ class Trainer:
     def _train_on(self, batch: Batch, patch: PatchSize) -> None:
         """One step; one whose loss or gradient is not finite is skipped."""
         progress, plan = self.progress, self.plan
-        self._note_bad_files(batch.failures)
+        self._note_bad_files(batch)
         if len(batch.targets) < len(self._share(progress.step)):
             raise DataError(f"{self.train_data.source}: found no usable clip to take the place of the unusable ones")
         factor = lr_factor(progress.step, plan.total_steps, plan.steps_per_epoch, self.config.optim)
@@ -227,10 +226,12 @@ class Trainer:
                 " a lower optim.lr may help"
             )
 
-    def _note_bad_files(self, failures: list[Failure]) -> None:
-        if self.world.any(bool(failures)):
-            everywhere = [failure for of_one in self.world.gather(failures) for failure in of_one]
-            self.bad_files.note(everywhere, writes=self.world.is_rank0)
+    def _note_bad_files(self, batch: Batch) -> None:
+        suspicions = [found for found in batch.suspicions if found.clip not in self.bad_files.suspicious]
+        if self.world.any(bool(batch.failures or suspicions)):
+            of_all = self.world.gather((batch.failures, suspicions))
+            self.bad_files.suspect((found for _, ones in of_all for found in ones), writes=self.world.is_rank0)
+            self.bad_files.note((found for ones, _ in of_all for found in ones), writes=self.world.is_rank0)
 
     def _due(self) -> bool:
         """Whether a checkpoint is due, by steps or by rank 0's clock (only rank 0 writes)."""
@@ -260,7 +261,11 @@ class Trainer:
         validation = self.validator.validate(model)
         self._report_epoch(validation)
         keep = last if config.average_from else validation.score >= progress.best
+        progress.since_best = 0 if validation.score > progress.best else progress.since_best + 1
         progress.best = max(progress.best, validation.score)
+        progress.ended = bool(validation.curve) and 0 < config.patience <= progress.since_best
+        if progress.ended and not last:
+            logger.info("step %d: no better score in %d validations, so the run ends", progress.step, config.patience)
         if keep and self.world.is_rank0:
             self._keep(model, validation.curve)
 
@@ -278,6 +283,17 @@ class Trainer:
         )
         if self.world.is_rank0:
             self.log.write_epochs()
+            self._tell(record.get("train_loss"), validation)
+
+    def _tell(self, train_loss: float | None, validation: Validation) -> None:
+        """A line for people about a validation, and at the end a warning if nothing was learnt."""
+        epoch = self.progress.step / self.plan.steps_per_epoch
+        logger.info("%s", validation_line(epoch, self.config.epochs, train_loss, validation, self.validator.metric))
+        supervised = self.config.loss == "ce" and self.teacher is None and not self.config.augment.mixup
+        if self.progress.step < self.plan.total_steps or train_loss is None or not supervised:
+            return
+        if warning := at_chance(train_loss, len(self.train_data.labels)):
+            logger.warning("%s", warning)
 
     def _averaged(self) -> AudioClassifier:
         model = AudioClassifier(
@@ -315,6 +331,7 @@ class Trainer:
         state = {
             **dataclasses.asdict(self.progress),
             "bad_files": self.bad_files.reasons,
+            "suspicious": self.bad_files.suspicious,
             "model": self.model.state_dict(),
             "optimizers": self.stepper.state_dict(),
             "average": self.average.state_dict(),
@@ -329,9 +346,7 @@ class Trainer:
         return self.directory.resumable_state(to_json(self.config), self._data_fingerprints(), self.config.override)
 
     def _open(self, state: dict[str, Any] | None) -> None:
-        self.log = self.directory.open(to_json(self.config), self.config.log, state)
-        if self.statistics is not None:
-            self.directory.save_statistics(self.statistics, self.train_data.fingerprint)
+        self.log = self.directory.open(to_json(self.config), self.prepared.choices, self.config.log, state)
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
@@ -340,6 +355,6 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             restore_rng(state["rng"])
             self.progress = Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
-            self.bad_files.reasons = state["bad_files"]
+            self.bad_files.reasons, self.bad_files.suspicious = state["bad_files"], state["suspicious"]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.directory.states.directory}: does not fit this training ({error})") from None

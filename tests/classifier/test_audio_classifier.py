@@ -8,6 +8,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+import flexiast
 from flexiast.classifier.audio_classifier import AudioClassifier
 from flexiast.classifier.inputs import pieces_of
 from flexiast.cli import main
@@ -220,3 +221,12 @@ def test_command_names_windows_with_their_times(tmp_path: Path, capsys: pytest.C
     )
     assert main([*command, "--hop", "9"]) == 2
     assert "hop: found 9.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_predict_works_in_half_precision(dtype: torch.dtype) -> None:
+    model = flexiast.load(Path(__file__).parents[2] / "pretrained_models" / "demo_flexible")
+    clip = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    expected = model.predict(clip, 16, top_k=35)
+    got = dict(model.to(dtype).predict(clip, 16, top_k=35))
+    assert all(abs(got[label] - score) < 0.03 for label, score in expected)

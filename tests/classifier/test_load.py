@@ -1,5 +1,6 @@
 """Loading by path, Hub id and timm name, and fitting a model to another task."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -215,9 +216,11 @@ def test_overlap_can_be_kept():
     ("own", "other", "kept"),
     [
         (named("a", "b", "c"), named("a", "b", "c"), True),
-        (named("a", "b", "c"), named("c", "b", "a"), False),
+        (named("a", "b", "c"), named("a", "b", "d"), False),
         (named("a", "b", "c"), named("a", "b"), False),
-        (Labels.numbers(3), named("a", "b", "c"), True),  # names for classes that were only numbered
+        (Labels.numbers(3), Labels(("a", "b", "c"), ("A", "B", "C")), True),  # names that come by a table
+        (Labels.numbers(3), named("b", "a", "c"), True),  # no folder gives them in this order: also a table
+        (Labels.numbers(3), Labels(("0", "1", "2"), ("cat", "dog", "rain")), True),
         (Labels.numbers(3), named("a", "b"), False),
     ],
 )
@@ -233,6 +236,57 @@ def test_the_classifier_stays_if_the_classes_are_the_same(own, other, kept):
     assert report.of("new").keys() == (set() if kept else {"head.weight", "head.bias"})
     assert kept or report.of("new")["head.bias"] == f"classifier of {len(other)} classes"
     assert kept or report.ignored["head.bias"] == "classifier of 3 other classes"
+
+
+NUMBERS = [str(i) for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "order"),
+    [
+        (Labels.numbers(12), named(*sorted(NUMBERS)), [0, 1, 10, 11, *range(2, 10)]),  # a folder sorted as text
+        (named("a", "b", "c"), named("c", "a", "b"), [2, 0, 1]),
+        (Labels(("/m/1", "/m/2"), ("cat", "dog")), named("dog", "cat"), [1, 0]),  # ids and names
+        (named("cat", "dog"), Labels(("x", "y"), ("dog", "cat")), [1, 0]),
+    ],
+    ids=["numbers", "names", "names of ids", "names in a table"],
+)
+def test_the_same_classes_in_another_order_keep_their_rows(own, other, order):
+    model = classifier(classes=len(own))
+    model.labels = own
+    adapted = adapt(model, model.feature_config, other, "ce")
+    x = torch.randn(2, 256, 128)
+    assert torch.equal(adapted(x), model(x)[:, order])
+    assert adapted.labels == other
+    assert set(adapted.load_report.of("converted")) == {"head.weight", "head.bias"}
+
+
+def test_a_model_of_numbers_refuses_as_many_names_that_no_table_orders():
+    model = classifier()
+    with pytest.raises(ConfigError, match=r"model of 3 classes .* data of 3 classes \(a, b, c, .*--data\.labels"):
+        adapt(model, model.feature_config, named("a", "b", "c"), "ce")
+    adapted = adapt(model, model.feature_config, named("a", "b", "c"), "ce", table=True)
+    assert torch.equal(adapted.head.weight, model.head.weight)
+
+
+def test_a_device_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch, "zeros", _no_device)
+    with pytest.raises(ConfigError, match=r"device: found 'cuda', which is not usable here \(no CUDA GPUs\)") as error:
+        flexiast.load(GOLDEN / "flexiast_vit_tiny.pth", device="cuda", heads=2)
+    assert "\n" not in str(error.value)
+
+
+def _no_device(*_args, **_options):
+    raise RuntimeError("no CUDA GPUs\nsecond line")
+
+
+def test_a_window_far_longer_than_the_network_is_refused(tmp_path):
+    classifier(frames=48).save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["features"]["frames"] = 100_000
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"features\.frames: found 100000 for a network of 48 frames"):
+        flexiast.load(tmp_path)
 
 
 def test_the_report_names_what_was_changed():

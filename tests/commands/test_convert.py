@@ -34,18 +34,47 @@ def test_our_own_format_stays_as_it_is(tmp_path):
     shipped = Path(__file__).parents[2] / "pretrained_models" / "demo_flexible"
     assert main(["convert", str(shipped), str(tmp_path / "one.safetensors"), "--single-file"]) == 0
     assert main(["convert", str(tmp_path / "one.safetensors"), str(tmp_path / "back")]) == 0
-    for name in ("config.json", "model.safetensors"):
-        again, original = (tmp_path / "back" / name).read_bytes(), (shipped / name).read_bytes()
-        assert json.loads(again) == json.loads(original) if name == "config.json" else again == original
+    again, original = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "back", shipped))
+    original["features"].setdefault("resampler", "sinc")  # what descriptions without one mean
+    assert again == original
+    assert (tmp_path / "back" / "model.safetensors").read_bytes() == (shipped / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("options", [[], ["--single-file"]])
-def test_nothing_is_overwritten(options, tmp_path, capsys):
+def test_what_is_there_is_replaced_only_if_told_so(options, tmp_path, capsys):
     out = tmp_path / "out"
-    out.write_text("mine") if options else out.mkdir()
-    assert main(["convert", str(GOLDEN / SOURCES[0]), str(out), *options]) == 2
-    assert capsys.readouterr().err == f"flexiast: error: {out}: exists already; a conversion overwrites nothing\n"
-    assert (out.read_text() == "mine") if options else not list(out.iterdir())
+    command = ["convert", str(GOLDEN / SOURCES[0]), str(out), "--heads", "2", *options]
+    assert main(command) == 0
+    before = {path: path.stat().st_ino for path in [out, *tmp_path.rglob("*.*")]}
+    assert main(command) == 2
+    expected = f"flexiast: error: {out}: exists already, expected a new name, or --overwrite to replace it\n"
+    assert capsys.readouterr().err == expected
+    assert before == {path: path.stat().st_ino for path in before}
+    assert main([*command, "--overwrite"]) == 0
+    assert before[out] != out.stat().st_ino
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert flexiast.load(out).config.width == 64
+
+
+def test_a_folder_with_other_things_is_never_replaced(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("mine")
+    assert main(["convert", str(GOLDEN / SOURCES[0]), str(tmp_path), "--overwrite"]) == 2
+    assert "holds other files too (thesis.tex)" in capsys.readouterr().err
+
+
+def test_a_conversion_that_fails_can_be_tried_again(tmp_path, monkeypatch, capsys):
+    """On a disk that is full between the description and the weights."""
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device", "model.safetensors")
+
+    command = ["convert", str(GOLDEN / SOURCES[0]), str(tmp_path / "out"), "--heads", "2"]
+    monkeypatch.setattr("flexiast.checkpoints.checkpoint.save", full)
+    assert main(command) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    assert main(command) == 0
 
 
 def test_an_unusable_source_is_one_line_and_leaves_nothing(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Any checkpoint made flexible by one command, the curve shown before and after."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import pytest
 import flexiast
 from flexiast import PatchSize
 from flexiast.cli import main
+from flexiast.commands.command_line import read_arguments
 from flexiast.commands.flexify import FlexifyConfig
 from flexiast.errors import ConfigError
-from flexiast.traintest.config import FeatureOptions, ModelOptions
+from flexiast.runtime.arguments import to_json
+from flexiast.traintest.config import FeatureOptions, ModelOptions, TrainConfig
 from flexiast.traintest.train import Trainer
 from tests.traintest.test_train import config
 
@@ -26,6 +29,10 @@ def test_the_command_prints_the_curve_before_and_after(sounds: Path, tmp_path: P
     assert "before (pi)" in table
     assert "after (pi)" in table
     assert flexiast.load(tmp_path / "flexible").metadata["trained_patch_sizes"] == sizes
+    saved = tmp_path / "flexible" / "train_config.json"
+    replay = read_arguments(TrainConfig, ["--config", str(saved)], "flexiast train")
+    assert to_json(replay) == json.loads(saved.read_text())
+    assert replay.model.init == str(tmp_path / "fixed")
 
 
 def test_sizes_that_do_not_fit_the_input_are_left_out(sounds: Path, tmp_path: Path) -> None:

@@ -69,9 +69,9 @@ def test_a_folder_is_named_past_its_bad_file(model_dir, folder, expected, worker
     scores = [p.score for path in sorted(expected) for p in expected[path]]
     assert [float(line[2]) for line in lines] == pytest.approx(scores, abs=1e-4)
     assert shown.err.splitlines() == [
-        f"flexiast: {folder}/4.wav: not readable as audio (Format not recognised.)",
+        f"flexiast: {folder}/4.wav: not readable as audio (Format not recognised)",
         "flexiast: error: 1 of 9 files could not be used; the first:"
-        f" {folder}/4.wav: not readable as audio (Format not recognised.)",
+        f" {folder}/4.wav: not readable as audio (Format not recognised)",
     ]
 
 

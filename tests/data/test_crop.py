@@ -50,9 +50,9 @@ def test_only_the_crop_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = write(tmp_path / "long.wav", 16_000 * 60)
     read = []
     original = decoding._read
-    monkeypatch.setattr(decoding, "_read", lambda *a: read.append(original(*a)) or read[-1])
+    monkeypatch.setattr(decoding, "_read", lambda *a, **k: read.append(original(*a, **k)) or read[-1])
     decode(path, max_samples=3440, crop=Crop(0.5, 344))
-    assert sum(map(len, read)) < 3440 + 400
+    assert sum(map(len, read)) < 3440 + 1700
 
 
 def test_a_file_that_cannot_be_moved_in_is_decoded_and_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from flexiast.data.manifest import Clip, Labels, Manifest, distinct_labels, read_manifest, write_manifest
 from flexiast.errors import DataError
+from flexiast.traintest.config import DataConfig
 
 LABELS = Labels(("/m/cat", "/m/dog", "/m/owl"), ("Cat", "Dog, barking", "Öwl"))
 
@@ -17,6 +18,13 @@ LABELS = Labels(("/m/cat", "/m/dog", "/m/owl"), ("Cat", "Dog, barking", "Öwl"))
 def refused(where: str, found: str):
     """Expect a DataError that names the place and what was found there."""
     return pytest.raises(DataError, match=f"{re.escape(where)}.*{re.escape(found)}")
+
+
+def touch(*files: Path) -> None:
+    """Empty files, and their folders."""
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
 
 
 @pytest.fixture
@@ -95,6 +103,7 @@ def test_numbers_stand_for_unknown_names():
 
 def test_manifest_is_read_as_it_was_written(tmp_path):
     write_manifest(tmp_path / "m.json", [("a.wav", "/m/dog"), ("/abs/b.wav", "/m/owl,/m/cat"), ("ä/c.wav", "/m/cat ")])
+    touch(tmp_path / "a.wav")
     manifest = read_manifest(tmp_path / "m.json", LABELS)
     assert manifest.clips == (
         Clip(tmp_path / "a.wav", (1,)),
@@ -116,15 +125,35 @@ def test_manifest_is_written_a_line_for_each_clip_and_holds_none_at_worst(tmp_pa
 
 def test_relative_paths_start_at_the_root(tmp_path):
     write_manifest(tmp_path / "m.json", [("a.wav", "/m/dog"), ("/abs/b.wav", "/m/cat")])
-    manifest = read_manifest(tmp_path / "m.json", LABELS, root=Path("/corpus"))
-    assert [clip.path for clip in manifest.clips] == [Path("/corpus/a.wav"), Path("/abs/b.wav")]
+    touch(tmp_path / "corpus" / "a.wav")
+    manifest = read_manifest(tmp_path / "m.json", LABELS, root=tmp_path / "corpus")
+    assert [clip.path for clip in manifest.clips] == [tmp_path / "corpus" / "a.wav", Path("/abs/b.wav")]
+
+
+def test_negatives_of_a_manifest_have_no_class(tmp_path):
+    write_manifest(tmp_path / "m.json", [("a.wav", "/m/dog"), ("b.wav", "")])
+    touch(tmp_path / "b.wav")
+    assert [clip.classes for clip in read_manifest(tmp_path / "m.json", LABELS).clips] == [(1,), ()]
+
+
+@pytest.mark.parametrize("name", ["m.json", "m.csv"])
+def test_paths_that_are_all_missing_name_the_root(name, tmp_path):
+    write_manifest(tmp_path / "m.json", [("a.wav", "/m/dog"), ("b.wav", "/m/cat")])
+    (tmp_path / "m.csv").write_text("path,label\na.wav,/m/dog\nb.wav,/m/cat\n")
+    with refused(str(tmp_path / name), f"none of the 2 files in it is there (the first would be {tmp_path}/a.wav)"):
+        read_manifest(tmp_path / name, LABELS)
+    with pytest.raises(DataError, match=r"--data\.root"):
+        read_manifest(tmp_path / name, LABELS, None, DataConfig(train=tmp_path / name))
+    touch(tmp_path / "b.wav")
+    assert len(read_manifest(tmp_path / name, LABELS)) == 2
 
 
 def test_manifest_as_ast_writes_it(tmp_path):
     LABELS.write(tmp_path / "labels.csv")
-    entry = {"wav": "/audio/x.flac", "labels": "/m/cat", "video_id": "x"}
+    touch(tmp_path / "x.flac")
+    entry = {"wav": str(tmp_path / "x.flac"), "labels": "/m/cat", "video_id": "x"}
     (tmp_path / "m.json").write_text(json.dumps({"data": [entry]}))
-    assert read_manifest(tmp_path / "m.json", tmp_path / "labels.csv").clips == (Clip(Path("/audio/x.flac"), (0,)),)
+    assert read_manifest(tmp_path / "m.json", tmp_path / "labels.csv").clips == (Clip(tmp_path / "x.flac", (0,)),)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +203,7 @@ def csv_manifest(folder: Path, content: str, encoding: str = "utf-8") -> Path:
 
 def test_csv_brings_its_own_labels(tmp_path):
     content = 'path,label,fold\na.wav,owl,1\n"b, c.flac","cat, owl,cat",2\n\n/abs/d.wav,cat,\n'
+    touch(tmp_path / "a.wav")
     manifest = read_manifest(csv_manifest(tmp_path, content))
     assert manifest.labels == Labels(("cat", "owl"), ("cat", "owl"))
     assert manifest.clips == (
@@ -185,32 +215,31 @@ def test_csv_brings_its_own_labels(tmp_path):
 
 def test_csv_takes_mids_and_names_of_given_labels(tmp_path):
     content = '\ufefflabel,path\n"/m/owl, Cat",a.wav\n"Dog, barking",b.wav\n"Cat,/m/cat",c.wav\n'
-    manifest = read_manifest(csv_manifest(tmp_path, content), LABELS, root=Path("/corpus"))
+    touch(tmp_path / "corpus" / "c.wav")
+    manifest = read_manifest(csv_manifest(tmp_path, content), LABELS, root=tmp_path / "corpus")
     assert manifest.labels == LABELS
     assert manifest.clips == (
-        Clip(Path("/corpus/a.wav"), (2, 0)),
-        Clip(Path("/corpus/b.wav"), (1,)),
-        Clip(Path("/corpus/c.wav"), (0,)),
+        Clip(tmp_path / "corpus" / "a.wav", (2, 0)),
+        Clip(tmp_path / "corpus" / "b.wav", (1,)),
+        Clip(tmp_path / "corpus" / "c.wav", (0,)),
     )
 
 
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ("", "None"),
-        ("wav,labels\na.wav,cat\n", "['wav', 'labels']"),
-        ("path;label\na.wav;cat\n", "['path;label']"),
+        ("", "found columns []"),
+        ("voice,kind\na,cat\n", "found columns ['voice', 'kind']"),
         ("path,label\n", "no clips"),
         ("path,label\na.wav,/m/cat\nb.wav\n", "line 3"),
         ("path,label\n,/m/cat\n", "line 2"),
-        ("path,label\na.wav,/m/cat\nb.wav, \n", "line 3"),
         ("path,label\na.wav,/m/cat,/m/dog\n", "line 2: found 3 cells"),
         ('path,label\na.wav,"/m/cat,/m/cow"\n', "line 2: unknown label '/m/cow', expected one of the 3"),
-        ('path,label\na.wav,"/m/cat,"\n', "line 2: found path 'a.wav' and label '/m/cat,'"),
+        ('path,label\na.wav,"/m/cat,"\n', "line 2: found label '/m/cat,' with an empty one"),
         ('path,label\na.wav,"/m/cat\n', "not readable"),
     ],
     ids=[
-        *("empty", "other columns", "semicolons", "no rows", "short row", "no path", "no label", "no quotes"),
+        *("empty", "other columns", "no rows", "short row", "no path", "no quotes"),
         *("unknown", "empty label", "open quote"),
     ],
 )
@@ -220,8 +249,9 @@ def test_wrong_csv_is_refused(content, found, tmp_path):
 
 
 def test_csv_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "m.csv").write_bytes(bytes([255, 128, 200]))
     with refused(str(tmp_path / "m.csv"), "not readable"):
-        read_manifest(csv_manifest(tmp_path, "path,label\n", "utf-16"))
+        read_manifest(tmp_path / "m.csv")
 
 
 def test_distinct_labels_of_either_format(tmp_path):

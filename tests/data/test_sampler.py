@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexiast.data.sampler import BatchSchedule
+from flexiast.data.sampler import BatchSchedule, balancing_weights
 from flexiast.errors import ConfigError
 
 
@@ -50,3 +50,7 @@ def test_steps_complete_the_last_batch(epochs, steps):
 def test_empty_batches_are_refused(clips, batch_size):
     with pytest.raises(ConfigError, match=f"{clips} clips in batches of {batch_size}"):
         BatchSchedule(clips, batch_size, seed=0)
+
+
+def test_clips_without_a_class_are_balanced_as_one_class_more():
+    assert balancing_weights([(0,), (0, 1), (), ()]).tolist() == [0.5, 1.5, 0.5, 0.5]

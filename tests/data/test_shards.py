@@ -1,7 +1,9 @@
 """Shards hold the same clips as the files they were packed from, and a broken index is refused before any work."""
 
+import csv
 import json
 import pickle
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from flexiast import FeatureConfig
 from flexiast.cli import main
 from flexiast.commands.pack import PackConfig
 from flexiast.data.audio import decode
+from flexiast.data.bad_clips import most_bad
 from flexiast.data.dataset import ClipDataset, load_batches
 from flexiast.data.manifest import Labels, read_manifest, write_manifest
 from flexiast.data.pack import pack
@@ -113,10 +116,58 @@ def test_several_labels_and_compressed_files_keep_to_their_clip(sounds: Path, tm
 
 def test_a_clip_that_is_no_audio_stops_the_packing_without_an_index(sounds: Path, tmp_path: Path) -> None:
     (tmp_path / "in" / "c").mkdir(parents=True)
+    (tmp_path / "in" / "d").mkdir()
     (tmp_path / "in" / "c" / "text.wav").write_text("no sound")
+    (tmp_path / "in" / "d" / "text.wav").write_text("no sound")
     with pytest.raises(DataError, match=r"text\.wav: not readable as audio"):
         pack(read_manifest(tmp_path / "in"), tmp_path / "out", progress=False)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out" / INDEX).exists()
+
+
+def spoilt_folder(sounds: Path, folder: Path) -> Path:
+    """`val` with a clip that is no audio, and one whose header is that of a whole one."""
+    shutil.copytree(sounds / "val", folder)
+    (folder / "low_up" / "0.wav").write_text("no sound")
+    samples, rate = soundfile.read(folder / "mid_up" / "1.wav")
+    samples[-1] = np.nan
+    soundfile.write(folder / "mid_up" / "1.wav", samples, rate, subtype="FLOAT")
+    return folder
+
+
+def test_packing_goes_past_bad_clips_and_lists_them(sounds: Path, tmp_path: Path, capsys) -> None:
+    folder, out = spoilt_folder(sounds, tmp_path / "in"), tmp_path / "out"
+    assert main(["pack", str(folder), str(out), "--shard-size", "0.2"]) == 0
+    output = capsys.readouterr()
+    assert f"left out: 2 of 30 clips, which cannot be used; see {out / 'bad_files.csv'}" in output.out
+    assert "left out: " in output.err
+    with open(out / "bad_files.csv", newline="") as file:
+        rows = {Path(row["path"]).relative_to(folder).as_posix(): row["reason"] for row in csv.DictReader(file)}
+    assert rows.keys() == {"low_up/0.wav", "mid_up/1.wav"}
+    assert rows["low_up/0.wav"].startswith("not readable as audio")
+    assert rows["mid_up/1.wav"].startswith("found NaN")
+    shards = read_manifest(out)
+    files = [clip for clip in read_manifest(folder).clips if "/".join(clip.path.parts[-2:]) not in rows]
+    assert [clip.classes for clip in shards.clips] == [clip.classes for clip in files]
+    assert all(torch.equal(decode(s.path), decode(f.path)) for s, f in zip(shards.clips, files, strict=True))
+
+
+def test_packing_stops_beyond_the_limit(sounds: Path, tmp_path: Path) -> None:
+    folder = spoilt_folder(sounds, tmp_path / "in")
+    for number in range(2):
+        (folder / "low_down" / f"{number}.wav").write_text("no sound")
+    with pytest.raises(DataError, match=r"4 of its 30 clips are unusable, expected at most 3 \(--max-bad 0"):
+        pack(read_manifest(folder), tmp_path / "out", progress=False, max_bad=0.01)
+    with pytest.raises(DataError, match=r"0\.wav: not readable as audio"):
+        pack(read_manifest(folder), tmp_path / "out", progress=False)
+    assert not (tmp_path / "out" / INDEX).exists()
+
+
+@pytest.mark.parametrize(
+    ("share", "clips", "most"),
+    [(0, 1000, 0), (0.01, 1000, 10), (0.01, 61, 3), (0.01, 4, 1), (0.01, 3, 0), (0.5, 10, 5), (1, 7, 7)],
+)
+def test_the_limit_is_a_share_with_a_floor(share: float, clips: int, most: int) -> None:
+    assert most_bad(share, clips) == most
 
 
 def test_packing_twice_into_one_folder_is_refused(sounds: Path, packed: Path) -> None:

@@ -60,8 +60,8 @@ def test_does_not_depend_on_workers(manifest):
 
 
 def test_clips_longer_than_a_piece_keep_every_frame(manifest, monkeypatch):
-    def in_seconds(path, sample_rate, downmix):
-        return decode_pieces(path, sample_rate, downmix, seconds=1)
+    def in_seconds(path, sample_rate, downmix, resampler):
+        return decode_pieces(path, sample_rate, downmix, seconds=1, resampler=resampler)
 
     whole = measure_statistics(manifest, FEATURES, workers=0, progress=False)
     monkeypatch.setattr(statistics, "decode_pieces", in_seconds)
@@ -98,13 +98,15 @@ def test_clip_shorter_than_a_window_is_named(manifest):
         measure_statistics(manifest, FEATURES, workers=0, progress=False)
 
 
-def test_so_many_clips_may_be_unusable(manifest):
+def test_so_many_clips_may_be_unusable(manifest, caplog):
     manifest.clips[3].path.write_bytes(b"no audio")
     found = measure_statistics(manifest, FEATURES, workers=0, progress=False, max_bad=0.2)
     rest = dataclasses.replace(manifest, clips=manifest.clips[:3] + manifest.clips[4:])
     assert found == measure_statistics(rest, FEATURES, workers=0, progress=False)
+    assert caplog.text.count("left out: ") == 1
+    assert str(manifest.clips[3].path) in caplog.text
     manifest.clips[4].path.write_bytes(b"no audio")
-    with pytest.raises(DataError, match=f"^{manifest.clips[4].path}: "):
+    with pytest.raises(DataError, match=r"2 of its 5 clips are unusable, expected at most 1 .*e\.wav: "):
         measure_statistics(manifest, FEATURES, workers=0, progress=False, max_bad=0.2)
 
 
@@ -122,7 +124,8 @@ def test_command_prints_and_writes_the_statistics(manifest, tmp_path, capsys):
     write_manifest(tmp_path / "m.json", [(name, "x,y") for name in CLIPS])
     command = ["stats", str(tmp_path / "m.json"), "--bins", "32", "--workers", "0", "--out", str(tmp_path / "s.json")]
     assert main(command) == 0
-    expected = measure_statistics(manifest, FEATURES, workers=0, progress=False)
+    features = dataclasses.replace(FEATURES, resampler="soxr")  # as a new model has it
+    expected = measure_statistics(manifest, features, workers=0, progress=False)
     first, second = capsys.readouterr().out.splitlines()
     numbers = dict(part.split(" ") for part in first.split(", "))
     assert float(numbers["mean"]) == pytest.approx(expected.mean, abs=1e-6)
@@ -130,6 +133,18 @@ def test_command_prints_and_writes_the_statistics(manifest, tmp_path, capsys):
     assert (numbers["frames"], numbers["clips"]) == (str(expected.frames), "5")
     assert second == f"--data.mean {numbers['mean']} --data.std {numbers['std']}"
     assert json.loads((tmp_path / "s.json").read_text()) == dataclasses.asdict(expected)
+
+
+def test_command_goes_past_a_bad_clip_and_says_so(manifest, tmp_path, capsys):
+    (tmp_path / "e.wav").write_bytes(b"no audio")
+    (tmp_path / "m.csv").write_text("path,label\n" + "".join(f"{name},x\n" for name in CLIPS))
+    assert main(["stats", str(tmp_path / "m.csv"), "--workers", "0"]) == 0
+    output = capsys.readouterr()
+    assert "clips 4\n" in output.out
+    assert "left out: 1 of 5 clips, which cannot be used" in output.out
+    assert f"left out: {tmp_path / 'e.wav'}: not readable as audio" in output.err
+    assert main(["stats", str(tmp_path / "m.csv"), "--workers", "0", "--max-bad", "0"]) == 2
+    assert "e.wav: not readable as audio" in capsys.readouterr().err
 
 
 def test_command_takes_folders_roots_and_csv(manifest, tmp_path, capsys):
@@ -147,7 +162,7 @@ def test_command_takes_folders_roots_and_csv(manifest, tmp_path, capsys):
     ("options", "message"),
     [
         (["{tmp}/none.json"], "none.json: not readable as a manifest"),
-        (["{tmp}/m.csv"], "gone.wav: not readable as audio (no such file)"),
+        (["{tmp}/m.csv"], "gone.wav); say with --root which folder the paths start in"),
         (["{tmp}/m.csv", "--workers", "-1"], "workers: found -1"),
         (["{tmp}/m.csv", "--bins", "0"], "features.bins: found 0"),
         (["{tmp}/good.csv", "--out", "{tmp}/a.wav/s.json"], "a.wav is not writable"),

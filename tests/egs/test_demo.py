@@ -29,7 +29,7 @@ def run(*options: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def exp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    exp = tmp_path_factory.mktemp("demo") / "exp"
+    exp = tmp_path_factory.mktemp("demo") / "my exp"
     options = [text for pair in MINIATURE.items() for text in pair]
     done = run("--exp", str(exp), *options)
     assert done.returncode == 0, done.stderr

@@ -45,10 +45,10 @@ def curve(path: Path) -> list[tuple[str, str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", WRITE)
 def test_from_the_raw_data_set_to_the_flexibility_curve(dataset: str, tmp_path: Path) -> None:
-    faults = WRITE[dataset](tmp_path / "data", broken=True)
-    exp, fold = tmp_path / "exp", ["--folds", "2"] if dataset == "esc50" else []
+    faults = WRITE[dataset](tmp_path / "my data", broken=True)
+    exp, fold = tmp_path / "my exp", ["--folds", "2"] if dataset == "esc50" else []
     axis = ["--axes", "both"] if dataset == "voxceleb" else []
-    common = ["--data", str(tmp_path / "data"), "--exp", str(exp), *fold]
+    common = ["--data", str(tmp_path / "my data"), "--exp", str(exp), *fold]
     run(f"{dataset}/run16.sh", "--init", "scratch", "--prepare", "--missing skip", *common)
     where = "fold2" if fold else ""
     assert layouts.read_missing(exp / "manifests").keys() == faults.keys()
@@ -69,12 +69,12 @@ def test_from_the_raw_data_set_to_the_flexibility_curve(dataset: str, tmp_path: 
 
 @pytest.mark.slow
 def test_the_voxceleb_recipe_of_the_paper_varies_time_alone(tmp_path: Path) -> None:
-    layouts.write_voxceleb(tmp_path / "data")
-    common = ["--data", str(tmp_path / "data"), "--exp", str(tmp_path / "exp")]
+    layouts.write_voxceleb(tmp_path / "my data")
+    common = ["--data", str(tmp_path / "my data"), "--exp", str(tmp_path / "my exp")]
     sizes = "8 10 12 16 20 24 30 32 40 48"
     run("voxceleb/run16.sh", "--init", "scratch", *common)
     run("voxceleb/flexify.sh", "--stage", "2", *common, sizes=sizes)
-    out = tmp_path / "exp" / "flexible_from16_supervised_time"
+    out = tmp_path / "my exp" / "flexible_from16_supervised_time"
     measured = [patch for _, patch in curve(out / "flexibility" / "flexibility.csv")]
     assert measured == [f"16x{t}" for t in sizes.split()] * 2
     log = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
@@ -83,25 +83,25 @@ def test_the_voxceleb_recipe_of_the_paper_varies_time_alone(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_recipe_on_two_processes_of_torchrun(tmp_path: Path) -> None:
-    layouts.write_vggsound(tmp_path / "data")
-    options = ["--data", str(tmp_path / "data"), "--exp", str(tmp_path / "exp"), "--init", "scratch"]
+    layouts.write_vggsound(tmp_path / "my data")
+    options = ["--data", str(tmp_path / "my data"), "--exp", str(tmp_path / "my exp"), "--init", "scratch"]
     said = run("vggsound/run16.sh", *options, sizes="16 32", NPROC="2")
     assert said.count("trained model") == said.count("accuracy, %") == 1  # one process speaks
-    rows = curve(tmp_path / "exp" / "patch16" / "flexibility" / "flexibility.csv")
+    rows = curve(tmp_path / "my exp" / "patch16" / "flexibility" / "flexibility.csv")
     assert rows == [("patch16", "16x16"), ("patch16", "32x32")]
 
 
 @pytest.mark.slow
 def test_esc50_reports_the_average_over_the_folds(tmp_path: Path) -> None:
-    layouts.write_esc50(tmp_path / "data")
-    options = ["--data", str(tmp_path / "data"), "--exp", str(tmp_path / "exp"), "--folds", "1 2"]
+    layouts.write_esc50(tmp_path / "my data")
+    options = ["--data", str(tmp_path / "my data"), "--exp", str(tmp_path / "my exp"), "--folds", "1 2"]
     said = run("esc50/run16.sh", "--init", "scratch", *options, sizes="16 32")
-    with open(tmp_path / "exp" / "patch16" / "average.csv", newline="") as file:
+    with open(tmp_path / "my exp" / "patch16" / "average.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["patch"], row["folds"]) for row in rows] == [("16x16", "2"), ("32x32", "2")]
     found = []
     for fold in ("fold1", "fold2"):
-        with open(tmp_path / "exp" / "patch16" / fold / "flexibility" / "flexibility.csv", newline="") as file:
+        with open(tmp_path / "my exp" / "patch16" / fold / "flexibility" / "flexibility.csv", newline="") as file:
             found.append(float(next(csv.DictReader(file))["accuracy"]))
     assert float(rows[0]["accuracy_mean"]) == pytest.approx(sum(found) / 2)
     assert f"{50 * sum(found):8.1f}" in said

@@ -58,13 +58,23 @@ def test_onnx_runtime_hears_waveforms(coverage: str, loss: str, tmp_path: Path) 
     assert done.difference < 1e-3
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     session = onnxruntime.InferenceSession(done.path)
-    assert [i.name for i in session.get_inputs()] == ["waveform"]
+    assert [i.name for i in session.get_inputs()] == ["waveform", "lengths"]
     assert [o.name for o in session.get_outputs()] == ["scores", "logits"]
     for clips, samples in ((1, SAMPLES), (3, SAMPLES), (2, 3000), (1, 2 * SAMPLES)):
         x = waveforms(clips, samples)
-        got = session.run(None, {"waveform": x.numpy()})
+        got = session.run(None, {"waveform": x.numpy(), "lengths": np.full(clips, samples)})
         for ours, theirs in zip(expected(model, x, 24), got, strict=True):
             np.testing.assert_allclose(theirs, ours, atol=1e-3)
+    singles = [waveforms(1, samples) for samples in (3000, SAMPLES, 9000)]
+    batch = torch.zeros(3, SAMPLES)
+    for row, single in zip(batch, singles, strict=True):
+        row[: single.shape[1]] = single[0]
+    lengths = np.array([single.shape[1] for single in singles])
+    _, logits = session.run(None, {"waveform": batch.numpy(), "lengths": lengths})
+    alone = np.concatenate([expected(model, single, 24)[1] for single in singles])
+    np.testing.assert_allclose(logits, alone, atol=1e-3)
+    _, wrong = session.run(None, {"waveform": batch.numpy(), "lengths": np.full(3, SAMPLES)})
+    assert np.abs(wrong - alone).max() > 0.01  # it is the lengths that make the difference
     told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
     assert told["flexiast.labels"] == ["cat", "dog", "rain", "Größe"]
     assert told["flexiast.features"]["mean"] == -5.0
@@ -94,7 +104,7 @@ def test_torch_program(kind: str, tmp_path: Path) -> None:
     assert json.loads(json.loads(told["flexiast.json"])["flexiast.patch_size"]) == "12x8"
     for clips in (1, 3):
         x = waveforms(clips)
-        got = program(x if kind == "waveform" else model.front_end(x))
+        got = program(x, torch.full((clips,), SAMPLES)) if kind == "waveform" else program(model.front_end(x))
         for ours, theirs in zip(expected(model, x, "12x8"), got, strict=True):
             np.testing.assert_allclose(theirs, ours, atol=1e-3 if kind == "waveform" else 1e-6)
 
@@ -161,6 +171,7 @@ def test_a_mismatch_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     out.write_bytes(b"what was here before")
     monkeypatch.setattr(exporting, "_scorer", _wrong_scorer)
     command = f"export {tmp_path / 'model'} --format torch --input spectrogram --patch-size 24 --out {out}"
+    command += " --overwrite"
     assert main(command.split()) == 2
     printed = capsys.readouterr()
     assert "its logits differ from the model's by" in printed.err
@@ -187,7 +198,7 @@ def test_what_does_not_agree_is_no_success(difference: float, tmp_path: Path, mo
 
 def test_not_a_number_is_the_largest_difference() -> None:
     job = exporting.Job(classifier(), flexiast.PatchSize(8, 8), "waveform")
-    assert exporting._difference(job, lambda x: torch.full((len(x), 4), torch.nan)) == torch.inf
+    assert exporting._difference(job, lambda x, lengths: torch.full((len(x), 4), torch.nan)) == torch.inf
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,8 +239,8 @@ def test_wrong_requests_are_refused_before_any_work(tmp_path: Path, monkeypatch:
         ((tmp_path / "x", "hf", 8, "spectrogram"), "input: found 'spectrogram'"),
         ((tmp_path / "x", "onnx"), "ends in .onnx"),
         ((tmp_path / "x.onnx", "torch"), "ends in .pt2"),
-        ((full, "hf"), "full: found something there"),
-        ((full / "notes.txt", "hf"), "notes.txt: found something there"),
+        ((full, "hf"), "full: exists already, expected a new name, or --overwrite"),
+        ((full / "notes.txt", "hf"), "notes.txt: exists already"),
         ((full / "notes.txt" / "x.onnx", "onnx"), "not writable"),
         ((tmp_path / "x.onnx", "onnx", "8x73"), "patch size 8x73"),
     ]:
@@ -255,3 +266,31 @@ def test_the_command_reports_what_it_did(tmp_path: Path, capsys: pytest.CaptureF
     assert main(command.split()) == 0
     assert f"written: {out} (largest difference of logits " in capsys.readouterr().out
     assert out.exists()
+
+
+def test_one_rule_for_what_is_there_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(job, path) -> None:
+        path.write_text("new")
+
+    def write_directory(job, path) -> None:
+        path.mkdir()
+        (path / "config.json").write_text("new")
+
+    monkeypatch.setitem(exporting.FORMATS, "onnx", (write, lambda job, path: (0.0, "nothing")))
+    monkeypatch.setitem(exporting.FORMATS, "hf", (write_directory, lambda job, path: (0.0, "nothing")))
+    model, file, folder = classifier(), tmp_path / "m.onnx", tmp_path / "hf"
+    for out, kind in ((file, "onnx"), (folder, "hf")):
+        export(model, out, kind, 8)
+        with pytest.raises(ConfigError, match="exists already, expected a new name, or --overwrite to replace it"):
+            export(model, out, kind, 8)
+    file.write_text("old")
+    (folder / "config.json").write_text("old")
+    (folder / "model.safetensors").write_text("old")
+    export(model, file, "onnx", 8, overwrite=True)
+    export(model, folder, "hf", 8, overwrite=True)
+    assert (file.read_text(), (folder / "config.json").read_text()) == ("new", "new")
+    assert not (folder / "model.safetensors").exists()
+    (folder / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds other files too \(thesis\.tex\)"):
+        export(model, folder, "hf", 8, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "hf"}

@@ -1,5 +1,7 @@
 """The learning rate against PyTorch's schedulers, and which optimizer has which parameter."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR
@@ -9,6 +11,11 @@ from flexiast.models.config import FlexiASTConfig
 from flexiast.models.flexiast import FlexiAST
 from flexiast.traintest.config import OptimConfig
 from flexiast.traintest.optim import build_optimizers, lr_factor
+
+PUBLISHED = OptimConfig(
+    name="adam", lr=1e-5, betas=(0.95, 0.999), weight_decay=5e-7, warmup_steps=1000, schedule="step", clip_norm=0
+)
+"""FlexiAST's and AST's settings."""
 
 
 def optimizer() -> torch.optim.Optimizer:
@@ -39,12 +46,12 @@ def test_step_schedule_is_multi_step_lr_by_epochs(start, every, factor):
 
 
 def test_published_schedule_halves_each_epoch_from_two():
-    epochs = [lr_factor(epoch * 10, 200, 10, OptimConfig(warmup_steps=0)) for epoch in range(6)]
+    epochs = [lr_factor(epoch * 10, 200, 10, replace(PUBLISHED, warmup_steps=0)) for epoch in range(6)]
     assert epochs == [1, 1, 0.5, 0.25, 0.125, 0.0625]  # FlexiAST and AST: milestones 2, 3, 4, ..., factor 0.5
 
 
 def test_drops_fall_where_epochs_end_inside_a_batch():
-    got = [lr_factor(step, 100, 2.5, OptimConfig(warmup_steps=0, step_from=1)) for step in range(9)]
+    got = [lr_factor(step, 100, 2.5, replace(PUBLISHED, warmup_steps=0, step_from=1)) for step in range(9)]
     assert got == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]  # epochs end at 2.5, 5 and 7.5 steps
 
 
@@ -90,7 +97,7 @@ def test_every_parameter_is_in_exactly_one_group(name, model):
 def test_frozen_parameters_are_left_out(model):
     model.kernel.requires_grad_(False)
     try:
-        (only,) = build_optimizers(model, OptimConfig())
+        (only,) = build_optimizers(model, PUBLISHED)
     finally:
         model.kernel.requires_grad_(True)
     assert sum(len(group["params"]) for group in only.param_groups) == len(list(model.parameters())) - 1

@@ -41,7 +41,7 @@ class Source:
     path: Path
     """The file that holds the tensors."""
     state: State
-    """Tensors by name, without the `module.` of DataParallel."""
+    """Tensors by name, without the `module.` of DataParallel and the like."""
     sidecar: Mapping[str, Any] | None = None
     """The JSON description that came with the weights (config.json, or in the header of the file)."""
     preprocessor: Mapping[str, Any] | None = None
@@ -54,6 +54,8 @@ class Source:
     """Frames of the input, where the caller gave them."""
     bins: int = 128
     """Mel bins of the input, where the source does not tell."""
+    removed: str = ""
+    """What all names began with, and is left out."""
 
     def has(self, *names: str) -> bool:
         """Whether all of these tensors are there."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "audio-spectrogram-transformer"
 START = "audio_spectrogram_transformer."
+NO_HEAD = "an ASTModel has no classifier"
 IN_BLOCK = {
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
@@ -33,21 +34,23 @@ IN_BLOCK = {
 """Layers of a block: ours (timm's) and theirs."""
 
 
-def rules(config: FlexiASTConfig, qkv_bias: bool = True) -> list[Rule]:
-    """Every tensor of the format."""
-    embeddings = f"{START}embeddings."
+def rules(config: FlexiASTConfig, qkv_bias: bool = True, start: str = START, classifier: bool = True) -> list[Rule]:
+    """Every tensor of the format. start: of the encoder's names. classifier: whether there is one."""
+    embeddings = f"{start}embeddings."
     found = [
         vit.prefix_tokens(config, embeddings, dist="distillation_token"),
         vit.positions(f"{embeddings}position_embeddings", config),
         *vit.kernel(f"{embeddings}patch_embeddings.projection"),
     ]
     for block in range(config.depth):
-        ours, theirs = f"blocks.{block}.", f"{START}encoder.layer.{block}."
+        ours, theirs = f"blocks.{block}.", f"{start}encoder.layer.{block}."
         for part in ("weight", "bias"):
             found += [same(f"{theirs}{b}.{part}", f"{ours}{a}.{part}") for a, b in IN_BLOCK.items()]
             if part == "weight" or qkv_bias:
                 found.append(_qkv(theirs, ours, part))
-    ends = {f"{START}layernorm": "norm", "classifier.layernorm": "head_norm", "classifier.dense": "head"}
+    ends = {f"{start}layernorm": "norm"}
+    if classifier:
+        ends |= {"classifier.layernorm": "head_norm", "classifier.dense": "head"}
     return found + [same(f"{a}.{part}", f"{b}.{part}") for a, b in ends.items() for part in ("weight", "bias")]
 
 
@@ -68,13 +71,18 @@ def describe(source: Source) -> Description | None:
         return None
     if (activation := sidecar.get("hidden_act", "gelu")) != "gelu":
         raise CheckpointError(f"{source.sidecar_path}, hidden_act: found {activation!r}, a FlexiAST has 'gelu'")
+    start = START if any(name.startswith(START) for name in source.state) else ""
+    headless = not any(name.startswith("classifier.") for name in source.state)
+    classes = 1 if headless else source.need("classifier.dense.weight").shape[0]
+    if not headless:
+        _require_classifier(source, sidecar, classes)
     # Fields that transformers leaves out when they have its defaults.
     patch = PatchSize.parse(sidecar.get("patch_size", 16))
     stride = PatchSize.parse((sidecar.get("frequency_stride", 10), sidecar.get("time_stride", 10)))
     eps = sidecar.get("layer_norm_eps", 1e-12)
     width = sidecar.get("hidden_size", 768)
     config = FlexiASTConfig(
-        classes=source.need("classifier.dense.weight").shape[0],
+        classes=classes,
         frames=sidecar.get("max_length", 1024),
         bins=sidecar.get("num_mel_bins", 128),
         patch_size=patch,
@@ -89,15 +97,30 @@ def describe(source: Source) -> Description | None:
         head_norm_eps=eps,
     )
     source.check_depth(config.depth)
-    new, qkv_bias = {}, sidecar.get("qkv_bias", True)
+    new: dict[str, tuple[Tensor, str]] = {}
+    qkv_bias = sidecar.get("qkv_bias", True)
     if not qkv_bias:
         names = {name: t.shape for name, t in network_state(config).items() if name.endswith("attn.qkv.bias")}
         new = {name: (torch.zeros(shape), "zeros: attention without biases") for name, shape in names.items()}
     features, notes = _features(source, config)
+    ruled = rules(config, qkv_bias, start, not headless)
+    if headless:
+        untrained = {"features": features, "labels": vit.UNTRAINED}
+        return Description(config, ruled, untrained, new=new | vit.new_head(width, NO_HEAD), notes=notes)
     labels = _labels(sidecar, config.classes)
     loss, told = _loss(sidecar, config.classes)
     metadata = {"features": features, "loss": loss} | ({"labels": labels} if labels else {})
-    return Description(config, rules(config, qkv_bias), metadata, new=new, notes=[*notes, told])
+    return Description(config, ruled, metadata, new=new, notes=[*notes, told])
+
+
+def _require_classifier(source: Source, sidecar: Any, classes: int) -> None:
+    """Raise CheckpointError for a head that predicts a number: transformers takes one output for that, too."""
+    kind = sidecar.get("problem_type")
+    if kind == "regression" or (kind is None and classes == 1):
+        raise CheckpointError(
+            f"{source.sidecar_path}, problem_type: found {kind!r} with {classes} outputs, a regression; expected a"
+            " classifier; saved as ASTModel, without the head, its encoder can start a training"
+        )
 
 
 def _features(source: Source, config: FlexiASTConfig) -> tuple[dict[str, Any], list[str]]:
@@ -146,7 +169,7 @@ def _loss(sidecar: Any, classes: int) -> tuple[str, str]:
 FORMAT = Format(
     "Hugging Face ASTForAudioClassification",
     describe,
-    r"audio_spectrogram_transformer\..*|classifier\.(layernorm|dense)\.(weight|bias)",
+    r"(audio_spectrogram_transformer|embeddings|encoder\.layer)\..*|layernorm\.(weight|bias)|classifier\.(layernorm|dense)\.(weight|bias)",
 )
 
 

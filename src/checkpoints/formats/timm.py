@@ -43,7 +43,9 @@ ARGUMENTS = frozenset(
     | {"final_norm", "fc_norm", "dynamic_img_size", "dynamic_img_pad", "drop_path_rate", "act_layer", "mlp_layer"}
 )
 """`model_args` that may come from a file; others of timm's would fetch or load weights, or take memory for them."""
-LABELS = {"mids": ["untrained"], "names": ["untrained"]}
+
+
+NO_CLASSES = "an image model has no classes of sound"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,8 @@ def describe(source: Source) -> Description | None:
         "AudioSet's mean and std assumed: an image model has none for sound",
         f"{config.frames} frames on {config.bins} mel bins" + ("" if source.frames else ", none given"),
     ]
-    return Description(config, rules, {"features": features, "labels": LABELS}, ignored, new | _head(width), notes)
+    metadata = {"features": features, "labels": vit.UNTRAINED}
+    return Description(config, rules, metadata, ignored, new | vit.new_head(width, NO_CLASSES), notes)
 
 
 def _architecture(source: Source, width: int) -> Architecture:
@@ -175,17 +178,6 @@ def _without_qkv_bias(rules: list[Rule], width: int) -> tuple[list[Rule], dict[s
     absent = [rule.ours[0] for rule in rules if rule.ours[0].endswith("attn.qkv.bias")]
     zeros = {name: (torch.zeros(3 * width), "zeros: attention without biases") for name in absent}
     return [rule for rule in rules if rule.ours[0] not in zeros], zeros
-
-
-def _head(width: int) -> dict[str, tuple[Tensor, str]]:
-    """A classifier of one class, `untrained`: training replaces it. The same at every loading."""
-    values = {
-        "head_norm.weight": torch.ones(width),
-        "head_norm.bias": torch.zeros(width),
-        "head.weight": torch.randn(1, width, generator=torch.Generator().manual_seed(0)) * width**-0.5,
-        "head.bias": torch.zeros(1),
-    }
-    return {name: (value, "an image model has no classes of sound") for name, value in values.items()}
 
 
 FORMAT = Format(

@@ -1,4 +1,4 @@
-"""Rules that the formats with timm's ViT names share: released FlexiAST, AST, and timm itself.
+"""What formats share: the rules of timm's ViT names (released FlexiAST, AST, timm itself), and a new classifier.
 
 Dimensions: D width, h x w patch, H x W token grid, P prefix tokens.
 """
@@ -10,6 +10,20 @@ from torch import Tensor
 
 from ...models.config import FlexiASTConfig
 from .base import Rule, network_state, same
+
+UNTRAINED = {"mids": ["untrained"], "names": ["untrained"]}
+"""Labels of `new_head`."""
+
+
+def new_head(width: int, why: str) -> dict[str, tuple[Tensor, str]]:
+    """A classifier of one class, `untrained`: training replaces it. The same at every loading."""
+    values = {
+        "head_norm.weight": torch.ones(width),
+        "head_norm.bias": torch.zeros(width),
+        "head.weight": torch.randn(1, width, generator=torch.Generator().manual_seed(0)) * width**-0.5,
+        "head.bias": torch.zeros(1),
+    }
+    return {name: (value, why) for name, value in values.items()}
 
 
 def encoder(config: FlexiASTConfig, start: str = "v.") -> list[Rule]:

@@ -13,7 +13,6 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +21,9 @@ from tqdm import tqdm
 from ...errors import ConfigError, DataError
 from ...runtime.files import file_errors
 from ..audio import check_audio
-from ..manifest import AUDIO_SUFFIXES, Labels, write_manifest
+from ..labels import Labels
+from ..manifest import write_manifest
+from ..suffixes import AUDIO_SUFFIXES
 
 SPLITS = ("train", "val", "test")
 Check = Literal["size", "header", "decode"]
@@ -105,26 +106,6 @@ def index_audio(folder: Path) -> dict[str, str]:
                     index.setdefault(stem, os.path.join(place, name))
             bar.update(len(files))
     return index
-
-
-def youtube_stems(video: str, start: float, end: float) -> list[str]:
-    """Names, less the suffix, that downloaders give a segment (seconds) of a YouTube video; the most telling first."""
-    return [prefix + video + span for span in _spans(start, end) for prefix in ("", "Y")]
-
-
-@lru_cache
-def _spans(start: float, end: float) -> tuple[str, ...]:
-    return (
-        f"_{start:.3f}_{end:.3f}",
-        f"_{start:g}_{end:g}",
-        f"_{round(start * 1000)}_{round(end * 1000)}",
-        f"_{start:06.0f}_{end:06.0f}",
-        f"_{start:06.0f}",
-        f"_{start:.3f}",
-        f"_{start:g}",
-        f"_{round(start * 1000)}",
-        "",
-    )
 
 
 def find_audio(index: dict[str, str], stems: Iterable[str]) -> str | None:

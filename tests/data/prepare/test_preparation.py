@@ -21,8 +21,8 @@ from flexiast.data.prepare.preparation import (
     usable_clips,
     write_all,
     write_folder,
-    youtube_stems,
 )
+from flexiast.data.youtube import youtube_stems
 from flexiast.errors import ConfigError, DataError
 
 # Finding -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,116 @@
+"""Which columns of a table hold the file names and the labels."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from .labels import is_number
+from .suffixes import AUDIO_SUFFIXES
+from .table_options import TableOptions
+
+PATH_COLUMNS = (
+    *("path", "file", "filename", "file_name", "file_path", "filepath", "fname", "audio", "audio_path"),
+    *("audio_file", "audio_filename", "audio_filepath", "wav", "wav_path", "wav_file", "slice_file_name"),
+    *("clip", "clip_path", "sound", "recording", "ytid", "youtube_id"),
+)
+"""Names of columns of file names, the preferred first; case and spaces do not matter."""
+LABEL_COLUMNS = (
+    *("label", "labels", "class", "classes", "class_name", "classname", "class_label", "category", "categories"),
+    *("scene_label", "event_label", "event_labels", "positive_labels", "tags", "target", "targets", "class_id"),
+    *("classid", "label_id", "mid", "mids"),
+)
+"""Names of columns of labels, the preferred first; one that holds names is preferred to one that holds numbers."""
+GROUP_COLUMNS = frozenset({"fold", "split", "subset"})
+"""Columns that may name a folder."""
+VIDEO_COLUMNS = frozenset({"ytid", "youtube_id"})
+"""Columns of ids of YouTube videos; a clip is a segment of one."""
+DELIMITERS = "\t;,"
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Places of the columns that are read, in a table with this header."""
+
+    header: tuple[str, ...]
+    path: int
+    labels: tuple[int, ...]
+    """Columns that could hold the labels, the preferred first."""
+    groups: tuple[int, ...] = ()
+    """Columns that may name a folder."""
+    span: tuple[int, int] | None = None
+    """Start and end in seconds, for segments of videos."""
+    headed: bool = True
+    """Whether the table has a header; without one the columns are called 1, 2, 3, ..."""
+
+    def with_names_preferred(self, rows: Sequence[Sequence[str]]) -> Columns:
+        """The same, the label column chosen by what some rows hold: the first with names, else the first."""
+
+        def holds_names(column: int) -> bool:
+            cells = [row[column].strip() for row in rows if len(row) > column and row[column].strip()]
+            return any(not is_number(cell) for cell in cells)
+
+        chosen = next(filter(holds_names, self.labels), self.labels[0])
+        return dataclasses.replace(self, labels=(chosen, *(c for c in self.labels if c != chosen)))
+
+    def description(self) -> str:
+        """What was chosen, in a few words."""
+        path, label, *others = (self.header[c] for c in (self.path, *self.labels))
+        text = f"files from column {path}, labels from column {label}"
+        if others:
+            text += f" (not from {', '.join(others)})"
+        if self.groups:
+            text += f"; rows of every {' and '.join(self.header[c] for c in self.groups)}"
+        return text if self.headed else f"no header; {text}"
+
+
+def plain_name(name: str) -> str:
+    """A column's name without case, spaces and the sign of a comment."""
+    return name.strip("\ufeff# \t").casefold().replace(" ", "_").replace("-", "_")
+
+
+def parse_line(line: str, delimiter: str) -> list[str]:
+    """The cells of one line. Raises csv.Error."""
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
+
+
+def columns_of(header: Sequence[str], options: TableOptions) -> Columns | None:
+    """The columns of a table with this header; None if its file names or labels are not to be told."""
+    plain = [plain_name(name) for name in header]
+    paths = _places(header, plain, options.path_column, PATH_COLUMNS)
+    labels = _places(header, plain, options.label_column, LABEL_COLUMNS)
+    labels = [c for c in labels if c not in paths[:1]]
+    if not paths or not labels:
+        return None
+    span = None
+    if plain[paths[0]] in VIDEO_COLUMNS:
+        ends = [next((c for c, name in enumerate(plain) if name.startswith(key)), -1) for key in ("start", "end")]
+        span = (ends[0], ends[1]) if min(ends) >= 0 else None
+    groups = tuple(c for c, name in enumerate(plain) if name in GROUP_COLUMNS and c not in (paths[0], labels[0]))
+    return Columns(tuple(header), paths[0], tuple(labels), groups, span)
+
+
+def columns_without_header(cells: Sequence[str], options: TableOptions) -> Columns | None:
+    """The columns of a table whose first line is a clip already: a file's name, and its label in the next column."""
+    header = tuple(str(c + 1) for c in range(len(cells)))
+    paths = [c for c, cell in enumerate(cells) if os.path.splitext(cell)[1].lower() in AUDIO_SUFFIXES]
+    if options.path_column is not None:
+        paths = [c for c, name in enumerate(header) if name == options.path_column]
+    if not paths or len(cells) < 2:
+        return None
+    label = paths[0] + 1 if paths[0] + 1 < len(cells) else 0
+    if options.label_column is not None:
+        if options.label_column not in header:
+            return None
+        label = header.index(options.label_column)
+    return Columns(header, paths[0], (label,), headed=False)
+
+
+def _places(header: Sequence[str], plain: Sequence[str], asked: str | None, usual: Sequence[str]) -> list[int]:
+    if asked is None:
+        return [plain.index(name) for name in usual if name in plain]
+    return [c for c, name in enumerate(header) if name.strip("\ufeff ") == asked] or [
+        c for c, name in enumerate(plain) if name == plain_name(asked)
+    ]

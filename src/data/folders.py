@@ -1,0 +1,173 @@
+"""Folders of classes: one sub-folder of audio files per class."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from ..errors import DataError
+from .labels import composed, is_unicode
+from .suffixes import AUDIO_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""Names that folders of a split have, whatever their case."""
+
+
+class _Found(NamedTuple):
+    """What a folder and the folders below it hold; hidden files and folders are left out."""
+
+    audio: list[Path]
+    others: Counter[str]
+    """Files that are no audio by their names, by suffix."""
+
+
+def read_class_folders(folder: Path) -> dict[str, list[Path]]:
+    """The files of each class, by name in the order of the alphabet; what is left out is told.
+
+    Raises DataError, with the folder's name, for a folder of splits, one without any clip, and names that are no text.
+    """
+    if splits := split_root(folder):
+        given = " ".join(f"--data.{kind} {path}" for kind, path in splits.items() if kind != "test")
+        raise DataError(f"{folder}: found folders for {', '.join(splits)}, expected one per class; give {given}")
+    places, loose = _class_folders(folder)
+    classes: dict[str, list[Path]] = {}
+    others: Counter[str] = Counter()
+    for place in places:
+        found = _scan(place)
+        others += found.others
+        classes.setdefault(composed(place.name), []).extend(found.audio)
+    if not classes:
+        hint = f", and {len(loose)} audio files beside them" if loose else ""
+        raise DataError(f"{folder}: found no sub-folders{hint}, expected one per class with audio files in it")
+    if not any(classes.values()):
+        raise DataError(f"{folder}: found no audio files in its sub-folders ({_kinds(others) or 'they are empty'})")
+    _tell(folder, others, loose)
+    return dict(sorted(classes.items()))
+
+
+def check_classes(folder: Path, classes: Mapping[str, list[Path]], known: Mapping[str, int] | None) -> None:
+    """Raise DataError, with the folder's name, for an empty class, a single one, or one that is not known.
+
+    known: index of the names and ids of given classes; then a class may be empty, which is told, or the only one.
+    """
+    for name, files in classes.items():
+        if not files and known is None:
+            raise DataError(
+                f"{folder / name}: found no audio files in it, expected at least one in each class; remove the folder"
+                f" if {name!r} is no class, or begin its name with _"
+            )
+        if not files:
+            logger.warning("%s: found no audio files in it", folder / name)
+        elif known is not None and name not in known:
+            count = len(set(known.values()))
+            raise DataError(f"{folder / name}: unknown label {name!r}, expected one of the {count} in the label table")
+    if known is None and len(classes) == 1:
+        name = next(iter(classes))
+        nested = f" (if it holds the classes, give {folder / name})" if _sub_folders(folder / name) else ""
+        raise DataError(f"{folder}: found one class, {name!r}{nested}, expected a sub-folder for each of at least two")
+
+
+def split_root(folder: Path) -> dict[str, Path] | None:
+    """Folders `train`, `val` and `test` of a folder that holds nothing else, each with classes in it; else None.
+
+    The keys are these names, whatever the folders are called; `train` and another one must be there. Raises DataError
+    if a folder cannot be read or two are for the same split.
+    """
+    names = {name: kind for kind, names in SPLITS.items() for name in names}
+    found: dict[str, Path] = {}
+    for place in _sub_folders(folder):
+        kind = names.get(place.name.casefold())
+        if kind is None or not _sub_folders(place) or any(map(_is_audio, _names(place))):
+            return None
+        if kind in found:
+            raise DataError(f"{folder}: found {found[kind].name} and {place.name}, expected one folder for {kind}")
+        found[kind] = place
+    return {kind: found[kind] for kind in SPLITS if kind in found} if "train" in found and len(found) > 1 else None
+
+
+def audio_below(folder: Path) -> list[Path]:
+    """Every audio file in a folder and below; what else is there is logged. Raises DataError if there is none."""
+    found = _scan(folder)
+    if not found.audio:
+        there = f"only other ones: {_kinds(found.others)}" if found.others else "nothing else"
+        raise DataError(f"{folder}: found no audio files in it or below ({there})")
+    _tell(folder, found.others, [])
+    return found.audio
+
+
+def _class_folders(folder: Path) -> tuple[list[Path], list[str]]:
+    """Folders that are classes, and names of audio files beside them. Those that begin with _ are told."""
+    classes, loose = [], []
+    for name in _names(folder):
+        place = folder / name
+        if not place.is_dir():
+            if os.path.islink(place) and not place.exists() and not _is_audio(name):
+                raise DataError(f"{place}: found a broken link, expected a folder or none; remove or mend it")
+            loose += [name] if _is_audio(name) else []
+        elif name.startswith("_"):
+            logger.info("%s: not taken for a class (%d audio files)", place, len(_scan(place).audio))
+        elif not is_unicode(name):
+            raise DataError(f"{folder}: found the folder {os.fsencode(name)!r}, whose name is not UTF-8; rename it")
+        else:
+            classes.append(place)
+    return classes, loose
+
+
+def _tell(folder: Path, others: Counter[str], loose: list[str]) -> None:
+    if others:
+        total = others.total()
+        logger.info("%s: %d files are left out, no audio by their names (%s)", folder, total, _kinds(others))
+    if loose:
+        logger.warning("%s: %d audio files lie in no class and are left out (%s)", folder, len(loose), loose[0])
+
+
+def _kinds(others: Counter[str]) -> str:
+    return ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+
+
+def _scan(folder: Path) -> _Found:
+    """Everything below a folder, links followed, sorted by path. A broken link is a file that decoding will refuse."""
+    found, visited = _Found([], Counter()), set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        real = os.path.realpath(place)
+        if real in visited:  # links may form a circle
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        for name in sorted(files):
+            if _is_audio(name):
+                found.audio.append(Path(place, name))
+            elif name[0] != ".":
+                found.others[os.path.splitext(name)[1].lower() or "without suffix"] += 1
+    return _Found(sorted(found.audio), found.others)
+
+
+def _is_audio(name: str) -> bool:
+    return name[0] != "." and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES  # ._x.wav is macOS's shadow of a file
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    return [folder / name for name in _names(folder) if name[0] != "_" and (folder / name).is_dir()]
+
+
+def _names(folder: Path) -> list[str]:
+    """What a folder holds, less hidden files, sorted."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name[0] != ".")
+    except OSError as error:
+        _unreadable(error)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename}: not readable as a folder of clips ({error.strerror})") from None

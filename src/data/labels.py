@@ -1,0 +1,132 @@
+"""The classes of a data set or a model: their ids, their names, their order."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import logging
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """Classes in the order of the model's outputs: machine ids (`mids`) and names for people."""
+
+    mids: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(text, str) and is_unicode(text) for text in (*self.mids, *self.names)):
+            raise DataError("labels: found ids or names that are no text that can be written")
+        if len(set(self.mids)) != len(self.mids) or len(self.mids) != len(self.names) or not self.mids:
+            raise DataError(
+                f"labels: found {len(self.mids)} ids, {len(set(self.mids))} distinct, and {len(self.names)} names"
+            )
+
+    def __len__(self) -> int:
+        return len(self.mids)
+
+    @classmethod
+    def numbers(cls, count: int) -> Labels:
+        """Labels 0, 1, 2, ... for a model whose class names are not known."""
+        mids = tuple(str(i) for i in range(count))
+        return cls(mids, mids)
+
+    @property
+    def numbered(self) -> bool:
+        """Whether these are only numbers."""
+        return self == Labels.numbers(len(self))
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Labels:
+        """Labels of these names, which are their ids too: numbers in their order (2 before 10), names by alphabet."""
+        distinct = {composed(name) for name in names}
+        numbers = all(_NUMBER.fullmatch(name) for name in distinct)
+        ordered = tuple(sorted(distinct, key=lambda name: (float(name) if numbers else 0.0, name)))
+        return cls(ordered, ordered)
+
+    def index(self, with_names: bool = True) -> dict[str, int]:
+        """Place of each class by its id and, `with_names`, by its name; an id wins over another class's name."""
+        index = {composed(mid): i for i, mid in enumerate(self.mids)}
+        return {composed(name): i for i, name in enumerate(self.names)} | index if with_names else index
+
+    @classmethod
+    def read(cls, path: Path) -> Labels:
+        """Read a CSV with the columns index, mid, display_name, indices 0, 1, 2, ... in any order."""
+        try:
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                missing = {"index", "mid", "display_name"} - set(reader.fieldnames or ())
+                if missing:
+                    raise DataError(f"{path}: found columns {reader.fieldnames}, expected index, mid, display_name")
+                rows = list(reader)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path}: not readable as a label table ({reason_of(error)})") from None
+        by_index: dict[int, dict[str, str]] = {}
+        for line, row in enumerate(rows, start=2):
+            index = row["index"] or ""
+            if not index.isdecimal() or len(index) > 9 or not row["mid"] or int(index) in by_index:
+                raise DataError(f"{path}, line {line}: found {str(row)[:200]}, expected a new index and a mid")
+            by_index[int(index)] = row
+        if not rows:
+            raise DataError(f"{path}: found indices [], expected at least one line below the header")
+        if sorted(by_index) != list(range(len(rows))):
+            raise DataError(f"{path}: found indices {sorted(by_index)[:5]}..., expected 0 to {len(rows) - 1} once each")
+        ordered = [by_index[i] for i in range(len(rows))]
+        try:
+            return cls(tuple(r["mid"] for r in ordered), tuple(r["display_name"] or r["mid"] for r in ordered))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+
+    def write(self, path: Path) -> None:
+        """Write the CSV that `read` reads."""
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["index", "mid", "display_name"])
+            writer.writerows([i, mid, name] for i, (mid, name) in enumerate(zip(self.mids, self.names, strict=True)))
+
+
+def is_number(text: str) -> bool:
+    """Whether a label is a number, such as `7` or `7.0`."""
+    return _NUMBER.fullmatch(text) is not None
+
+
+def composed(text: str) -> str:
+    """Text in Unicode's composed form (NFC), so that two spellings of one name are one class."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether text can be written: JSON can also hold halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def report_twins(source: Path, labels: Labels) -> None:
+    """Log the names that differ in upper case, spaces, hyphens or underscores only."""
+    alike: dict[str, list[str]] = {}
+    for name in labels.names:
+        alike.setdefault(re.sub(r"[\s_-]+", " ", name).strip().casefold(), []).append(name)
+    twins = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    if twins:
+        logger.warning(
+            "%s: %s are different classes; if they are meant to be one, spell them alike", source, "; ".join(twins[:5])
+        )
+
+
+def reason_of(error: Exception) -> str:
+    """Why reading failed, without the name of the file."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

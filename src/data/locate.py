@@ -1,0 +1,185 @@
+"""Where the audio files of a table lie: at its names, or in a folder beside it that the first clips are found in.
+
+Public data sets keep their tables in one folder (`meta`, `metadata`, `FSD50K.ground_truth`) and the audio in another,
+in sub-folders by fold, and leave out suffixes. Where names are not paths as they stand, one rule is sought by which
+clips are found, and said; two equal ones are refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import DataError
+from .suffixes import AUDIO_SUFFIXES, SUFFIX_ORDER
+from .table_options import TableOptions
+from .tables import Row, Table
+from .youtube import youtube_stems
+
+logger = logging.getLogger(__name__)
+
+AUDIO_FOLDERS = ("audio", "wav", "wavs", "clips", "sounds", "recordings", "data", "dataset", "files")
+"""Folders beside a table that audio is looked for in, in this order, before any other."""
+_SPLITS = frozenset({"train", "dev", "val", "valid", "validation", "test", "eval", "evaluation"})
+_PROBES = 50
+"""Clips that are looked up before a rule is taken for all."""
+_MOST_FOLDERS = 200
+_MOST_RULES = 10
+
+
+class Rule(NamedTuple):
+    """How a file's path is made from a row."""
+
+    folder: str
+    spelling: int = 0
+    """Which of the spellings of the name."""
+    suffix: str | None = None
+    """Put in the place of the name's own, or behind it."""
+    group: int | None = None
+    """Which of the row's groups names a folder; -1: the label does."""
+    group_format: str = "{}"
+
+    def place(self, row: Row) -> str:
+        """The path of a row's file."""
+        spelled = _spellings(row)
+        name = spelled[min(self.spelling, len(spelled) - 1)]
+        if self.suffix is not None:
+            stem, own = os.path.splitext(name)
+            name = (stem if own.lower() in AUDIO_SUFFIXES else name) + self.suffix
+        if self.group is not None:
+            value = row.groups[self.group] if self.group >= 0 else str(row.label)
+            name = os.path.join(self.group_format.format(value.replace("/", "_")), name)
+        return os.path.join(self.folder, name)
+
+
+def locate(table: Table, root: Path | None, options: TableOptions) -> list[Path]:
+    """The path of every row's file. Raises DataError if none is there, or two folders hold files of these names."""
+    rows = table.rows
+    base = str(table.source.parent if root is None else root)
+    plain = Rule(base)
+    probes = [rows[i] for i in sorted({k * (len(rows) - 1) // _PROBES for k in range(_PROBES + 1)})]
+    # Where some are there, the others are missing, not elsewhere.
+    named = any(row.span is None and os.path.exists(plain.place(row)) for row in probes)
+    rules = [] if named else _rules(table, root, probes, options)
+    if not rules:
+        paths = [Path(base, row.name) for row in rows]
+        require_some(table.source, paths, options)
+        return paths
+    if len(rules) == 1:
+        chosen = rules * len(rows)
+    else:
+        chosen = [next((r for r in rules if os.path.exists(r.place(row))), rules[0]) for row in rows]
+    for rule in rules:
+        example = next(row for row in probes if os.path.exists(rule.place(row)))
+        logger.info(
+            "%s: %d of %d files are looked for as %r in %s",
+            *(table.source, chosen.count(rule), len(rows), example.name, rule.place(example)),
+        )
+    return [Path(rule.place(row)) for rule, row in zip(chosen, rows, strict=True)]
+
+
+def require_some(source: Path, paths: Sequence[Path], options: TableOptions) -> None:
+    """Raise DataError if none of the files is there, however many there should be."""
+    if not any(os.path.exists(path) for path in paths):
+        raise DataError(
+            f"{source}: none of the {len(paths)} files in it is there (the first would be {paths[0]}); say with"
+            f" {options.flag('root')} which folder the paths start in"
+        )
+
+
+# Seeking a rule --------------------------------------------------------------------------------------------------
+
+
+def _rules(table: Table, root: Path | None, probes: Sequence[Row], options: TableOptions) -> list[Rule]:
+    """The rules by which the clips are found; more than one where they are spread over a few folders."""
+    rules: list[Rule] = []
+    left = list(probes)
+    while left and len(rules) < _MOST_RULES:
+        rule = _sought(table, root, left, options, rules[0].spelling if rules else None)
+        if rule is None:
+            break
+        rules.append(rule)
+        left = [row for row in left if not os.path.exists(rule.place(row))]
+    return rules
+
+
+def _sought(
+    table: Table, root: Path | None, probes: Sequence[Row], options: TableOptions, spelling: int | None
+) -> Rule | None:
+    """The first rule by which the first clip that can be found is found; with this spelling, if one is given."""
+    tiers = list(_tiers(table.source, root))
+    for row in probes[:10]:
+        for spelled in range(len(_spellings(row))) if spelling is None else [spelling]:
+            for tier in tiers:
+                folders: Mapping[str, Rule] = {
+                    folder: rule for folder in tier if (rule := next(_fitting(folder, spelled, row), None)) is not None
+                }
+                if not folders:
+                    continue
+                hits = {f: sum(os.path.exists(rule.place(p)) for p in probes) for f, rule in folders.items()}
+                best = [folder for folder in folders if hits[folder] == max(hits.values())]
+                if len(best) > 1:
+                    raise DataError(
+                        f"{table.source}: files of its names are in {best[0]} and in {best[1]}, such as {row.name!r};"
+                        f" say which with {options.flag('root')}"
+                    )
+                return folders[best[0]]
+    return None
+
+
+def _fitting(folder: str, spelling: int, row: Row) -> Iterator[Rule]:
+    """The rules for a folder by which this clip is found."""
+    for group, form in _groups(row):
+        base = Rule(folder, spelling, None, group, form)
+        place = base.place(row)
+        if not os.path.isdir(os.path.dirname(place)):
+            continue
+        for suffix in (None, *SUFFIX_ORDER):
+            rule = base._replace(suffix=suffix)
+            if os.path.exists(rule.place(row)):
+                yield rule
+
+
+def _groups(row: Row) -> list[tuple[int | None, str]]:
+    """Sub-folders by fold, split or label: none, then each of the row's own."""
+    own = [(i, form) for i, value in enumerate(row.groups) if value for form in ("fold{}", "{}")]
+    return [(None, "{}"), *own, *([(-1, "{}")] if isinstance(row.label, str) and row.label else [])]
+
+
+def _spellings(row: Row) -> list[str]:
+    """A name as it stands, then as a path of Windows or of another machine: less its first part, and so on."""
+    if row.span is not None:
+        return youtube_stems(row.name, *row.span)
+    parts = re.sub(r"^[A-Za-z]:", "", row.name).replace("\\", "/").strip("/").split("/")
+    return [row.name, *("/".join(parts[first:]) for first in range(len(parts)))]
+
+
+def _tiers(source: Path, root: Path | None) -> Iterator[list[str]]:
+    """Folders to look in, the likeliest first; those in one list are equally likely."""
+    bases = [root] if root is not None else [source.parent, source.absolute().parent.parent]
+    below = [_folders_in(base) for base in bases]
+    for base in bases:
+        yield [str(base)]
+    words = _words(source.stem)
+    for base, names in zip(bases, below, strict=True):
+        own = [n for n in names if n.casefold() == source.stem.casefold() or words & _words(n) & _SPLITS]
+        yield [os.path.join(base, name) for name in own]
+    for base, names in zip(bases, below, strict=True):
+        yield from ([os.path.join(base, name)] for usual in AUDIO_FOLDERS for name in names if name.casefold() == usual)
+    yield [os.path.join(bases[0], name) for name in below[0]]
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", name.casefold()))
+
+
+def _folders_in(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")[:_MOST_FOLDERS]
+    except OSError:
+        return []

@@ -1,0 +1,179 @@
+"""Opening audio files: with libsndfile, or with ffmpeg where libsndfile refuses or goes by a guessed length."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import soundfile
+
+from ..errors import DataError
+from .containers import container, falls_short, with_length
+from .ffmpeg import FfmpegError, FfmpegStream, find_ffmpeg
+from .quiet import without_library_warnings
+from .shards import ShardMember
+
+Source = str | os.PathLike[str] | ShardMember | bytes | BinaryIO
+"""An audio file, one inside a shard, or the content of one: bytes, or a file that is open for reading bytes."""
+MAX_SAMPLE_RATE = 384_000
+"""Highest sample rate in Hz that is believed; above it a header is broken or hostile."""
+MAX_CHANNELS = 64
+"""Most channels that are believed."""
+WITHOUT_FFMPEG = (
+    "without ffmpeg only WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, AU, CAF and W64 are read: pip install"
+    " imageio-ffmpeg (or 'flexiast[audio]'), or convert the file: ffmpeg -i IN OUT.flac"
+)
+
+
+def named(source: Source) -> str:
+    """How messages name an audio file: its path, or `audio` where it has none."""
+    if isinstance(source, (str, os.PathLike, ShardMember)):
+        return str(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "audio"
+
+
+class _Sndfile:
+    """A file that libsndfile decodes; nothing that libmpg123 says of an MP3 reaches the terminal."""
+
+    def __init__(self, file: Any, quietly: bool = False) -> None:
+        """file: a path as bytes, because names need not be UTF-8, or a file of bytes. Raises what soundfile raises."""
+        self._quiet = without_library_warnings if quietly else nullcontext
+        with self._quiet():
+            self._file = soundfile.SoundFile(file)
+        self.samplerate, self.channels = self._file.samplerate, self._file.channels
+        self.format, self.subtype, self.frames = self._file.format, self._file.subtype, self._file.frames
+
+    def read(self, frames: int, dtype: str = "float32") -> np.ndarray:
+        """The next samples (frames, channels), fewer at the end."""
+        with self._quiet():
+            return self._file.read(frames, dtype=dtype, always_2d=True)
+
+    def seekable(self) -> bool:
+        """Whether one can move in it."""
+        return self._file.seekable()
+
+    def seek(self, frame: int) -> None:
+        """Move to this sample."""
+        with self._quiet():
+            self._file.seek(frame)
+
+    def close(self) -> None:
+        with self._quiet():
+            self._file.close()
+
+
+File = _Sndfile | FfmpegStream
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[File]:
+    """A file to read samples from, at the start, with a sample rate and channels that are believed.
+
+    Raises DataError, naming the file, if it is missing or no audio, and in the place of what reading raises.
+    """
+    with ExitStack() as stack:
+        try:
+            content = stack.enter_context(_content(source))
+            file = _decoder(source, content)
+        except OSError as error:
+            raise _unreadable(source, _reason(error)) from None
+        stack.callback(file.close)
+        if not 0 < file.samplerate <= MAX_SAMPLE_RATE:
+            raise DataError(
+                f"{named(source)}: found a sample rate of {file.samplerate} Hz, expected 1 to {MAX_SAMPLE_RATE}"
+            )
+        if not 0 < file.channels <= MAX_CHANNELS:
+            raise DataError(f"{named(source)}: found {file.channels} channels, expected 1 to {MAX_CHANNELS}")
+        try:
+            yield file
+        except (soundfile.LibsndfileError, FfmpegError, OSError) as error:
+            raise _unreadable(source, _reason(error)) from None
+
+
+def _unreadable(source: Source, reason: str) -> DataError:
+    return DataError(f"{named(source)}: not readable as audio ({reason})")
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return "no such file" if "No such file" in reason else reason.rstrip(".")
+
+
+def _is_path(source: Source) -> bool:
+    return isinstance(source, (str, os.PathLike))
+
+
+def _content(source: Any) -> BinaryIO:
+    """The bytes of a file, to read from wherever one likes. Raises OSError, or DataError."""
+    if isinstance(source, ShardMember):
+        return source.open()
+    if _is_path(source):
+        try:
+            regular = stat.S_ISREG(os.stat(source).st_mode)
+        except ValueError as error:  # a NUL in its name
+            raise OSError(str(error)) from None
+        if not regular:
+            raise OSError("no regular file")  # a pipe or a device could keep us for ever
+        return open(source, "rb")
+    content = source if isinstance(source, bytes) else source.read()
+    if not isinstance(content, bytes):
+        raise DataError(f"{named(source)}: found a file of {type(content).__name__}, expected one opened as 'rb'")
+    return io.BytesIO(content)
+
+
+def _decoder(source: Source, content: BinaryIO) -> File:
+    """libsndfile, or ffmpeg where libsndfile refuses the file or would not read all of it. Raises DataError."""
+    kind = container(content)
+    found = _sndfile(source, content, kind)
+    if isinstance(found, _Sndfile):
+        return found
+    if kind is None:
+        raise _unreadable(source, found)
+    ffmpeg = find_ffmpeg()
+    if ffmpeg is None:
+        raise _unreadable(source, f"{found}; {WITHOUT_FFMPEG}")
+    content.seek(0)
+    try:
+        return FfmpegStream(ffmpeg, os.fspath(cast(str, source)) if _is_path(source) else content.read(), kind)
+    except FfmpegError as error:
+        raise _unreadable(source, f"{found}; ffmpeg: {error}") from None
+
+
+def _sndfile(source: Source, content: BinaryIO, kind: str | None) -> _Sndfile | str:
+    """The file, or why libsndfile is not to decode it."""
+    if kind == "voc":  # libsndfile takes the header of newer ones for samples
+        return "VOC needs ffmpeg"
+    try:
+        # Bytes are read through a file of its own, whose place nothing else changes.
+        own = os.fsencode(cast(str, source)) if _is_path(source) else io.BytesIO(cast(io.BytesIO, content).getvalue())
+        file = _Sndfile(own, kind in ("mp3", None))
+        kind = "mp3" if file.format == "MP3" else kind  # also one that begins in the middle of a frame
+        if file.frames == 0 and (head := with_length(content, kind)):
+            file.close()
+            file = _Sndfile(_Replaced(content, head))
+    except (soundfile.LibsndfileError, OSError, ValueError, TypeError) as error:  # TypeError: *.raw has no header
+        return _reason(error)
+    if not falls_short(content, kind, file.frames / max(1, file.samplerate)):
+        return file
+    file.close()
+    return "libsndfile would read only its beginning"
+
+
+class _Replaced:
+    """A file that begins with other bytes, as many as they are; all else is as in the file."""
+
+    def __init__(self, content: BinaryIO, head: bytes) -> None:
+        self.head, self.content = head, content
+        self.seek, self.tell = content.seek, content.tell
+        self.seek(0)
+
+    def read(self, count: int) -> bytes:
+        place = self.tell()
+        content = self.content.read(count)
+        return self.head[place : place + len(content)] + content[max(0, len(self.head) - place) :]

@@ -1,0 +1,104 @@
+"""A validation split taken out of the training clips: every class in it, no speaker or recording on both sides."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from ..errors import ConfigError
+from .manifest import Clip, Manifest
+
+MOST_GROUPED = 50_000
+"""Clips up to which groups are balanced exactly by scikit-learn, whose time grows with groups times classes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Training and validation clips of one manifest."""
+
+    train: Manifest
+    val: Manifest
+    grouped_by: str
+    """What keeps clips together, in words: the part of their names that tells, or each clip by itself."""
+
+
+def split_off(manifest: Manifest, share: float, seed: int = 0) -> Split:
+    """Take a share of the clips out for validation, stratified by class, whole groups at a time where names tell.
+
+    The same names, share and seed give the same split. Raises ConfigError if a class is too small to be on both sides.
+    """
+    folds = max(2, round(1 / share))
+    strata = np.array(_strata(manifest))
+    if (rare := Counter(strata.tolist()).most_common()[-1])[1] < 2:
+        name = manifest.labels.names[rare[0]] if rare[0] >= 0 else "(no class)"
+        raise ConfigError(
+            f"data.val: class {name!r} has 1 clip, expected at least 2 to split a share off;"
+            " give validation data of their own, or 0 for none"
+        )
+    how, groups = source_groups(manifest.clips)
+    if groups is None or len(strata) > MOST_GROUPED:
+        how, folder = "each clip by itself", StratifiedKFold(folds, shuffle=True, random_state=seed)
+        folds = folder.n_splits = min(folds, rare[1])
+        parts = folder.split(strata, strata)
+    else:
+        parts = StratifiedGroupKFold(min(folds, len(set(groups))), shuffle=True, random_state=seed).split(
+            strata, strata, groups
+        )
+    _, held = next(iter(parts))
+    in_val = np.zeros(len(strata), dtype=bool)
+    in_val[held] = True
+    train, val = (
+        dataclasses.replace(
+            manifest, clips=tuple(c for c, v in zip(manifest.clips, in_val, strict=True) if v == wanted)
+        )
+        for wanted in (False, True)
+    )
+    return Split(train, val, how)
+
+
+def _strata(manifest: Manifest) -> list[int]:
+    """The class each clip is balanced by: its rarest one, -1 for a clip without any."""
+    counts = Counter(c for clip in manifest.clips for c in clip.classes)
+    return [min(clip.classes, key=lambda c: (counts[c], c), default=-1) for clip in manifest.clips]
+
+
+RULES: dict[str, Callable[[Clip], str]] = {
+    "folder": lambda clip: clip.path.parts[-2] if len(clip.path.parts) > 1 else "",
+    "first part of the name": lambda clip: _parts(clip)[0] if len(_parts(clip)) > 1 else "",
+    "name less its last part": lambda clip: "_".join(_parts(clip)[:-1]),
+}
+"""Parts of a path that may tell the speaker or the recording, tried in this order."""
+
+
+def source_groups(clips: Sequence[Clip]) -> tuple[str, list[str] | None]:
+    """What part of the names tells clips of one source, and each clip's group; None if no part does.
+
+    A part tells if it repeats, if no group holds more than a quarter of the clips, and if every class that has ten
+    clips or more comes from at least four groups: numbers, class names and hashes fail one of these.
+    """
+    for name, rule in RULES.items():
+        groups = [rule(clip) for clip in clips]
+        if _tells(groups, clips):
+            return name, groups
+    return "each clip by itself", None
+
+
+def _parts(clip: Clip) -> list[str]:
+    stem = clip.path.parts[-1].rsplit(".", 1)[0]
+    return [part for part in re.split(r"[-_ .]+", stem) if part] or [stem]
+
+
+def _tells(groups: Sequence[str], clips: Sequence[Clip]) -> bool:
+    sizes = Counter(groups)
+    if "" in sizes or len(sizes) > len(groups) / 2 or max(sizes.values()) > len(groups) / 4:
+        return False
+    of_class: dict[int, list[str]] = defaultdict(list)
+    for group, clip in zip(groups, clips, strict=True):
+        for c in clip.classes:
+            of_class[c].append(group)
+    return all(len(set(own)) >= 4 for own in of_class.values() if len(own) >= 10)

@@ -1,0 +1,18 @@
+"""Which files are audio, told by the ends of their names, in lower case."""
+
+from __future__ import annotations
+
+SNDFILE_SUFFIXES = frozenset(
+    {".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"}
+    | {".aiff", ".aif", ".aifc", ".au", ".snd", ".caf"}
+)
+"""Files that libsndfile reads."""
+FFMPEG_SUFFIXES = frozenset(
+    {".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".webm", ".weba", ".mka", ".mkv", ".wma", ".amr", ".voc"}
+    | {".ac3", ".wv"}
+)
+"""Files that need ffmpeg."""
+AUDIO_SUFFIXES = SNDFILE_SUFFIXES | FFMPEG_SUFFIXES
+"""All that are read."""
+SUFFIX_ORDER = (".wav", ".flac", ".ogg", ".mp3", *sorted(AUDIO_SUFFIXES - {".wav", ".flac", ".ogg", ".mp3"}))
+"""The same, the usual ones first."""

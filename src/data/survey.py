@@ -1,0 +1,117 @@
+"""A look at the clips before a training: how long they are, how loud, and how far simple statistics tell them apart.
+
+Dimensions: n clips, F mel bins, T frames.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..errors import DataError
+from ..features import FeatureConfig, LogMel
+from .manifest import Manifest
+from .statistics import Moments, log_mel_pieces
+
+MOST_SURVEYED = 2_000
+"""Clips that are looked at; of more, an even selection."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What was seen of the clips that were looked at."""
+
+    clips: np.ndarray
+    """(n,) indices of the clips in the manifest; those that could not be used are left out."""
+    frames: np.ndarray
+    """(n,) frames of 10 ms in each."""
+    mean: float
+    """Mean of the log-mel over all frames and bins."""
+    std: float
+    """Standard deviation of the log-mel over all frames and bins."""
+    summary: np.ndarray
+    """(n, 2 F) float32: mean and standard deviation over time of each mel bin."""
+    unusable: tuple[str, ...] = ()
+    """Errors of clips that could not be used."""
+
+    def length(self, share: float) -> int:
+        """Frames that so large a share of the clips does not exceed."""
+        return int(np.quantile(self.frames, share, method="higher"))
+
+
+class _Looked(Dataset):
+    """Frames, moments and summary of each chosen clip; an unusable clip is its error."""
+
+    def __init__(self, manifest: Manifest, chosen: Sequence[int], features: FeatureConfig) -> None:
+        self.manifest, self.chosen, self.features = manifest, chosen, features
+        self.log_mel = LogMel(features.sample_rate, features.bins)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @torch.inference_mode()
+    def __getitem__(self, place: int) -> tuple[int, Moments, np.ndarray] | DataError:
+        path = self.manifest.clips[self.chosen[place]].path
+        total, frames = Moments(), 0
+        sums, squares = (torch.zeros(self.features.bins, dtype=torch.float64) for _ in range(2))
+        try:
+            for log_mel in log_mel_pieces(path, self.features, self.log_mel):
+                total += Moments.of(log_mel)
+                frames += log_mel.shape[1]
+                sums += log_mel[0].double().sum(dim=0)
+                squares += log_mel[0].double().square().sum(dim=0)
+        except DataError as error:
+            return error
+        if not frames:
+            return DataError(f"{path}: found no whole window, expected at least 25 ms")
+        mean = sums / frames
+        deviation = (squares / frames - mean.square()).clamp(min=0).sqrt()
+        return frames, total, torch.cat([mean, deviation]).float().numpy()
+
+
+def survey(manifest: Manifest, features: FeatureConfig, workers: int = 0, progress: bool = True) -> Survey:
+    """Look at the clips of a manifest, at most MOST_SURVEYED of them, evenly spread.
+
+    features: its sample rate, bins and downmix count. Raises DataError if no clip is usable, or all are silent.
+    """
+    count = min(len(manifest), MOST_SURVEYED)
+    chosen = np.unique(np.linspace(0, len(manifest) - 1, count).round().astype(int))
+    loader: DataLoader = DataLoader(
+        _Looked(manifest, chosen.tolist(), features),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_one_thread,
+    )
+    frames, kept, summaries, total, unusable = [], [], [], Moments(), []
+    for clip, one in zip(
+        chosen, tqdm(loader, "survey", unit="clip", disable=not progress, leave=False, delay=1), strict=True
+    ):
+        if isinstance(one, DataError):
+            unusable.append(str(one))
+            continue
+        kept.append(clip)
+        frames.append(one[0])
+        total += one[1]
+        summaries.append(one[2])
+    if not kept:
+        raise DataError(f"{manifest.source}: found no usable clip; the first: {unusable[0]}")
+    if total.squares == 0:
+        raise DataError(f"{manifest.source}: every frame of its {len(kept)} clips is alike, expected sound")
+    std = math.sqrt(total.squares / total.count)
+    return Survey(np.array(kept), np.array(frames), total.mean, std, np.stack(summaries), tuple(unusable))
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,211 @@
+"""Tables of clips as people have them: CSV, TSV, text with semicolons, JSONL."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from ..errors import DataError
+from .columns import DELIMITERS, Columns, columns_of, columns_without_header, parse_line
+from .labels import is_unicode, reason_of
+from .table_options import TableOptions
+
+JSON_LINES = frozenset({".jsonl", ".ndjson"})
+TABLES = frozenset({".csv", ".tsv", ".tab", ".txt"}) | JSON_LINES
+_SAMPLE = 1000
+"""Rows by which the label column is chosen."""
+
+
+class Row(NamedTuple):
+    """A clip as a table has it."""
+
+    line: int
+    name: str
+    """File name, with the prefix and the suffix that were asked for; or the id of a video."""
+    label: str | tuple[str, ...]
+    """The cell, or the list that a JSONL has there."""
+    span: tuple[float, float] | None = None
+    """Start and end in seconds, of a segment of a video."""
+    groups: tuple[str, ...] = ()
+    """Cells of the columns that may name a folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The rows of a table, and the columns they were read from."""
+
+    source: Path
+    columns: Columns
+    rows: list[Row]
+
+    def where(self, row: Row) -> str:
+        """A row, as messages name it."""
+        return f"{self.source}, line {row.line}"
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of clips, by its name."""
+    return path.suffix.lower() in TABLES
+
+
+def read_table(path: Path, options: TableOptions) -> Table:
+    """Read a table. Raises DataError that names the file, the line and what to do."""
+    read = _json_lines if path.suffix.lower() in JSON_LINES else _delimited
+    try:
+        with open(path, newline="", encoding=options.encoding or _encoding(path)) as file:
+            table = read(path, file, options)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not readable as a table ({error.reason}, {_encoding_hint(path, options)})") from None
+    except UnicodeError as error:
+        raise DataError(f"{path}: not readable as a table ({error}, {_encoding_hint(path, options)})") from None
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise DataError(f"{path}: not readable as a manifest ({reason_of(error)})") from None
+    if not table.rows:
+        raise DataError(f"{path}: found no clips, expected at least one line below the header")
+    return table
+
+
+def _encoding(path: Path) -> str:
+    with open(path, "rb") as file:
+        start = file.read(2)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _encoding_hint(path: Path, options: TableOptions) -> str:
+    flag = options.flag("encoding")
+    with open(path, "rb") as file:
+        start = file.read(1000)
+    if start.count(0) > len(start) // 4:
+        which = "utf-16-le" if start[1::2].count(0) >= start[::2].count(0) else "utf-16-be"
+        return f"it looks like UTF-16 without a mark: {flag} {which}"
+    if options.encoding:
+        return f"{flag} {options.encoding} is not its encoding"
+    return f"expected UTF-8; for a table saved by Excel or in Latin-1: {flag} cp1252 or {flag} latin-1"
+
+
+# Delimited text --------------------------------------------------------------------------------------------------
+
+
+def _delimited(path: Path, file: TextIO, options: TableOptions) -> Table:
+    skipped, comment, line = 0, "", file.readline()
+    while line and (line.lstrip("\ufeff").startswith("#") or not line.strip()):
+        skipped, comment, line = skipped + 1, line if line.strip() else comment, file.readline()
+    delimiter, columns = _layout(path, comment, line, options)
+    lines = itertools.chain([line], file) if line else iter(())
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    if columns.headed and not _is_header(comment, columns):
+        next(reader)
+    numbered = ((skipped + reader.line_num, cells) for cells in reader if cells)
+    sample = list(itertools.islice(numbered, _SAMPLE))
+    columns = columns.with_names_preferred([cells for _, cells in sample])
+    return Table(path, columns, list(_rows(path, columns, itertools.chain(sample, numbered), options)))
+
+
+def _is_header(comment: str, columns: Columns) -> bool:
+    """Whether the columns' names stand in the last line of comments, as in AudioSet's lists."""
+    return bool(comment) and any(parse_line(comment, d) == list(columns.header) for d in DELIMITERS)
+
+
+def _layout(path: Path, comment: str, line: str, options: TableOptions) -> tuple[str, Columns]:
+    """Delimiter and columns, told by the header, the comment above, or the first line of a table without header."""
+    for text, find in ((line, columns_of), (comment, columns_of), (line, columns_without_header)):
+        for delimiter in DELIMITERS:
+            if columns := find(parse_line(text, delimiter), options):
+                return delimiter, columns
+    found = max((parse_line(line, delimiter) for delimiter in DELIMITERS), key=len)
+    asked = [
+        f"{options.flag(name)} {value}"
+        for name, value in (("path_column", options.path_column), ("label_column", options.label_column))
+        if value is not None
+    ]
+    expected = f"one for {' and '.join(asked)}" if asked else "one of files (path, file, fname, ...) and one of labels"
+    raise DataError(
+        f"{path}: found columns {found}, expected {expected} (label, class, category, ...); name them with"
+        f" {options.flag('path_column')} and {options.flag('label_column')}"
+    )
+
+
+def _rows(path: Path, columns: Columns, lines: Iterator[tuple[int, list[str]]], options: TableOptions) -> Iterator[Row]:
+    width, place, label, groups = len(columns.header), columns.path, columns.labels[0], columns.groups
+    prefix, suffix, needed = options.path_prefix, options.path_suffix, max(place, label)
+    for line, cells in lines:
+        if len(cells) > width:
+            raise DataError(
+                f"{path}, line {line}: found {len(cells)} cells, expected {width}; several labels, or a path with a"
+                " comma, go in quotes"
+            )
+        if len(cells) <= needed:
+            raise DataError(f"{path}, line {line}: found {len(cells)} cells, expected {width}")
+        name = cells[place].strip()
+        if not name or not _is_path(name):
+            raise DataError(f"{path}, line {line}: found path {name!r}, expected the name of a file")
+        span = _span(path, line, cells, columns.span) if columns.span else None
+        own = tuple([cells[c].strip() if c < len(cells) else "" for c in groups]) if groups else ()
+        yield Row(line, f"{prefix}{name}{suffix}", cells[label].strip(), span, own)
+
+
+def _is_path(text: str) -> bool:
+    return "\0" not in text and (text.isascii() or is_unicode(text))
+
+
+def _span(path: Path, line: int, cells: Sequence[str], span: tuple[int, int]) -> tuple[float, float]:
+    try:
+        start, end = (float(cells[c]) for c in span)
+    except (ValueError, IndexError):
+        start, end = 0.0, -1.0
+    if not 0 <= start < end < 1e6:
+        raise DataError(f"{path}, line {line}: found {cells}, expected a start and a later end in seconds")
+    return start, end
+
+
+# JSON lines ------------------------------------------------------------------------------------------------------
+
+
+def _json_lines(path: Path, file: TextIO, options: TableOptions) -> Table:
+    objects: list[tuple[int, dict[str, Any]]] = []
+    for line, text in enumerate(file, start=1):
+        if not text.strip():
+            continue
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {line}: not readable as JSON ({error})") from None
+        if not isinstance(found, dict):
+            raise DataError(f"{path}, line {line}: found {text.strip()[:80]}, expected an object")
+        objects.append((line, found))
+    header = list(dict.fromkeys(key for _, found in objects[:_SAMPLE] for key in found))
+    columns = columns_of(header, options)
+    if objects and columns is None:
+        raise DataError(
+            f"{path}: found fields {header}, expected one of files (path, file, fname, ...) and one of labels (label,"
+            f" class, category, ...); name them with {options.flag('path_column')} and {options.flag('label_column')}"
+        )
+    if columns is None:
+        return Table(path, Columns((), 0, (0,)), [])
+    texts = [[_text(found.get(name)) for name in header] for _, found in objects[:_SAMPLE]]
+    columns = columns.with_names_preferred(texts)
+    key = header[columns.labels[0]]
+    labels = [_labels(path, line, found, key) for line, found in objects]
+    lines = ((line, [_text(found.get(name)) for name in header]) for line, found in objects)
+    rows = [r._replace(label=label) for r, label in zip(_rows(path, columns, lines, options), labels, strict=True)]
+    return Table(path, columns, rows)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _labels(path: Path, line: int, found: dict[str, Any], key: str) -> str | tuple[str, ...]:
+    value = found.get(key)
+    items = value if isinstance(value, list) else [value]
+    for item in items:
+        empty = item is None or item == ""
+        if isinstance(item, bool) or not isinstance(item, (str, int, type(None))) or (empty and item is not value):
+            raise DataError(f"{path}, line {line}: found {key} {json.dumps(value)[:80]}, expected text or a list of it")
+    return tuple(str(item) for item in items) if isinstance(value, list) else _text(value).strip()

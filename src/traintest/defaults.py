@@ -1,0 +1,186 @@
+"""Settings that are left to `auto`, chosen from the data, the start and the machine, each with its reason.
+
+The rules were measured on real recordings from 60 clips to 7,200 (egs/ablations/RESULTS.md); what is given is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..classifier.audio_classifier import AudioClassifier
+from ..data.manifest import Manifest
+from ..data.survey import Survey
+from ..models.config import SIZES
+from ..runtime.arguments import AUTO
+from .config import TrainConfig
+
+MOST_FRAMES = 1024
+"""Longest window that is chosen: ten seconds, as AST has it. Longer clips are heard in windows."""
+LARGEST_DATA = {"micro": 20_000, "tiny": 100_000, "small": 500_000}
+"""Clips below which a network from scratch has this size; beyond them all it is `base`."""
+LEAST_SHARED = 1.0
+"""GFLOPs of a clip from which two threads are quicker than one."""
+VALIDATIONS = 20
+"""Validations of a run, if its epochs are at least as many."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A setting that was chosen, and why."""
+
+    setting: str
+    value: Any
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the choices follow from."""
+
+    train: Manifest
+    seen: Survey | None
+    """None where nothing that was left open depends on the clips' sound."""
+    start: AudioClassifier | None
+    flexible: bool
+    """Whether the start is to be made flexible: it keeps its features."""
+    gpu: bool
+
+    @property
+    def width(self) -> int | None:
+        return self.start.config.width if self.start else None
+
+
+class Chooser:
+    """Fills open settings of a configuration and keeps count of them."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.choices: list[Choice] = []
+
+    def get(self, setting: str) -> Any:
+        """The value of `section.name`, or of `name`."""
+        value: Any = self.config
+        for name in setting.split("."):
+            value = getattr(value, name)
+        return value
+
+    def choose(self, setting: str, value: Any, reason: str) -> None:
+        """Fill a setting, if it is open."""
+        if self.get(setting) is AUTO:
+            self.put(setting, value)
+            self.choices.append(Choice(setting, value, reason))
+
+    def take_over(self, saved: Mapping[str, Any], prefix: str = "") -> None:
+        """Fill open settings from those of an earlier start, as JSON."""
+        section = getattr(self.config, prefix.rstrip(".")) if prefix else self.config
+        for name, value in saved.items():
+            if isinstance(value, dict):
+                self.take_over(value, f"{name}.")
+            elif value is not None and hasattr(section, name):
+                self.choose(prefix + name, value, "as the run began")
+
+    def put(self, setting: str, value: Any) -> None:
+        section, _, name = setting.rpartition(".")
+        if section:
+            inner = dataclasses.replace(getattr(self.config, section), **{name: value})
+            self.config = dataclasses.replace(self.config, **{section: inner})
+        else:
+            self.config = dataclasses.replace(self.config, **{name: value})
+
+
+def choose_loss(chooser: Chooser, train: Manifest) -> None:
+    """The loss, from the labels."""
+    single = all(len(clip.classes) == 1 for clip in train.clips)
+    chooser.choose(
+        "loss", "ce" if single else "bce", "one label per clip" if single else "several labels, or none, on some clips"
+    )
+
+
+def choose_all(chooser: Chooser, facts: Facts) -> None:
+    """Fill every setting that is still open."""
+    _choose_features(chooser, facts)
+    _choose_model(chooser, facts)
+    _choose_batches(chooser, facts)
+    _choose_threads(chooser, facts)
+    _choose_length(chooser, facts)
+    _choose_rate(chooser, facts)
+    _choose_augmentation(chooser, facts)
+
+
+def _choose_features(chooser: Chooser, facts: Facts) -> None:
+    if facts.flexible and facts.start is not None:
+        features, reason = facts.start.feature_config, "as the model was trained"
+        chooser.choose("features.frames", features.frames, reason)
+        chooser.choose("data.mean", features.mean, reason)
+        chooser.choose("data.std", features.std, reason)
+    elif facts.seen is not None:
+        longest = facts.seen.length(0.95)
+        frames = min(MOST_FRAMES, max(16, 16 * round(longest / 16)))
+        capped = f"; capped at {MOST_FRAMES}" if longest > MOST_FRAMES else ""
+        chooser.choose("features.frames", frames, f"95 % of the clips have at most {longest} frames{capped}")
+        measured = f"measured on {len(facts.seen.clips):,} clips"
+        chooser.choose("data.mean", round(facts.seen.mean, 4), measured)
+        chooser.choose("data.std", round(facts.seen.std, 4), measured)
+
+
+def _choose_model(chooser: Chooser, facts: Facts) -> None:
+    if facts.start is not None:
+        return
+    clips = len(facts.train)
+    size = next((name for name, most in LARGEST_DATA.items() if clips < most), "base")
+    reason = f"from scratch on {clips:,} clips"
+    if not facts.gpu and size in ("small", "base"):
+        size, reason = "tiny", f"{reason}, without a GPU"
+    chooser.choose("model.size", size, reason)
+
+
+def _choose_batches(chooser: Chooser, facts: Facts) -> None:
+    clips, cores = len(facts.train), os.cpu_count() or 1
+    batch = 16 if clips < 20_000 else 32 if clips < 100_000 else 64
+    chooser.choose("data.batch_size", max(2, min(batch, clips // 4)), f"{clips:,} clips")
+    workers = min(8, cores) if facts.gpu else min(4, cores // 2)
+    chooser.choose("data.workers", workers, f"{cores} cores, {'a' if facts.gpu else 'no'} GPU")
+
+
+def _choose_threads(chooser: Chooser, facts: Facts) -> None:
+    architecture = SIZES[chooser.get("model.size") or "base"] if facts.start is None else None
+    width = architecture["width"] if architecture else facts.start.config.width if facts.start else 0
+    depth = architecture["depth"] if architecture else facts.start.config.depth if facts.start else 0
+    tokens = chooser.get("features.frames") * 128 / 16**2
+    gflops = 24 * depth * tokens * width**2 / 1e9  # of a clip at patch 16, attention not counted
+    if gflops < LEAST_SHARED:
+        chooser.choose("threads", 1, f"{gflops:.2g} GFLOPs a clip: operations too small to share")
+    else:
+        chooser.choose("threads", 0, "torch's own choice")
+
+
+def _choose_length(chooser: Chooser, facts: Facts) -> None:
+    clips = len(facts.train)
+    # 100 sqrt(clips) steps of 16 clips: few clips are seen more often, many are seen longer.
+    chooser.choose("epochs", float(max(5, round(1600 / clips**0.5))), f"{clips:,} clips")
+    every = max(1.0, chooser.get("epochs") / VALIDATIONS)
+    chooser.choose("eval_every", every, f"at most {VALIDATIONS} validations")
+    chooser.choose("patience", 0 if chooser.get("average_from") else 8, "ends a run that no longer improves")
+
+
+def _choose_rate(chooser: Chooser, facts: Facts) -> None:
+    width = facts.width or SIZES[chooser.get("model.size") or "base"]["width"]
+    if facts.start is None:
+        chooser.choose("optim.lr", round(1e-3 * (96 / width) ** 0.5, 6), f"from scratch, width {width}")
+    else:
+        chooser.choose("optim.lr", round(1e-3 * (96 / width) ** 1.5, 6), f"from a trained model, width {width}")
+    steps = -(-round(chooser.get("epochs") * len(facts.train)) // chooser.get("data.batch_size"))
+    chooser.choose("optim.warmup_steps", min(1000, max(1, steps // 20)), f"5 % of {steps:,} steps, at most 1,000")
+
+
+def _choose_augmentation(chooser: Chooser, facts: Facts) -> None:
+    frames = chooser.get("features.frames")
+    reason = f"{frames} frames"
+    chooser.choose("augment.roll", max(1, frames // 24), reason)
+    chooser.choose("augment.freq_mask", 0, "masks are louder than most sounds")
+    chooser.choose("augment.time_mask", 0, "masks are louder than most sounds")
+    chooser.choose("augment.noise", 0.0, "off")
+    chooser.choose("augment.mixup", 0.0, "off")

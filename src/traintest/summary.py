@@ -1,0 +1,159 @@
+"""What a person is told about a run: before it starts, at each validation, and at its end."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from ..classifier.audio_classifier import AudioClassifier
+from ..data.manifest import Manifest
+from ..data.survey import survey
+from ..features import FeatureConfig
+from ..runtime.device import autocast, synchronise
+from ..runtime.files import file_errors
+from .baseline import baseline
+from .config import OptimConfig, TrainConfig
+from .defaults import Choice
+from .losses import classification_loss
+from .optim import lr_factor
+from .setup import Plan, Prepared
+from .validation import Validation
+
+AT_CHANCE = 0.95
+"""Share of the loss of guessing above which a model has learnt nothing."""
+
+
+def describe(prepared: Prepared, plan: Plan, model: AudioClassifier, seconds: float) -> Iterator[str]:
+    """Lines about a run that is about to start: data, network, steps, expected time, what was chosen and why."""
+    config, val = prepared.config, prepared.val
+    yield f"{_clips(prepared.train)} for training, {_clips(val) if val else 'none'} for validation"
+    patches = ", ".join(map(str, plan.patches.sizes))
+    weights = sum(p.numel() for p in model.parameters())
+    tokens = model.config.grid(model.config.patch_size, model.feature_config.frames).tokens
+    yield (
+        f"AST of width {model.config.width} and {model.config.depth} blocks, {weights / 1e6:.2f} M parameters,"
+        f" {tokens} tokens for {model.feature_config.frames / 100:g} s at patch {model.config.patch_size};"
+        f" trained at {patches}"
+    )
+    yield (
+        f"{plan.total_steps:,} steps of {config.data.batch_size} clips, {config.epochs:g} epochs;"
+        f" {config.optim.name}, peak rate {config.optim.lr:g}, {config.optim.schedule};"
+        f" about {duration(seconds)} on this machine"
+    )
+    if prepared.choices:
+        yield "chosen automatically, each can be set:"
+        yield from table(prepared.choices)
+    yield from warnings(config.optim, plan)
+
+
+def _clips(manifest: Manifest) -> str:
+    return f"{len(manifest):,} clips of {len(manifest.labels)} classes ({manifest.source})"
+
+
+def table(choices: Sequence[Choice]) -> Iterator[str]:
+    """The chosen settings in columns, with their reasons."""
+    rows = [
+        (f"--{c.setting.replace('_', '-')}", f"{c.value:g}" if isinstance(c.value, float) else str(c.value), c.reason)
+        for c in choices
+    ]
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for option, value, reason in rows:
+        yield f"  {option.ljust(first)}  {value.ljust(second)}  {reason}"
+
+
+def warnings(optim: OptimConfig, plan: Plan) -> Iterator[str]:
+    """What in the plan of a run keeps it from learning."""
+    steps = plan.total_steps
+    if optim.warmup_steps >= steps:
+        yield (
+            f"warning: the warm-up takes {optim.warmup_steps:,} steps, the whole run {steps:,}: the learning rate never"
+            " reaches its peak; use --optim.warmup-steps auto, or more epochs"
+        )
+        return
+    sample = range(0, steps, max(1, steps // 1000))
+    factors = [lr_factor(step, steps, plan.steps_per_epoch, optim) for step in sample]
+    slow = sum(factor < 0.1 for factor in factors) / len(factors)
+    if slow > 0.5:
+        yield (
+            f"warning: the learning rate is below a tenth of its peak in {slow:.0%} of the steps;"
+            " use --optim.schedule cosine, or a later --optim.step-from"
+        )
+
+
+def at_chance(loss: float, classes: int) -> str | None:
+    """A warning if a cross-entropy over so many classes is that of guessing."""
+    guessing = math.log(classes)
+    if loss < AT_CHANCE * guessing:
+        return None
+    return (
+        f"warning: the training loss ended at {loss:.3f}, guessing among {classes} classes gives {guessing:.3f}:"
+        " nothing was learnt; try more --epochs or another --optim.lr, and check the labels"
+    )
+
+
+def validation_line(epoch: float, epochs: float, train_loss: float | None, validation: Validation, metric: str) -> str:
+    """One line about a validation: losses, and the score at each patch size in percent."""
+    scores = "  ".join(f"{patch}: {100 * one[metric]:.1f}" for patch, one in validation.curve.items())
+    told = "" if train_loss is None else f", training loss {train_loss:.3f}"
+    if not validation.curve:
+        return f"epoch {epoch:.3g} of {epochs:g}{told}"
+    mean = f"  mean: {100 * validation.score:.1f}" if len(validation.curve) > 1 else ""
+    return f"epoch {epoch:.3g} of {epochs:g}{told}; validation {metric}, %: {scores}{mean}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that people would use."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def estimate_seconds(config: TrainConfig, plan: Plan, model: AudioClassifier, processes: int) -> float:
+    """Expected time of the steps, from a pass there and back at the base patch; decoding not counted."""
+    network, device, frames = model.config, model.kernel.device, model.feature_config.frames
+    clips = min(4, config.data.batch_size)
+    log_mel = torch.zeros(clips, frames, network.bins, device=device)
+    targets = torch.ones(clips, network.classes, device=device)
+
+    def run() -> float:
+        synchronise(device)
+        start = time.perf_counter()
+        with autocast(device, config.precision):
+            loss = classification_loss(model(log_mel).float(), targets, config.loss)
+        loss.backward()
+        synchronise(device)
+        return time.perf_counter() - start
+
+    first = run()
+    seconds = min(run(), run()) if first < 1 else first
+    model.zero_grad(set_to_none=True)
+    patches = zip(plan.patches.sizes, plan.patches.shares, strict=True)
+    mean_flops = sum(share * network.flops(patch, frames) for patch, share in patches)
+    per_clip = seconds / clips * mean_flops / network.flops(network.patch_size, frames)
+    return plan.total_steps * config.data.batch_size / processes * per_clip
+
+
+def result(prepared: Prepared, features: FeatureConfig, progress: bool) -> Iterator[str]:
+    """Lines about a finished run: the kept model's curve, beside logistic regression on the same clips."""
+    config = prepared.config
+    curve = _kept_curve(config.out / "config.json")
+    if prepared.val is None or not curve:
+        return
+    metric = config.selection_metric
+    yield f"validation {metric}, %:  " + "  ".join(f"{p}: {100 * one[metric]:.1f}" for p, one in curve.items())
+    seen, val_seen = (survey(data, features, config.data.workers, progress) for data in (prepared.train, prepared.val))
+    simple = getattr(baseline(prepared.train, seen, prepared.val, val_seen, config.loss), metric)
+    yield f"for comparison: logistic regression on mean and deviation of the log-mel: {100 * simple:.1f}"
+    if max(one[metric] for one in curve.values()) < simple:
+        yield "warning: the model is no better than that; more --epochs, or a start (--model.init), may help"
+
+
+def _kept_curve(description: Path) -> dict[str, dict[str, float]]:
+    """The validation curve in the model that was kept."""
+    with file_errors(description):
+        return json.loads(description.read_text(encoding="utf-8")).get("validation") or {}

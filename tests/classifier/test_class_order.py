@@ -1,0 +1,44 @@
+"""A model's classes and the data's, matched by name."""
+
+import pytest
+
+from flexiast.classifier.class_order import class_order
+from flexiast.data.manifest import Labels
+from flexiast.errors import ConfigError
+
+
+def named(*names: str) -> Labels:
+    return Labels(names, names)
+
+
+def test_numbers_that_are_sorted_as_text_do_not_permute() -> None:
+    """0 1 10 11 2 ...: as a folder lists them."""
+    text = sorted(str(i) for i in range(12))
+    assert class_order(Labels.numbers(12), named(*text)) == [int(name) for name in text]
+    assert class_order(named(*text), Labels.numbers(12)) == [text.index(str(i)) for i in range(12)]
+    assert class_order(Labels.numbers(12), Labels.numbers(12)) == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("own", "data"),
+    [
+        (named("a", "b"), named("a", "b", "c")),
+        (named("a", "b"), named("a", "c")),
+        (Labels.numbers(3), named("a", "b")),
+        (Labels(("1", "2"), ("x", "x")), named("x", "y")),  # a name that two classes have says nothing
+    ],
+)
+def test_other_classes(own: Labels, data: Labels) -> None:
+    assert class_order(own, data) is None
+
+
+def test_only_a_table_orders_the_classes_of_a_model_of_numbers() -> None:
+    own = Labels.numbers(3)
+    assert class_order(own, Labels(("/m/1", "/m/2", "/m/3"), ("a", "b", "c"))) == [0, 1, 2]
+    assert class_order(own, named("a", "b", "c"), table=True) == [0, 1, 2]
+    with pytest.raises(ConfigError, match=r"expected a label table \(--data\.labels, --labels"):
+        class_order(own, named("a", "b", "c"))
+    with pytest.raises(ConfigError, match="only numbered"):
+        class_order(own, named("1", "2", "3"))  # counted from 1: which is which is not said
+    with pytest.raises(ConfigError, match="only numbered"):
+        class_order(own, Labels(("/m/1", "/m/2", "/m/3"), ("a", "b", "c")), table=False)

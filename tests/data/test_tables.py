@@ -1,0 +1,177 @@
+"""Tables as people have them: columns, delimiters, encodings, and cells with several labels."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from flexiast.data.labels import Labels
+from flexiast.data.manifest import Manifest, distinct_labels, read_manifest
+from flexiast.data.table_options import TableOptions
+from flexiast.errors import ConfigError, DataError
+
+FILES = ("a.wav", "b.wav", "c.wav", "d.wav")
+
+
+def read(folder: Path, content: str, name: str = "t.csv", labels: Labels | None = None, **options: str) -> Manifest:
+    """A table of a.wav, b.wav, c.wav and d.wav, read."""
+    for file in FILES:
+        (folder / file).touch()
+    (folder / name).write_bytes(content.encode("utf-8"))
+    return read_manifest(folder / name, labels, None, TableOptions(**options))
+
+
+def labels_of(manifest: Manifest) -> list[tuple[str, ...]]:
+    return [tuple(manifest.labels.names[c] for c in clip.classes) for clip in manifest.clips]
+
+
+@pytest.mark.parametrize("path", ["path", "file", "filename", "fname", "audio", "slice_file_name", "wav", "File Name"])
+@pytest.mark.parametrize(
+    "label", ["label", "labels", "class", "class_name", "category", "target", "scene_label", "Class"]
+)
+@pytest.mark.parametrize("delimiter", [",", "\t", ";"])
+def test_usual_columns_and_delimiters(path, label, delimiter, tmp_path):
+    rows = (("x", path, label), ("1", "a.wav", "cat"), ("2", "b.wav", "dog"))
+    manifest = read(tmp_path, "\n".join(map(delimiter.join, rows)))
+    assert [clip.path.name for clip in manifest.clips] == ["a.wav", "b.wav"]
+    assert labels_of(manifest) == [("cat",), ("dog",)]
+
+
+def test_columns_are_named_and_without_a_header_numbered(tmp_path):
+    content = "which,what,label\na.wav,cat,x\nb.wav,dog,y\n"
+    assert labels_of(read(tmp_path, content, path_column="which", label_column="what")) == [("cat",), ("dog",)]
+    assert labels_of(read(tmp_path, "a.wav;x;cat\nb.wav;y;dog\n", label_column="3")) == [("cat",), ("dog",)]
+    with pytest.raises(DataError, match=r"found columns \['which', 'what', 'label'\], expected .*--path-column where"):
+        read(tmp_path, content, path_column="where")
+
+
+def test_a_column_of_names_goes_before_one_of_numbers(tmp_path, caplog):
+    caplog.set_level("INFO", "flexiast")
+    assert labels_of(read(tmp_path, "path,label,category\na.wav,0,cat\nb.wav,1,dog\n")) == [("cat",), ("dog",)]
+    assert "labels from column category (not from label)" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.ndjson"])
+def test_json_lines(name, tmp_path):
+    rows = [{"audio": "a.wav", "label": ["cat", "dog, barking"]}, {"audio": "b.wav", "label": []}]
+    manifest = read(tmp_path, "\n".join(map(json.dumps, rows)), name)
+    assert labels_of(manifest) == [("cat", "dog, barking"), ()]
+    numbers = read(tmp_path, '{"path": "a.wav", "label": 2}\n\n{"path": "b.wav", "label": 10}\n', name)
+    assert labels_of(numbers) == [("2",), ("10",)]
+    with pytest.raises(DataError, match="line 2: not readable as JSON"):
+        read(tmp_path, '{"path": "a.wav", "label": 2}\n{"path"\n', name)
+    with pytest.raises(DataError, match="line 1: found label NaN, expected text"):
+        read(tmp_path, '{"path": "a.wav", "label": NaN}\n', name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_that_are_told_by_a_mark(encoding, tmp_path):
+    read(tmp_path, "path,label\na.wav,x\nb.wav,y\n")
+    (tmp_path / "t.csv").write_bytes("path,label\na.wav,Öwl\nb.wav,cat\n".encode(encoding))
+    assert labels_of(read_manifest(tmp_path / "t.csv")) == [("Öwl",), ("cat",)]
+
+
+def test_other_encodings_are_asked_for_with_a_hint(tmp_path):
+    read(tmp_path, "path,label\na.wav,x\nb.wav,y\n")
+    text = "path,label\na.wav,Öwl\nb.wav,cat\n"
+    (tmp_path / "t.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match="--encoding cp1252 or --encoding latin-1"):
+        read_manifest(tmp_path / "t.csv")
+    assert ("Öwl",) in labels_of(read_manifest(tmp_path / "t.csv", options=TableOptions(encoding="latin-1")))
+    (tmp_path / "t.csv").write_bytes(text.encode("utf-16-le"))
+    with pytest.raises(DataError, match="--encoding utf-16-le"):
+        read_manifest(tmp_path / "t.csv")
+    assert ("Öwl",) in labels_of(read_manifest(tmp_path / "t.csv", options=TableOptions(encoding="utf-16-le")))
+    with pytest.raises(ConfigError, match="--encoding: found latin-99, expected an encoding that Python knows"):
+        TableOptions(encoding="latin-99")
+
+
+# Several labels ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["cat|dog", "cat;dog", '"cat,dog"', "\"['cat', 'dog']\"", '"[""cat"", ""dog""]"'])
+def test_cells_that_plainly_hold_two_labels(cell, tmp_path):
+    assert labels_of(read(tmp_path, f"path,label\na.wav,{cell}\nb.wav,cow\n")) == [("cat", "dog"), ("cow",)]
+
+
+def test_a_cell_that_may_be_one_label_or_two_is_asked_about(tmp_path):
+    content = 'path,label\na.wav,"Male speech, man speaking"\nb.wav,Dog\n'
+    with pytest.raises(
+        DataError, match=r"line 2: found label 'Male speech, man speaking', which may.*--label-separator none"
+    ):
+        read(tmp_path, content)
+    assert labels_of(read(tmp_path, content, label_separator="none"))[0] == ("Male speech, man speaking",)
+    assert labels_of(read(tmp_path, content, label_separator=","))[0] == ("Male speech", "man speaking")
+    known = Labels(("/m/1", "/m/2"), ("Male speech, man speaking", "Dog"))
+    assert labels_of(read(tmp_path, content, labels=known))[0] == ("Male speech, man speaking",)
+    with pytest.raises(DataError, match="which may be one label or several"):
+        read(tmp_path, "path,label\na.wav,x|y\nb.wav,y;z\n".replace(",y;z", ",y;z|x"))
+
+
+def test_separators_between_names_with_commas(tmp_path):
+    content = 'path,label\na.wav,"Male speech, man speaking;Dog"\nb.wav,Dog\n'
+    assert labels_of(read(tmp_path, content)) == [("Male speech, man speaking", "Dog"), ("Dog",)]
+    known = Labels(("/m/1", "/m/2"), ("Male speech, man speaking", "Dog"))
+    assert labels_of(read(tmp_path, content, labels=known))[0] == ("Male speech, man speaking", "Dog")
+
+
+def test_a_printed_list_of_numpy_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"line 2: .*a list of NumPy"):
+        read(tmp_path, "path,label\na.wav,['cat' 'dog']\nb.wav,cow\n")
+
+
+def test_rows_of_one_clip_are_joined(tmp_path, caplog):
+    caplog.set_level("INFO", "flexiast")
+    manifest = read(tmp_path, "path,label\na.wav,dog\nb.wav,cat\na.wav,cat\na.wav,dog\n")
+    assert [(clip.path.name, clip.classes) for clip in manifest.clips] == [("a.wav", (1, 0)), ("b.wav", (0,))]
+    assert "4 rows are of 2 clips" in caplog.text
+
+
+def test_clips_without_any_label(tmp_path):
+    assert labels_of(read(tmp_path, "path,label\na.wav,dog\nb.wav,\n")) == [("dog",), ()]
+    with pytest.raises(DataError, match="found no labels"):
+        read(tmp_path, "path,label\na.wav,\nb.wav,\n")
+
+
+@pytest.mark.parametrize("label", ["nan", "NaN", "<NA>"])
+def test_missing_values_of_pandas_are_refused(label, tmp_path):
+    with pytest.raises(DataError, match=f"line 3: found label {label!r}, which pandas writes"):
+        read(tmp_path, f"path,label\na.wav,dog\nb.wav,{label}\n")
+
+
+# Classes -------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_sorted_as_numbers(tmp_path):
+    manifest = read(tmp_path, "path,label\na.wav,10\nb.wav,2\nc.wav,0\nd.wav,11\n")
+    assert manifest.labels.mids == ("0", "2", "10", "11")
+    assert [clip.classes for clip in manifest.clips] == [(2,), (1,), (0,), (3,)]
+    assert distinct_labels(tmp_path / "t.csv").mids == ("0", "2", "10", "11")
+    assert Labels.of(["b", "10", "2"]).mids == ("10", "2", "b")
+
+
+def test_two_spellings_of_unicode_are_one_class(tmp_path):
+    content = f"path,label\na.wav,{unicodedata.normalize('NFD', 'Öwl')}\nb.wav,Öwl\nc.wav,cat\n"
+    assert read(tmp_path, content).labels.mids == ("cat", "Öwl")
+    known = Labels(("/m/1", "/m/2"), ("cat", unicodedata.normalize("NFD", "Öwl")))
+    assert [clip.classes for clip in read(tmp_path, content, labels=known).clips] == [(1,), (1,), (0,)]
+
+
+def test_likely_twins_are_told_once(tmp_path, caplog):
+    assert len(read(tmp_path, "path,label\na.wav,Dog\nb.wav,dog\nc.wav,zoom in\nd.wav,zoom_in\n").labels) == 4
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "'Dog' and 'dog'; 'zoom in' and 'zoom_in' are different classes" in caplog.text
+
+
+def test_one_label_for_all_is_refused(tmp_path):
+    with pytest.raises(DataError, match="found one label, 'dog', for every clip"):
+        read(tmp_path, "path,label\na.wav,dog\nb.wav,dog\n")
+
+
+def test_names_map_to_the_labels_of_a_model_by_name(tmp_path):
+    content = "path,label\na.wav,down\nb.wav,up\n"
+    model = Labels(("up", "down"), ("up", "down"))
+    assert [clip.classes for clip in read(tmp_path, content, labels=model).clips] == [(1,), (0,)]
+    with pytest.raises(DataError, match="line 2: unknown label 'down', expected one of the 12"):
+        read(tmp_path, content, labels=Labels.numbers(12))

@@ -1,0 +1,149 @@
+"""What is left open is chosen, what is given stays, and a run that cannot learn says so."""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import flexiast
+from flexiast.cli import main
+from flexiast.data.manifest import read_manifest
+from flexiast.errors import ConfigError
+from flexiast.runtime.arguments import AUTO, to_json
+from flexiast.traintest.augment import AugmentConfig
+from flexiast.traintest.config import DataConfig, FeatureOptions, ModelOptions, OptimConfig, TrainConfig
+from flexiast.traintest.summary import at_chance, describe
+from flexiast.traintest.train import Trainer
+
+
+def trainer(sounds: Path, out: Path, flexible: bool = False, **changes: object) -> Trainer:
+    return Trainer(TrainConfig(DataConfig(sounds / "train"), out, **changes), progress=False, flexible=flexible)
+
+
+def described(made: Trainer) -> Iterator[str]:
+    return describe(made.prepared, made.plan, made.model, seconds=100)
+
+
+def still_open(config: object, prefix: str = "") -> list[str]:
+    """Settings that are AUTO though they must not be, in a configuration that a run has resolved."""
+    optional = {"data.labels", "data.root", "features.downmix", "model.init", "model.patch_size", "model.pool"}
+    optional |= {"model.prefix_tokens", "model.coverage", "distill.teacher", "distill.patch_size"}
+    names = []
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            names += still_open(value, f"{name}.")
+        elif value is AUTO and name not in optional:
+            names.append(name)
+    return names
+
+
+def test_everything_is_chosen_with_a_reason(sounds: Path, tmp_path: Path) -> None:
+    made = trainer(sounds, tmp_path)
+    assert still_open(made.config) == []
+    chosen = {choice.setting: choice.value for choice in made.prepared.choices}
+    assert all(choice.reason for choice in made.prepared.choices)
+    assert chosen["loss"] == "ce"
+    assert chosen["model.size"] == "micro"
+    assert made.config.features.frames == 96  # one second has 98: the nearest multiple of 16
+    assert (len(made.train_data), len(made.val_data)) == (96, 24)
+    assert chosen["epochs"] == pytest.approx(1600 / 96**0.5, abs=1)
+    assert chosen["optim.warmup_steps"] == made.plan.total_steps // 20
+
+
+def test_what_is_given_stays(sounds: Path, tmp_path: Path) -> None:
+    made = trainer(
+        sounds,
+        tmp_path,
+        optim=OptimConfig(lr=3e-4, warmup_steps=7),
+        augment=AugmentConfig(roll=2, mixup=0.5),
+        features=FeatureOptions(frames=64),
+        epochs=3,
+        loss="bce",
+    )
+    config = made.config
+    assert (config.optim.lr, config.optim.warmup_steps, config.epochs, config.loss) == (3e-4, 7, 3, "bce")
+    assert (config.augment.roll, config.augment.mixup, config.features.frames) == (2, 0.5, 64)
+    assert not {"optim.lr", "epochs", "loss", "augment.roll", "features.frames"} & {
+        c.setting for c in made.prepared.choices
+    }
+
+
+def test_a_start_is_trained_at_a_lower_rate_and_a_flexible_model_keeps_its_features(
+    sounds: Path, tmp_path: Path
+) -> None:
+    labels = read_manifest(sounds / "train").labels
+    network = flexiast.FlexiASTConfig(classes=6, frames=48, width=192, depth=1, heads=3)
+    features = flexiast.FeatureConfig(frames=48, mean=-5.5, std=3.0)
+    flexiast.AudioClassifier(network, features, labels).save_pretrained(tmp_path / "start")
+    start = ModelOptions(init=str(tmp_path / "start"))
+    fine_tuned = trainer(sounds, tmp_path / "a", model=start)
+    assert fine_tuned.config.optim.lr < trainer(sounds, tmp_path / "b").config.optim.lr
+    assert fine_tuned.config.features.frames == 96
+    flexible = trainer(sounds, tmp_path / "c", flexible=True, model=start)
+    assert flexible.model.feature_config == features
+
+
+@pytest.mark.parametrize(("share", "val"), [(0.5, 60), (0.0, None)])
+def test_validation_can_be_a_share_or_none(share: float, val: int | None, sounds: Path, tmp_path: Path) -> None:
+    made = Trainer(TrainConfig(DataConfig(sounds / "train", val=share), tmp_path), progress=False)
+    assert (len(made.val_data) if made.val_data else None) == val
+
+
+def test_mean_and_deviation_go_together(sounds: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.mean, data\.std: found -5, None, expected both, or none"):
+        Trainer(TrainConfig(DataConfig(sounds / "train", mean=-5), tmp_path), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("optim", "expected"),
+    [
+        (OptimConfig(warmup_steps=1000), "the warm-up takes 1,000 steps, the whole run"),
+        (OptimConfig(schedule="step", step_from=1, step_every=0.5), "below a tenth of its peak in"),
+        (OptimConfig(), None),
+    ],
+)
+def test_a_plan_that_cannot_learn_is_told(
+    optim: OptimConfig, expected: str | None, sounds: Path, tmp_path: Path
+) -> None:
+    lines = list(described(trainer(sounds, tmp_path, optim=optim, epochs=10)))
+    warnings = [line for line in lines if line.startswith("warning")]
+    assert len(warnings) == (expected is not None)
+    assert expected is None or expected in warnings[0]
+
+
+def test_a_loss_at_chance_is_told() -> None:
+    assert at_chance(1.0, 10) is None
+    assert "ended at 2.300, guessing among 10 classes gives 2.303" in (at_chance(2.3, 10) or "")
+
+
+def test_the_command_learns_with_no_other_option_than_data_and_out(
+    sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    options = ["--data.train", str(sounds / "train"), "--out", str(run), "--data.workers", "0"]
+    assert main(["train", *options, "--epochs", "40"]) == 0
+    told = capsys.readouterr().out
+    accuracy = float(told.split("16: ")[1].split()[0])
+    assert accuracy > 80
+    assert "logistic regression on mean and deviation of the log-mel:" in told
+    with open(run / "choices.csv", newline="") as file:
+        rows = {row["setting"]: row for row in csv.DictReader(file)}
+    assert rows["features.frames"]["value"] == "96"
+    saved = json.loads((run / "train_config.json").read_text())
+    assert saved["data"]["batch_size"] == int(rows["data.batch_size"]["value"])
+    again = Trainer(TrainConfig(DataConfig(sounds / "train", workers=0), run, epochs=40), progress=False)
+    assert to_json(again.config) == saved  # a second start takes over what the first has chosen
+
+
+def test_a_run_without_progress_ends_early(sounds: Path, tmp_path: Path) -> None:
+    made = trainer(sounds, tmp_path, epochs=30, eval_every=1, patience=2, optim=OptimConfig(lr=1e-9))
+    made.run()
+    assert made.progress.ended
+    assert made.progress.step < made.plan.total_steps
+    again = trainer(sounds, tmp_path, epochs=30, eval_every=1, patience=2, optim=OptimConfig(lr=1e-9))
+    again.run()
+    assert again.progress.step == 0  # nothing was trained: the run is over
