@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from . import __version__
-from .errors import printable
 
 COMMANDS: dict[str, str] = {
     "train": "train a fixed or a flexible model, or go on with an interrupted run",
@@ -91,18 +90,13 @@ def _ended_by_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class _Formatter(logging.Formatter):
-    """File names and labels are anybody's text: no control character of theirs reaches the terminal."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return printable(super().formatMessage(record))
-
-
 def _log_to_stderr() -> None:
     """Send the package's log to stderr; ranks other than 0 report warnings only."""
+    from .runtime.terminal import OneLineFormatter
+
     rank = os.environ.get("RANK", "0")
     handler = logging.StreamHandler(_BesideBars())
-    handler.setFormatter(_Formatter("flexiast: %(message)s" if rank == "0" else f"flexiast[{rank}]: %(message)s"))
+    handler.setFormatter(OneLineFormatter("flexiast: %(message)s" if rank == "0" else f"flexiast[{rank}]: %(message)s"))
     logger = logging.getLogger("flexiast")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO if rank == "0" else logging.WARNING)

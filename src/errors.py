@@ -6,7 +6,6 @@ The command line prints these errors as one line, without a traceback.
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 
@@ -44,8 +43,3 @@ def is_whole_number(value: Any) -> bool:
 def is_finite_number(value: Any) -> bool:
     """Whether a value is an int or a finite float; True and False are not numbers here."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def printable(text: str) -> str:
-    """Text with control characters, which a terminal would obey, spelled out; line ends and tabs stay."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)

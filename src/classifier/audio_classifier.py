@@ -6,24 +6,27 @@ Dimensions: B clips, S samples, T frames, F mel bins, C classes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, get_args, overload
 
-import torch
 from torch import Tensor
 
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.hub import HubMixin
 from ..checkpoints.load_report import LoadReport
 from ..data.manifest import Labels
-from ..errors import CheckpointError, ConfigError, DataError, FlexiASTError
+from ..errors import CheckpointError, ConfigError, DataError, FlexiASTError, is_whole_number, require
 from ..features import FeatureConfig, FrontEnd
 from ..models.config import FlexiASTConfig, Loss
 from ..models.flexiast import FlexiAST
 from ..models.frozen import FrozenAST, freeze
-from ..models.geometry import PatchLike
+from ..models.geometry import PatchLike, PatchSize
 from ..models.resize import Resize
-from .windows import Aggregate, Audio, Prediction, Window, batches, excerpts
+from ..runtime.arguments import Precision
+from .inputs import Audio, is_several
+from .listening import Answer, Hearing, answers, trained_sizes
+from .results import Prediction, Results, Window
+from .tally import Aggregate
 
 MOST_STRETCH = 4
 """How much longer than the network's own input the window of a description may be: cost grows with its square."""
@@ -54,6 +57,8 @@ class AudioClassifier(FlexiAST, HubMixin):
             )
         self.front_end = FrontEnd(features)
         self.labels, self.loss, self.metadata = labels, loss, metadata or {}
+        self.warned_sizes: set[PatchSize] = set()
+        """Patch sizes outside its training that were warned of."""
 
     @property
     def feature_config(self) -> FeatureConfig:
@@ -64,7 +69,12 @@ class AudioClassifier(FlexiAST, HubMixin):
         """Scores (B, C) of logits (B, C): softmax for single-label models, sigmoid for multi-label ones."""
         return logits.softmax(dim=-1) if self.loss == "ce" else logits.sigmoid()
 
-    @torch.no_grad()
+    @overload
+    def predict(self, audio: list[Any], *args: Any, **kwargs: Any) -> Results[Prediction]: ...
+
+    @overload
+    def predict(self, audio: Audio, *args: Any, **kwargs: Any) -> list[Prediction]: ...
+
     def predict(
         self,
         audio: Audio | Sequence[Audio],
@@ -74,83 +84,87 @@ class AudioClassifier(FlexiAST, HubMixin):
         hop: float | None = None,
         aggregate: Aggregate = "mean",
         batch_size: int = 16,
-    ) -> list[Prediction] | list[list[Prediction]]:
-        """The `top_k` classes of a file or of samples, (S,) or (channels, S), best first; of a list, a list for each.
+        workers: int = 0,
+        precision: Precision = "fp32",
+    ) -> list[Prediction] | Results[Prediction]:
+        """The `top_k` classes of a sound, best first; of a list of sounds, a list for each.
 
-        sample_rate: of the samples given, in Hz (default: the model's). A clip longer than the model's window is
-        heard in windows, one every `hop` seconds (default: side by side), and the mean or the largest of their
-        scores is returned; files are streamed, so they may be of any length. batch_size: windows per forward pass.
-        Raises DataError for an unusable file or samples, ConfigError for a patch size or setting that does not fit.
+        audio: a file, samples, and whatever else `inputs.Audio` names. sample_rate: of samples that come without one,
+        in Hz (default: the model's). A clip longer than the model's window is heard in windows, one every `hop`
+        seconds (default: side by side), and the mean or the largest of their scores is returned; files are streamed,
+        so they may be of any length. batch_size: windows per forward pass; they go across the clips of a list.
+        workers: processes that decode files (0: this one). precision: `auto` is bfloat16 where the device has fast
+        bfloat16. A clip of a list that cannot be used has no classes in the result, and its DataError in the
+        result's `errors`; DataError is raised for a single one, and if no clip of a list is usable. Raises
+        ConfigError for a patch size or setting that does not fit.
         """
-        if aggregate not in get_args(Aggregate):
-            raise ConfigError(f"aggregate: found {aggregate!r}, expected one of {get_args(Aggregate)}")
-        several = isinstance(audio, (list, tuple))
-        clips = list(audio) if isinstance(audio, (list, tuple)) else [audio]
-        if not clips:
-            raise DataError("audio: found an empty list, expected at least one clip")
-        scores: list[Tensor | None] = [None] * len(clips)
-        windows = [0] * len(clips)
-        for clip, window in self._score(clips, patch_size, sample_rate, hop, batch_size):
-            so_far = scores[clip]
-            if so_far is None:
-                scores[clip] = window.scores
-            else:
-                scores[clip] = so_far + window.scores if aggregate == "mean" else so_far.maximum(window.scores)
-            windows[clip] += 1
-        totals = torch.stack([total for total in scores if total is not None])  # every clip has a window, or raised
-        if aggregate == "mean":
-            totals = totals / torch.tensor(windows)[:, None]
-        predictions = [self.best(total, top_k) for total in totals]
-        return predictions if several else predictions[0]
+        self._check_top_k(top_k)
+        how = Hearing(patch_size, sample_rate, hop, aggregate, batch_size, workers, precision)
+        return self._results(audio, how, lambda answer: self.best(answer.scores, top_k))
 
     def best(self, scores: Tensor, top_k: int = 5) -> list[Prediction]:
         """The `top_k` classes of scores (C,) by name, best first. Raises ConfigError for a number below 1."""
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise ConfigError(f"top_k: found {top_k!r}, expected a whole number of at least 1")
+        self._check_top_k(top_k)
         top = scores.topk(min(top_k, len(self.labels)))
         pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
         return [Prediction(self.labels.names[number], score) for number, score in pairs]
 
-    @torch.no_grad()
+    def _check_top_k(self, top_k: int) -> None:
+        require(is_whole_number(top_k) and top_k >= 1, "top_k", repr(top_k), "a whole number of at least 1")
+
+    @overload
+    def predict_windows(self, audio: list[Any], *args: Any, **kwargs: Any) -> Results[Window]: ...
+
+    @overload
+    def predict_windows(self, audio: Audio, *args: Any, **kwargs: Any) -> list[Window]: ...
+
     def predict_windows(
         self,
-        audio: Audio,
+        audio: Audio | Sequence[Audio],
         patch_size: PatchLike | None = None,
         sample_rate: int | None = None,
         hop: float | None = None,
         batch_size: int = 16,
-    ) -> list[Window]:
-        """What is heard when: the windows of a file or of samples, with start and end in seconds and scores (C,).
+        workers: int = 0,
+        precision: Precision = "fp32",
+    ) -> list[Window] | Results[Window]:
+        """What is heard when: the windows of a sound, with start and end in seconds, scores (C,) and the best class.
 
-        Arguments and errors are those of `predict`. The last window is padded; a rest that would add less than a
-        tenth of a window is left out.
+        Arguments, lists and errors are those of `predict`. The last window is padded; a rest that would add less than
+        a tenth of a window is left out.
         """
-        return [window for _, window in self._score([audio], patch_size, sample_rate, hop, batch_size)]
+        how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision)
+        return self._results(audio, how, lambda answer: answer.windows, by_window=True)
 
-    def _score(
-        self,
-        clips: Sequence[Audio],
-        patch_size: PatchLike | None,
-        sample_rate: int | None,
-        hop: float | None,
-        batch_size: int,
-    ) -> Iterator[tuple[int, Window]]:
-        """Every window of every clip in order, with the number of its clip; batches go across clips."""
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size: found {batch_size!r}, expected a whole number of at least 1")
-        found = (
-            excerpt._replace(clip=number)
-            for number, clip in enumerate(clips)
-            for excerpt in excerpts(clip, self.feature_config, sample_rate, hop)
+    def _results(self, audio: Any, how: Hearing, result: Callable[[Answer], list[Any]], by_window: bool = False) -> Any:
+        """What `result` makes of each answer: in a list if `audio` is one."""
+        several = is_several(audio)
+        clips = list(audio) if several else [audio]
+        if not clips:
+            raise DataError("audio: found an empty list, expected at least one clip")
+        results = Results[Any](len(clips))
+        for answer in answers(self, clips, how, by_window):
+            if answer.error is None:
+                results[answer.clip] = result(answer)
+            elif several:
+                results.errors[answer.clip] = answer.error
+            else:
+                raise answer.error
+        results.report()
+        return results if several else results[0]
+
+    def __repr__(self) -> str:
+        """One line: classes, window, patch sizes, weights."""
+        config, features, names = self.config, self.feature_config, self.labels.names
+        few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        sizes = ", ".join(map(str, trained_sizes(self)))
+        weights = sum(parameter.numel() for parameter in self.parameters())
+        return (
+            f"AudioClassifier({len(names)} classes ({few}), window {features.frames / 100:g} s at"
+            f" {features.sample_rate} Hz, base patch {config.patch_size}"
+            + (f", trained at {sizes}" if sizes else "")
+            + f", {config.depth} blocks of width {config.width}, {weights / 1e6:.3g} M parameters)"
         )
-        for batch in batches(found, batch_size):
-            lengths = torch.tensor([len(excerpt.waveform) for excerpt in batch])
-            waveforms = torch.nn.utils.rnn.pad_sequence([e.waveform for e in batch], batch_first=True)
-            device = self.kernel.device
-            log_mel = self.front_end(waveforms.to(device), lengths.to(device)).to(self.kernel.dtype)
-            logits = self(log_mel, patch_size)
-            for excerpt, scores in zip(batch, self.probabilities(logits.float()).cpu(), strict=True):
-                yield excerpt.clip, Window(excerpt.start, excerpt.end, scores)
 
     def freeze(
         self, patch_size: PatchLike | None = None, frames: int | None = None, resize: Resize = "pi"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Callable
 
-from ..errors import FlexiASTError, printable
+from ..errors import FlexiASTError
 from ..runtime.interruption import Interrupted
+from ..runtime.terminal import make_tolerant, printable
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
@@ -18,15 +18,14 @@ DEBUG = "FLEXIAST_DEBUG"
 
 def guarded(action: Callable[[], object]) -> int:
     """Run and return the exit code; a user's mistake becomes one line on stderr, unless FLEXIAST_DEBUG is 1."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names are bytes, which need not be UTF-8
+    make_tolerant(sys.stdout)  # file names are bytes, which need not be UTF-8; class names may be in any script
     if os.environ.get(DEBUG) == "1":
         action()
         return 0
     try:
         action()
     except Interrupted as error:
-        print(f"flexiast: {printable(str(error))}", file=sys.stderr)
+        print(f"flexiast: {printable(error)}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except FlexiASTError as error:
         return _complain(" ".join(str(error).splitlines()))

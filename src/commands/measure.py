@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from ..runtime.device import pick_device, resolve_precision
 from ..runtime.distributed import TIMEOUT, World, connected, print_once
 from ..runtime.files import replacing, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance, sha256
-from ..traintest.evaluate import Result, sweep
+from ..traintest.evaluate import Result, describe_lengths, sweep
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +114,9 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
         world=world,
     )
     if world.is_rank0:
+        for line in {describe_lengths(result, models[result.model].feature_config) for result in results}:
+            if line:
+                logger.info("%s: %s", config.data, line)
         trained = {name: model.metadata.get("training") for name, model in models.items()}
         seeds = {name: t.get("seed") if isinstance(t, dict) else None for name, t in trained.items()}
         precision = resolve_precision(device, config.precision)

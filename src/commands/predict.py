@@ -1,25 +1,41 @@
-"""`flexiast predict`: name the sounds in audio files."""
+"""`flexiast predict`: name the sounds in audio files, folders of them, and manifests."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import tyro
+from tqdm import tqdm
 
+from ..classifier.audio_classifier import AudioClassifier
+from ..classifier.listening import Answer, Hearing, answers
 from ..classifier.load import load
-from ..classifier.windows import Aggregate
-from ..runtime.arguments import PatchArg
+from ..classifier.tally import Aggregate
+from ..data.shards import ShardMember
+from ..data.sources import audio_sources
+from ..errors import ConfigError, DataError
+from ..reports.predictions import Part, Report, as_json, as_lines, require_results_file, results_file
+from ..runtime.arguments import PatchArg, Precision
+from ..runtime.terminal import printable
+
+FEW = 64
+"""Files up to which decoding in this process is faster than starting others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
-    """Name the sounds in audio files."""
+    """Name the sounds in audio files. A file that cannot be used is reported, the rest goes on; exit code 2 then."""
 
     checkpoint: tyro.conf.Positional[Path]
     """Checkpoint of any readable format."""
     audio: tyro.conf.Positional[tuple[Path, ...]]
-    """Audio files (wav, flac, ogg, mp3)."""
+    """Audio files, folders (with all folders below), patterns in quotes such as 'calls/**/*.wav', manifests."""
     patch_size: PatchArg | None = None
     """Patch size to use (default: the model's base patch)."""
     top_k: int = 5
@@ -30,20 +46,102 @@ class PredictConfig:
     """Scores of such a file from those of its windows."""
     windows: bool = False
     """Name the classes of every window, with start and end in seconds, instead of those of the file."""
+    out: Path | None = None
+    """Write the results to this file, *.csv or *.json, instead of printing them; it is written as they come."""
+    overwrite: bool = False
+    """Replace that file if it is there."""
+    json: bool = False
+    """Print a JSON object for each file, one a line, instead of a table."""
+    quiet: bool = False
+    """No progress bar and no notes; files that cannot be used are reported all the same."""
+    root: Path | None = None
+    """Where relative paths of manifests start (default: the manifest's own folder)."""
+    batch_size: int = 32
+    """Windows per forward pass; batches go across files."""
+    workers: int | None = None
+    """Decoding processes; 0 decodes in this process (default: 0 for a few files, else one per core, at most 4)."""
+    device: str = "auto"
+    """`auto`: the GPU where there is one, else the CPU."""
+    precision: Precision = "auto"
+    """`auto`: bfloat16 where the device has fast bfloat16."""
+
+    def __post_init__(self) -> None:
+        if not self.audio:
+            raise ConfigError("audio: found no files, expected at least one file, folder, pattern or manifest")
+        if self.out is not None:
+            require_results_file(self.out, self.overwrite)
+            if self.json:
+                raise ConfigError("json: found it beside out, expected one of them; --out results.json writes JSON")
 
 
 def run(config: PredictConfig) -> None:
-    """Print the best classes of each file."""
-    model = load(config.checkpoint)
-    for path in config.audio:
-        if config.windows:
-            for window in model.predict_windows(path, config.patch_size, hop=config.hop):
-                for label, score in model.best(window.scores, config.top_k):
-                    print(f"{path}\t{window.start:.2f}\t{window.end:.2f}\t{label}\t{score:.4f}")
-            continue
-        best = model.predict(path, config.patch_size, config.top_k, hop=config.hop, aggregate=config.aggregate)
-        for prediction in best:
-            print(f"{path}\t{prediction[0]}\t{prediction[1]:.4f}")
+    """Print or write the best classes of each file. Raises DataError, after all the work, if some cannot be used."""
+    if config.quiet:
+        logging.getLogger("flexiast").setLevel(logging.WARNING)
+    sources = audio_sources(config.audio, config.root)
+    model = load(config.checkpoint, config.device)
+    how = Hearing(
+        config.patch_size, None, config.hop, config.aggregate, config.batch_size,
+        _workers(config.workers, len(sources)), config.precision,
+    )  # fmt: skip
+    model.best(model.head.bias, config.top_k)  # a wrong top_k is told before the work
+    failed: list[str] = []
+    done = 0
+    try:
+        with _shown(config, len(sources)) as show:
+            for answer in answers(model, sources, how, config.windows):
+                report = _report(model, sources[answer.clip], answer, config.top_k)
+                if report.error is not None:
+                    failed.append(report.error)
+                show(report)
+                done += 1
+    except KeyboardInterrupt:
+        where = f"; their results are in {config.out}" if config.out and done else ""
+        print(f"flexiast: stopped after {done} of {len(sources)} files{where}", file=sys.stderr)
+        raise
+    if failed:
+        if len(sources) == 1:
+            raise DataError(failed[0])
+        raise DataError(f"{len(failed)} of {len(sources)} files could not be used; the first: {failed[0]}")
+
+
+def _workers(asked: int | None, files: int) -> int:
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if files <= FEW else min(cores, 4)
+
+
+def _report(model: AudioClassifier, source: Path | ShardMember, answer: Answer, top_k: int) -> Report:
+    if answer.error is not None:
+        return Report(str(source), [], str(answer.error))
+    if answer.windows:
+        parts = [Part(w.start, w.end, model.best(w.scores, top_k)) for w in answer.windows]
+    else:
+        parts = [Part(None, None, model.best(answer.scores, top_k))]
+    return Report(str(source), parts, None)
+
+
+@contextlib.contextmanager
+def _shown(config: PredictConfig, files: int) -> Iterator:
+    """A function that prints or writes reports, and moves the progress bar."""
+    with contextlib.ExitStack() as stack:
+        add = stack.enter_context(results_file(config.out)) if config.out else None
+        hidden = config.quiet or not sys.stderr.isatty()
+        bar = stack.enter_context(tqdm(total=files, unit="file", desc="predict", disable=hidden, leave=False))
+
+        def show(report: Report) -> None:
+            if add:
+                add([report])
+            elif config.json:
+                tqdm.write(as_json(report), file=sys.stdout)
+            elif report.error is None:
+                tqdm.write(as_lines(report), file=sys.stdout)
+            if report.error is not None and files > 1:  # a single one is told at the end
+                tqdm.write(f"flexiast: {printable(report.error)}", file=sys.stderr)
+            bar.update()
+
+        yield show
 
 
 CONFIG = PredictConfig

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .crop import FARTHEST, Crop, can_seek, cut, seek
 from .opening import MAX_SAMPLE_RATE, File, Source, named, opened
 from .resampling import resample
 from .suspicion import Tally
@@ -56,34 +57,55 @@ def decode(
     integer: bool = False,
     resampler: str = "sinc",
     suspicions: list[str] | None = None,
+    crop: Crop | None = None,
 ) -> Tensor:
     """Read a file as a mono float32 waveform (S,) in [-1, 1] at `sample_rate` Hz, from its start.
 
     integer: return int16 samples as they are where the file holds 16-bit PCM of one channel at that rate; `as_float`
     makes the same waveform of them. resampler: see `resample`. suspicions: takes what is suspicious about the samples
-    that were read, in words (see `Tally`). Reads no more than gives `max_samples` at the new rate. Raises DataError,
-    naming the file, if it is missing, unreadable, empty, of an unbelievable sample rate or number of channels, or holds
-    samples that are not finite or beyond MAX_MAGNITUDE.
+    that were read, in words (see `Tally`). Reads no more than gives `max_samples` at the new rate. crop: with
+    `max_samples`, a longer file is read from there on, what lies before is skipped. Raises DataError, naming the file,
+    if it is missing, unreadable, empty, of an unbelievable sample rate or number of channels, or holds samples that are
+    not finite or beyond MAX_MAGNITUDE.
     """
     tally = None if suspicions is None else Tally(downmix)
+    skipped = lead = 0
     with opened(path) as file:
         source = file.samplerate
-        # 50 ms more than asked for, so that the low-pass has no edge inside.
-        wanted = -1 if max_samples is None else -(-max_samples * source // sample_rate) + source // 20
-        if integer and file.subtype == "PCM_16" and file.channels == 1 and source == sample_rate:
+        margin = source // 20  # 50 ms more than asked for, so that the low-pass has no edge inside
+        decoded_whole = bool(crop and max_samples and not can_seek(file))
+        if crop and max_samples and not decoded_whole:
+            skipped, lead = seek(file, sample_rate, max_samples, margin, crop)
+        wanted = -1 if max_samples is None else -(-(max_samples + lead) * source // sample_rate) + margin
+        wanted = FARTHEST * source if decoded_whole else wanted
+        if integer and _is_integer(file, sample_rate):
             waveform = _read(path, file, wanted, "first", "int16", tally)
         else:
             waveform = _read(path, file, wanted, downmix, tally=tally)
-    if len(waveform) == 0:
+    if len(waveform) == 0 and not skipped:
         raise DataError(f"{named(path)}: found 0 samples, expected at least one 25 ms window")
+    if skipped and len(waveform) * sample_rate < (max_samples or 0) * source:  # it ends before its header says
+        return decode(path, sample_rate, downmix, max_samples, integer, resampler, suspicions)
     if suspicions is not None and tally is not None:
         suspicions.extend(tally.reasons())
-    waveform = resample(waveform, source, sample_rate, resampler)
-    return waveform if max_samples is None else waveform[:max_samples]
+    waveform = resample(waveform, source, sample_rate, resampler)[lead:]
+    if max_samples is None:
+        return waveform
+    return cut(waveform, max_samples, crop) if crop and decoded_whole else waveform[:max_samples]
+
+
+def _is_integer(file: File, sample_rate: int) -> bool:
+    """Whether the file's samples are 16-bit integers that need no conversion."""
+    return bool(file.subtype == "PCM_16" and file.channels == 1 and file.samplerate == sample_rate)
 
 
 def decode_pieces(
-    path: Source, sample_rate: int = 16_000, downmix: str = "mean", seconds: int = 60, resampler: str = "sinc"
+    path: Source,
+    sample_rate: int = 16_000,
+    downmix: str = "mean",
+    seconds: int = 60,
+    resampler: str = "sinc",
+    integer: bool = False,
 ) -> Iterator[Tensor]:
     """What `decode` returns for the whole file, in pieces (S,) of so many seconds: memory does not grow with length.
 
@@ -93,12 +115,13 @@ def decode_pieces(
     with opened(path) as file:
         source = file.samplerate
         seconds = min(seconds, max(1, seconds * 48_000 // source))
-        before = torch.zeros(0)
-        piece = _read(path, file, seconds * source, downmix)
+        how = ("first", "int16") if integer and _is_integer(file, sample_rate) else (downmix, "float32")
+        piece = _read(path, file, seconds * source, *how)
+        before = piece[:0]
         if len(piece) == 0:
             raise DataError(f"{named(path)}: found 0 samples, expected at least one 25 ms window")
         while len(piece):
-            after = _read(path, file, seconds * source, downmix)
+            after = _read(path, file, seconds * source, *how)
             # A second of the neighbours on either side, so that the low-pass has no edge at the joints. Joints fall
             # on whole seconds, which are whole samples at either rate.
             joined = resample(torch.cat([before, piece, after[:source]]), source, sample_rate, resampler)

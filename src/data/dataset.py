@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,13 +19,19 @@ from ..errors import DataError
 from ..features import FeatureConfig, frame_count
 from ..runtime.interruption import never
 from .audio import as_float, decode
+from .crop import Crop
 from .manifest import Manifest
 from .sampler import Draw
+from .shards import ShardMember
 from .workers import PREFETCHED, WorkerError, loaded, remedy, require_room, start_worker
 
 REPLACEMENTS = 20
 """Clips tried in the place of an unusable one."""
 MAX_WORKERS = 256
+LEAST_NEW = 0.1
+"""Share of a window that a clip must be longer by to be heard in more than one; a shorter rest is left out."""
+CROP_STREAM = 1
+"""Sets apart what a clip in an epoch draws for its crop from what else may be drawn from the same numbers."""
 
 
 class Failure(NamedTuple):
@@ -65,11 +72,16 @@ class ClipDataset(Dataset):
     """Decodes the clips of a manifest, cut or padded to the feature settings' length, a batch of draws at a time.
 
     replace: put another clip, drawn at random from the draw itself, in the place of an unusable one, so that batches
-    keep their size (training); without it the unusable clip is left out (evaluation).
+    keep their size (training); without it the unusable clip is left out. crop: hear a part of a clip longer than the
+    model's window that is drawn at random from (seed, epoch, clip), not its start; a clip that is longer by less than
+    a tenth of the window is cut at its end, as evaluation does.
     """
 
-    def __init__(self, manifest: Manifest, features: FeatureConfig, replace: bool = False) -> None:
+    def __init__(
+        self, manifest: Manifest, features: FeatureConfig, replace: bool = False, crop: bool = False, seed: int = 0
+    ) -> None:
         self.manifest, self.features, self.replace = manifest, features, replace
+        self.crop, self.seed = crop, seed
         # The clip each worker is on, in shared memory, so that a worker that dies or hangs can be asked.
         self.current = torch.full((MAX_WORKERS,), -1).share_memory_()
 
@@ -80,13 +92,22 @@ class ClipDataset(Dataset):
         """Raise ConfigError if batches of so many clips cannot pass between so many workers and this process."""
         require_room(min(workers, MAX_WORKERS), batch_size * self.features.samples * torch.int16.itemsize)
 
-    def waveform(self, clip: int, suspicions: list[Failure] | None = None) -> Tensor:
+    @property
+    def source(self) -> Path:
+        """Where the clips are listed."""
+        return self.manifest.source
+
+    def path(self, clip: int) -> Path | ShardMember:
+        """What a clip is read from."""
+        return self.manifest.clips[clip].path
+
+    def waveform(self, clip: int, epoch: int = 0, suspicions: list[Failure] | None = None) -> Tensor:
         """One clip (S,), not padded, int16 if 16-bit PCM, mono, at the model's rate, else float32.
 
-        suspicions: takes what is suspicious about the clip. Raises DataError if it is unusable or shorter than one
-        window.
+        epoch: what the place of a crop is drawn from. suspicions: takes what is suspicious about the clip. Raises
+        DataError if it is unusable or shorter than one window.
         """
-        path, features = self.manifest.clips[clip].path, self.features
+        path, features = self.path(clip), self.features
         reasons: list[str] = []
         waveform = decode(
             path,
@@ -94,6 +115,7 @@ class ClipDataset(Dataset):
             features.downmix,
             features.samples,
             integer=True,
+            crop=self._crop(clip, epoch) if self.crop else None,
             resampler=features.resampler,
             suspicions=None if suspicions is None else reasons,
         )
@@ -102,6 +124,11 @@ class ClipDataset(Dataset):
         if suspicions is not None and reasons:
             suspicions.append(Failure(clip, f"{path}: {'; '.join(reasons)}"))
         return waveform
+
+    def _crop(self, clip: int, epoch: int) -> Crop:
+        """Where in the clip to listen."""
+        place = np.random.default_rng([self.seed, epoch, clip, CROP_STREAM]).random()
+        return Crop(place, int(LEAST_NEW * self.features.samples))
 
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         """The batch of these draws."""
@@ -134,21 +161,35 @@ class ClipDataset(Dataset):
         for _ in range(1 + REPLACEMENTS * self.replace):
             self.current[worker.id if worker else 0] = clip
             try:
-                return clip, self.waveform(clip, suspicions)
+                return clip, self.waveform(clip, draw.epoch, suspicions)
             except DataError as error:
                 failures.append(Failure(clip, str(error)))
             clip = int(rng.integers(len(self.manifest)))
         return None
 
 
+class Source(Protocol):
+    """What `load` needs to know of a dataset."""
+
+    current: Tensor
+    """(MAX_WORKERS,) the clip each worker is on, -1 before the first."""
+
+    @property
+    def source(self) -> object:
+        """Where the clips are listed."""
+
+    def path(self, clip: int) -> object:
+        """What a clip is read from."""
+
+
 def _hand_over(batch: Any) -> tuple[Any, ...]:
-    """In a worker: the waveforms in shared memory, so that a lack of it is an error here; the rest as plain arrays."""
+    """In a worker: the waveforms in shared memory, so that a lack of it is an error here; the rest as plain values."""
     if get_worker_info() is None:
         return batch
-    waveform, *small, failures, suspicions = batch
+    waveform, *rest = batch
     if waveform.numel():
         waveform.share_memory_()
-    return (waveform, *(tensor.numpy() for tensor in small), failures, suspicions)
+    return (waveform, *(value.numpy() if isinstance(value, Tensor) else value for value in rest))
 
 
 def load_batches(
@@ -163,9 +204,19 @@ def load_batches(
     Raises DataError with the files in question when a worker dies, or takes more than `timeout` seconds (0: no limit)
     for a batch; Interrupted if `stopped` while a batch is waited for.
     """
+    with closing(load(dataset, workers, timeout, stopped, batch_sampler=batches)) as handed:
+        for waveform, lengths, targets, epochs, clips, failures, suspicions in handed:
+            lengths, targets, epochs, clips = map(torch.as_tensor, (lengths, targets, epochs, clips))
+            yield Batch(waveform, lengths, targets, epochs, clips, failures, suspicions)
+
+
+def load(
+    dataset: Source, workers: int, timeout: float, stopped: Callable[[], bool], **how: Any
+) -> Generator[Any, None, None]:
+    """What the dataset gives, from `workers` processes; see `load_batches`. how: options of the DataLoader."""
     loader: DataLoader = DataLoader(
-        dataset,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        dataset,  # type: ignore[arg-type]
+        **how,
         num_workers=min(workers, MAX_WORKERS),
         prefetch_factor=PREFETCHED if workers else None,
         collate_fn=_hand_over,
@@ -175,22 +226,20 @@ def load_batches(
     )
     try:
         with closing(loaded(loader, timeout, stopped)) as handed:
-            for waveform, lengths, targets, epochs, clips, failures, suspicions in handed:
-                lengths, targets, epochs, clips = map(torch.as_tensor, (lengths, targets, epochs, clips))
-                yield Batch(waveform, lengths, targets, epochs, clips, failures, suspicions)
+            yield from handed
     except (WorkerError, RuntimeError, EOFError, OSError) as error:  # all but the first are the DataLoader's own
         raise _failed(dataset, workers, error) from error
 
 
-def _failed(dataset: ClipDataset, workers: int, error: Exception) -> DataError:
+def _failed(dataset: Source, workers: int, error: Exception) -> DataError:
     lines = (str(error) or type(error).__name__).splitlines()
     # Of an error in a worker the DataLoader gives the traceback; its last line says what happened.
     reason = (lines[-1] if "Traceback" in str(error) else lines[0]).rstrip(". ")
     if advice := remedy(error):
-        return DataError(f"{dataset.manifest.source}: a decoding process failed ({reason}){advice}")
+        return DataError(f"{dataset.source}: a decoding process failed ({reason}){advice}")
     at_work = [int(clip) for clip in dataset.current[:workers] if clip >= 0]
-    files = ", ".join(str(dataset.manifest.clips[clip].path) for clip in at_work)
-    return DataError(f"{dataset.manifest.source}: a decoding process failed ({reason}) while on {files}")
+    files = ", ".join(str(dataset.path(clip)) for clip in at_work)
+    return DataError(f"{dataset.source}: a decoding process failed ({reason}) while on {files}")
 
 
 def sequential_batches(clips: int, batch_size: int) -> list[list[Draw]]:

@@ -95,6 +95,16 @@ def split_root(folder: Path) -> dict[str, Path] | None:
     return {kind: found[kind] for kind in SPLITS if kind in found} if "train" in found and len(found) > 1 else None
 
 
+def audio_below(folder: Path) -> list[Path]:
+    """Every audio file in a folder and below; what else is there is logged. Raises DataError if there is none."""
+    found = _scan(folder)
+    if not found.audio:
+        there = f"only other ones: {_kinds(found.others)}" if found.others else "nothing else"
+        raise DataError(f"{folder}: found no audio files in it or below ({there})")
+    _tell(folder, found.others, [])
+    return found.audio
+
+
 def _class_folders(folder: Path) -> tuple[list[Path], list[str]]:
     """Folders that are classes, and names of audio files beside them. Those that begin with _ are told."""
     classes, loose = [], []

@@ -54,6 +54,15 @@ class _Sndfile:
         with self._quiet():
             return self._file.read(frames, dtype=dtype, always_2d=True)
 
+    def seekable(self) -> bool:
+        """Whether one can move in it."""
+        return self._file.seekable()
+
+    def seek(self, frame: int) -> None:
+        """Move to this sample."""
+        with self._quiet():
+            self._file.seek(frame)
+
     def close(self) -> None:
         with self._quiet():
             self._file.close()

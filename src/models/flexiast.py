@@ -94,6 +94,7 @@ class FlexiAST(nn.Module):
     def embed(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Tensor:
         """Tokens with their positions, (B, N, D), before the first block."""
         layout = self.layout(log_mel, patch_size)
+        log_mel = log_mel.to(self.kernel.dtype)  # features are float32, also of a model in half precision
         patches = patchify(log_mel, layout.patch, layout.stride, layout.padding, self.config.pad_value)
         kernel = resize_kernel(self.kernel, layout.patch, resize)  # (D, h, w)
         tokens = F.linear(patches, kernel.flatten(1), self.kernel_bias)  # (B, H*W, D)

@@ -78,11 +78,12 @@ def _kernel_resize(weight: Tensor, new_size: PatchLike, kind: str, *flags: bool)
     old, new = PatchSize(*weight.shape[-2:]), PatchSize.parse(new_size)
     if old == new:
         return weight
-    options = {"dtype": weight.dtype, "device": weight.device}
+    dtype = torch.promote_types(weight.dtype, torch.float32)  # the inverse matrices need it, also for half precision
+    options = {"dtype": dtype, "device": weight.device}
     rows = cached_matrix(kind, old.freq, new.freq, *flags, **options)
     cols = cached_matrix(kind, old.time, new.time, *flags, **options)
     with torch.autocast(weight.device.type, enabled=False):  # bfloat16 would cost the kernel its precision
-        return rows @ weight @ cols.mT  # (h', h) @ (..., h, w) @ (w, w')
+        return (rows @ weight.to(dtype) @ cols.mT).to(weight.dtype)  # (h', h) @ (..., h, w) @ (w, w')
 
 
 def pi_resize(weight: Tensor, new_size: PatchLike) -> Tensor:

@@ -36,6 +36,8 @@ class AugmentConfig:
     """Uniform noise on the normalised log-mel, of an amplitude drawn up to this (AST: 0.1)."""
     mixup: AutoFloat = AUTO
     """Share of clips that are mixed with their neighbour in the batch."""
+    crop: bool = True
+    """Hear a part of a clip longer than the model's window that is drawn anew in every epoch, not its start alone."""
 
     def __post_init__(self) -> None:
         for name in ("freq_mask", "time_mask", "roll", "noise"):

@@ -1,6 +1,8 @@
 """Evaluation of models at many patch sizes in one pass over the data: decode and features once per clip.
 
-Dimensions: n clips, C classes.
+A clip is heard to its end, as `predict` hears it: in windows side by side, the mean of their scores.
+
+Dimensions: n clips, B windows, C classes.
 """
 
 from __future__ import annotations
@@ -9,17 +11,23 @@ import dataclasses
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from itertools import product
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..data.dataset import Batch, ClipDataset, Failure, load_batches, sequential_batches
+from ..classifier.inputs import pieces_of
+from ..classifier.tally import Tally
+from ..data.dataset import LEAST_NEW, Failure
 from ..data.manifest import Manifest
+from ..data.windows import Ended, WindowBatch, WindowDataset, load_windows
 from ..errors import ConfigError, DataError
+from ..features import FeatureConfig
+from ..models.config import Loss
 from ..models.frozen import FrozenAST, freeze
 from ..models.geometry import PatchSize
 from ..models.resize import Resize
@@ -39,40 +47,79 @@ class Result:
     resize: Resize
     patch_size: PatchSize
     tokens: int
-    """Patch tokens of one clip, prefix not counted."""
+    """Patch tokens of one window, prefix not counted."""
     gflops: float
-    """10^9 floating-point operations of one clip's forward pass."""
+    """10^9 floating-point operations of one window's forward pass."""
     clips_per_second: float
-    """Forward passes alone, decoding and features not counted, at the batch size used."""
+    """Forward passes alone, decoding and features not counted, at the batch size used; a clip that is heard in
+    several windows counts as so many."""
     loss: float
-    """Mean training loss, cross-entropy or binary cross-entropy."""
+    """Mean over the clips of the loss, cross-entropy or binary cross-entropy, of a clip's scores."""
     metrics: Metrics
     scores: np.ndarray
-    """(n, C) float32 probabilities."""
+    """(n, C) float32 probabilities, the mean over a clip's windows."""
     excluded: tuple[Failure, ...] = ()
     """Clips that could not be used; n does not count them."""
+    longer: int = 0
+    """Clips that are longer than the model's window and were heard in several."""
+    shorter: int = 0
+    """Clips that are shorter than the window by more than a tenth and were padded."""
 
 
 @dataclasses.dataclass
 class _Pass:
-    """What accumulates for one (model, resize, patch size) while the data goes by, an entry per batch."""
+    """What accumulates for one (model, resize, patch size) while the data goes by."""
 
     model: AudioClassifier
     resize: Resize
     patch: PatchSize
     network: FrozenAST
     """The model with kernel and positions of this patch size in place, its transformer shared."""
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    logits: dict[int, Tensor] = dataclasses.field(default_factory=dict)
+    """Of the last window of each clip that is not complete."""
     seconds: float = 0.0
-    losses: list[float] = dataclasses.field(default_factory=list)
+    losses: list[tuple[int, float]] = dataclasses.field(default_factory=list)
+    """Sum over the clips that a batch completes, and the first of them."""
     scores: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+    def hear(self, log_mel: Tensor, clips: Sequence[int]) -> None:
+        """Score windows of these clips."""
+        log_mel = log_mel.to(self.model.kernel.dtype)
+        synchronise(log_mel.device)
+        start = time.perf_counter()
+        logits = self.network(log_mel).float()
+        synchronise(log_mel.device)
+        self.seconds += time.perf_counter() - start
+        self.tally.add(clips, self.model.probabilities(logits).cpu())
+        self.logits.update(zip(clips, logits.cpu(), strict=True))
+
+    def complete(self, ended: Sequence[Ended], targets: Tensor) -> None:
+        """Keep scores and loss of clips that have been heard to their end; targets (n, C)."""
+        scores = torch.stack([self.tally.take(clip) for clip, _, _ in ended])
+        logits = torch.stack([self.logits.pop(clip) for clip, _, _ in ended])
+        several = torch.tensor([windows > 1 for _, windows, _ in ended])
+        logits[several] = _logits_of(scores[several], self.model.loss)
+        self.losses.append((ended[0].clip, float(classification_loss(logits, targets, self.model.loss)) * len(ended)))
+        self.scores.append(scores.numpy())
+
+    def drop(self, clip: int) -> None:
+        """Forget a clip that cannot be heard to its end."""
+        self.tally.drop(clip)
+        self.logits.pop(clip, None)
+
+
+def _logits_of(scores: Tensor, loss: Loss) -> Tensor:
+    """Logits (n, C) that give these scores, which may have been rounded to 0 or 1."""
+    return scores.clamp_min(torch.finfo(scores.dtype).tiny).log() if loss == "ce" else scores.logit(eps=1e-7)
 
 
 @dataclasses.dataclass
-class _Truth:
-    """What the clips of all batches really are."""
+class _Heard:
+    """What became of the clips."""
 
-    targets: list[np.ndarray] = dataclasses.field(default_factory=list)
-    failures: list[list[Failure]] = dataclasses.field(default_factory=list)
+    ended: list[Ended] = dataclasses.field(default_factory=list)
+    failures: list[Failure] = dataclasses.field(default_factory=list)
 
 
 def sweep(
@@ -113,66 +160,57 @@ def sweep(
             )
             for name, resize, patch in product(group, resizes, patch_sizes)
         }
-        dataset = ClipDataset(data, features)
-        dataset.require_room(batch_size, workers)
-        truth = _run_passes(
-            list(passes.values()), dataset, batch_size, workers, precision, progress, world or World(), timeout,
-            stopped,
-        )  # fmt: skip
-        if not sum(map(len, truth.targets)):
-            raise DataError(f"{data.source}: found no usable clip; the first: {truth.failures[0][0].reason}")
-        results |= {key: _result(key[0], one, truth) for key, one in passes.items()}
+        dataset = _windows(data, features, batch_size, world or World())
+        dataset.require_room(workers)
+        heard = _run_passes(
+            list(passes.values()), dataset, data, workers, precision, progress, world or World(), timeout, stopped
+        )
+        if not heard.ended:
+            raise DataError(f"{data.source}: found no usable clip; the first: {heard.failures[0].reason}")
+        results |= {key: _result(key[0], one, heard, data) for key, one in passes.items()}
     return [results[key] for key in product(models, resizes, patch_sizes)]
+
+
+def _windows(data: Manifest, features: FeatureConfig, batch_size: int, world: World) -> WindowDataset:
+    """This process's share of the clips, as windows."""
+    read = partial(pieces_of, features=features)
+    dataset = WindowDataset([clip.path for clip in data.clips], read, features, batch_size, source=data.source)
+    dataset.groups = dataset.groups[world.rank :: world.size]
+    return dataset
 
 
 @torch.no_grad()  # not inference mode, in which autocast casts every weight anew in every call
 def _run_passes(
     passes: list[_Pass],
-    dataset: ClipDataset,
-    batch_size: int,
+    dataset: WindowDataset,
+    data: Manifest,
     workers: int,
     precision: Precision,
     progress: bool,
     world: World,
     timeout: float,
     stopped: Callable[[], bool],
-) -> _Truth:
-    """Fill the passes with the scores, losses and times of all batches."""
+) -> _Heard:
+    """Fill the passes with the scores, losses and times of all clips."""
     device = passes[0].model.kernel.device
-    front_end = passes[0].model.front_end
-    schedule = sequential_batches(len(dataset), batch_size)[world.rank :: world.size]
-    truth, clips = _Truth(), sum(map(len, schedule))
+    heard, clips = _Heard(), sum(map(len, dataset.groups))
     bar = tqdm(total=clips, unit="clip", desc="evaluate", disable=not progress, leave=False)
-    batches = _until_stopped(load_batches(dataset, schedule, workers, timeout, stopped), stopped)
+    batches = _until_stopped(load_windows(dataset, workers, timeout, stopped), stopped)
     with bar, closing(batches), autocast(device, precision):  # around all batches and sizes: the weights are cast once
         for batch in batches:
-            truth.targets.append(batch.targets.numpy())
-            truth.failures.append(batch.failures)
-            bar.update(len(batch.targets) + len(batch.failures))
-            if not len(batch.targets):
-                for one in passes:  # every batch has its entry
-                    one.losses.append(0.0)
-                    one.scores.append(batch.targets.numpy())
-                continue
-            waveform, lengths, target = batch.on(device)
-            log_mel = front_end(waveform, lengths)
-            for one in passes:
-                if stopped():
-                    break
-                synchronise(device)
-                start = time.perf_counter()
-                logits = one.network(log_mel).float()
-                synchronise(device)
-                one.seconds += time.perf_counter() - start
-                one.losses.append(float(classification_loss(logits, target, one.model.loss)) * len(target))
-                one.scores.append(one.model.probabilities(logits).cpu().numpy())
+            _hear(passes, batch, data, device)
+            heard.ended += batch.ended
+            heard.failures += batch.failures
+            bar.update(len(batch.ended) + len(batch.failures))
     if world.any(stopped()):
         raise Interrupted("stopped during an evaluation")
-    _exchange(passes, truth, world)
-    return truth
+    _exchange(passes, heard, world)
+    return heard
 
 
-def _until_stopped(batches: Generator[Batch, None, None], stopped: Callable[[], bool]) -> Generator[Batch, None, None]:
+def _until_stopped(
+    batches: Generator[WindowBatch, None, None], stopped: Callable[[], bool]
+) -> Generator[WindowBatch, None, None]:
     """The batches, as long as no stop is asked for; the other processes must hear of it before any of them leaves."""
     with closing(batches), suppress(Interrupted):
         for batch in batches:
@@ -181,25 +219,45 @@ def _until_stopped(batches: Generator[Batch, None, None], stopped: Callable[[], 
             yield batch
 
 
-def _exchange(passes: list[_Pass], truth: _Truth, world: World) -> None:
-    """Put together what the processes have, in the order of the batches."""
-    if world.size == 1:
-        return
-    parts: list[tuple[Any, tuple[str, str]]] = [(truth, ("targets", "failures"))]
-    for part, names in parts + [(one, ("losses", "scores")) for one in passes]:
-        for name in names:
-            per_rank = world.gather(getattr(part, name))
-            merged: list[Any] = [None] * sum(map(len, per_rank))
-            for rank, values in enumerate(per_rank):
-                merged[rank :: world.size] = values
-            setattr(part, name, merged)
+def _hear(passes: list[_Pass], batch: WindowBatch, data: Manifest, device: torch.device) -> None:
+    """Score a batch of windows at all sizes, and what it completes."""
+    if batch.clips:
+        log_mel = passes[0].model.front_end(*batch.on(device))
+        for one in passes:
+            one.hear(log_mel, batch.clips)
+    targets = torch.from_numpy(_targets(data, batch.ended))
     for one in passes:
+        for failure in batch.failures:
+            one.drop(failure.clip)
+        if batch.ended:
+            one.complete(batch.ended, targets)
+
+
+def _targets(data: Manifest, ended: Sequence[Ended]) -> np.ndarray:
+    """(n, C) float32, 1 at each class of these clips."""
+    targets = np.zeros((len(ended), len(data.labels)), dtype=np.float32)
+    for row, one in zip(targets, ended, strict=True):
+        row[list(data.clips[one.clip].classes)] = 1.0
+    return targets
+
+
+def _exchange(passes: list[_Pass], heard: _Heard, world: World) -> None:
+    """Put together what the processes have, in the order of the clips."""
+    for part, name in [(heard, "ended"), (heard, "failures"), *((one, "losses") for one in passes)]:
+        setattr(part, name, [value for of_one in world.gather(getattr(part, name)) for value in of_one])
+    order = np.argsort([one.clip for one in heard.ended])
+    for one in passes:
+        mine = np.concatenate([*one.scores, np.zeros((0, len(one.model.labels)), dtype=np.float32)])
+        one.scores = [np.concatenate(world.gather(mine))[order]]
         one.seconds = max(world.gather(one.seconds))
+        one.losses.sort()
+    heard.ended.sort()
+    heard.failures.sort()
 
 
-def _result(name: str, done: _Pass, truth: _Truth) -> Result:
-    config, frames, scores = done.model.config, done.model.feature_config.frames, np.concatenate(done.scores)
-    targets = np.concatenate(truth.targets)
+def _result(name: str, done: _Pass, heard: _Heard, data: Manifest) -> Result:
+    config, frames, scores = done.model.config, done.model.feature_config.frames, done.scores[0]
+    few = (1 - LEAST_NEW) * frames
     if not np.isfinite(scores).all():
         raise ConfigError(
             f"model {name}: its scores at patch size {done.patch} are not finite, expected numbers: its weights have"
@@ -211,9 +269,24 @@ def _result(name: str, done: _Pass, truth: _Truth) -> Result:
         patch_size=done.patch,
         tokens=config.grid(done.patch, frames).tokens,
         gflops=config.flops(done.patch, frames) / 1e9,
-        clips_per_second=len(targets) / done.seconds,
-        loss=sum(done.losses) / len(targets),
-        metrics=classification_metrics(scores, targets),
+        clips_per_second=sum(one.windows for one in heard.ended) / done.seconds,
+        loss=sum(loss for _, loss in done.losses) / len(scores),
+        metrics=classification_metrics(scores, _targets(data, heard.ended)),
         scores=scores,
-        excluded=tuple(failure for failures in truth.failures for failure in failures),
+        excluded=tuple(heard.failures),
+        longer=sum(one.windows > 1 for one in heard.ended),
+        shorter=sum(one.windows == 1 and one.frames < few for one in heard.ended),
     )
+
+
+def describe_lengths(result: Result, features: FeatureConfig) -> str | None:
+    """A line that says how many clips are longer or shorter than the model's window; none if all fit."""
+    clips, seconds = len(result.scores), f"{features.frames / 100:g} s"
+    parts = []
+    if result.longer:
+        parts.append(
+            f"{result.longer} of {clips} clips are longer than the model's window of {seconds}: heard in several"
+        )
+    if result.shorter:
+        parts.append(f"{result.shorter} of {clips} clips are shorter than the model's window of {seconds}: padded")
+    return "; ".join(parts) or None

@@ -92,7 +92,7 @@ class Trainer:
         model = setup_model(config, features, self.train_data, prepared.start)
         self.model = model.to(self.world.own(pick_device(config.device)))
         self.teacher = setup_teacher(config.distill, self.model)
-        self.dataset = ClipDataset(self.train_data, features, replace=True)
+        self.dataset = ClipDataset(self.train_data, features, True, config.augment.crop, config.seed)
         self.bad_files = BadFiles(self.train_data, config.data, self.directory.bad_files)
         self.plan = setup_plan(config, self.train_data, self.model, self.world, flexible)
         if flexible:  # the settings that are saved say which sizes it trains at

@@ -1,0 +1,136 @@
+"""Any number of sounds through a model: read in worker processes, scored in batches that go across clips.
+
+Dimensions: B windows, S samples, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..data.dataset import MAX_WORKERS
+from ..data.windows import WindowBatch, WindowDataset, hop_in_frames, load_windows
+from ..errors import ConfigError, DataError, is_whole_number, require
+from ..models.geometry import PatchLike, PatchSize
+from ..runtime.arguments import Precision
+from ..runtime.device import autocast
+from .inputs import as_rate, name_of, pieces_of
+from .results import Window
+from .tally import Aggregate, Tally
+
+if TYPE_CHECKING:
+    from .audio_classifier import AudioClassifier
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hearing:
+    """How sounds are heard; see `AudioClassifier.predict` for what the fields mean."""
+
+    patch_size: PatchLike | None = None
+    sample_rate: int | None = None
+    hop: float | None = None
+    aggregate: Aggregate = "mean"
+    batch_size: int = 16
+    workers: int = 0
+    precision: Precision = "fp32"
+
+    def check(self, model: AudioClassifier) -> None:
+        """Raise ConfigError for a setting that does not fit the model; warn of a patch size outside its training."""
+        require(
+            is_whole_number(self.batch_size) and self.batch_size >= 1,
+            "batch_size", repr(self.batch_size), "a whole number of at least 1",
+        )  # fmt: skip
+        require(
+            is_whole_number(self.workers) and 0 <= self.workers <= MAX_WORKERS,
+            "workers", repr(self.workers), f"a whole number from 0 to {MAX_WORKERS}",
+        )  # fmt: skip
+        Tally(self.aggregate)
+        hop_in_frames(self.hop, model.feature_config)
+        if self.sample_rate is not None:
+            as_rate(self.sample_rate)
+        patch = PatchSize.parse(model.config.patch_size if self.patch_size is None else self.patch_size)
+        model.config.layout(patch, model.feature_config.frames)
+        warn_outside_training(model, patch)
+
+
+class Answer(NamedTuple):
+    """What a model says of one clip, or what is wrong with it."""
+
+    clip: int
+    """Its place in the list."""
+    scores: Tensor
+    """(C,) of the whole clip; none of a clip heard window by window, or not usable."""
+    windows: list[Window]
+    """Of a clip heard window by window."""
+    error: DataError | None
+
+
+def answers(model: AudioClassifier, clips: Sequence[Any], how: Hearing, by_window: bool = False) -> Iterator[Answer]:
+    """An answer for each clip, in order, as soon as it is known. by_window: the windows, not their aggregate.
+
+    Raises ConfigError for a setting that does not fit, DataError when a decoding process dies.
+    """
+    how.check(model)
+    read = partial(pieces_of, features=model.feature_config, sample_rate=how.sample_rate)
+    dataset = WindowDataset(clips, read, model.feature_config, how.batch_size, how.hop, name=name_of)
+    tally, windows = Tally(how.aggregate), dict[int, list[Window]]()
+    done, nothing = dict[int, Answer](), torch.zeros(0)
+    next_one = 0
+    for batch in load_windows(dataset, how.workers):
+        scores = _scores(model, batch, how)
+        if by_window:
+            for clip, time, own in zip(batch.clips, batch.times, scores, strict=True):
+                windows.setdefault(clip, []).append(Window(*time, own, model.best(own, 1)[0]))
+        else:
+            tally.add(batch.clips, scores)
+        for clip, _, _ in batch.ended:
+            done[clip] = Answer(clip, nothing if by_window else tally.take(clip), windows.pop(clip, []), None)
+        for failure in batch.failures:
+            tally.drop(failure.clip)
+            windows.pop(failure.clip, None)
+            done[failure.clip] = Answer(failure.clip, nothing, [], DataError(failure.reason))
+        while next_one in done:
+            yield done.pop(next_one)
+            next_one += 1
+
+
+def _scores(model: AudioClassifier, batch: WindowBatch, how: Hearing) -> Tensor:
+    """Scores (B, C) of a batch of windows, float32, on the CPU."""
+    device, weights = model.kernel.device, model.kernel.dtype
+    if not batch.clips:
+        return torch.zeros(0, model.config.classes)
+    precision = how.precision if weights == torch.float32 else "fp32"  # others have chosen theirs: model.half()
+    with torch.no_grad(), autocast(device, precision):
+        logits = model(model.front_end(*batch.on(device)), how.patch_size)
+    return model.probabilities(logits.float()).cpu()
+
+
+def warn_outside_training(model: AudioClassifier, patch: PatchSize) -> None:
+    """Warn, once per model and size, of a patch size outside those that the model was trained at."""
+    sizes = trained_sizes(model)
+    if not sizes or patch in model.warned_sizes:
+        return
+    ranges = [(min(axis), max(axis)) for axis in zip(*sizes, strict=True)]
+    if any(not least <= side <= most for side, (least, most) in zip(patch, ranges, strict=True)):
+        model.warned_sizes.add(patch)
+        told = ", ".join(map(str, sizes)) if len(sizes) <= 3 else f"{min(sizes)} to {max(sizes)}"
+        logger.warning(
+            "patch size %s: the model was trained at %s; its scores are not to be trusted there", patch, told
+        )
+
+
+def trained_sizes(model: AudioClassifier) -> list[PatchSize]:
+    """The patch sizes that a model was trained at, none if its description does not say."""
+    told = model.metadata.get("trained_patch_sizes")
+    try:
+        return sorted(map(PatchSize.parse, told)) if isinstance(told, (list, tuple)) else []
+    except ConfigError:
+        return []

@@ -1,0 +1,208 @@
+"""Recordings of any length as windows that a model can hear: decoded in worker processes, in bounded memory.
+
+What evaluation and `predict` share, so that both hear the same.
+
+Dimensions: B windows, S samples, T frames of 10 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ..errors import ConfigError, DataError, is_finite_number
+from ..features import FeatureConfig, frame_count, window_and_hop
+from ..runtime.interruption import never
+from .audio import as_float
+from .dataset import LEAST_NEW, MAX_WORKERS, Failure, load
+from .workers import require_room
+
+
+class Excerpt(NamedTuple):
+    """Samples (S,) for one window, which lie at `start` to `end` seconds of their recording."""
+
+    start: float
+    end: float
+    waveform: Tensor
+
+
+def excerpts(
+    pieces: Iterable[Tensor], features: FeatureConfig, hop: float | None = None, name: object = "audio"
+) -> Iterator[Excerpt]:
+    """The windows of a recording, one every `hop` seconds (default: side by side).
+
+    pieces: consecutive parts (S,) of it, mono, at the model's rate. The last window may be shorter than the others.
+    Raises DataError, with `name`, if there is no whole 25 ms of sound, ConfigError as `hop_in_frames`.
+    """
+    window, (length, step) = features.frames, window_and_hop(features.sample_rate)
+    hop_frames, frame = hop_in_frames(hop, features), step / features.sample_rate
+    start, held = 0, None
+    for piece in pieces:
+        held = piece if held is None else torch.cat([held, piece])
+        while len(held) >= features.samples:
+            yield Excerpt(start * frame, (start + window) * frame, held[: features.samples])
+            start, held = start + hop_frames, held[hop_frames * step :]
+    rest = 0 if held is None else len(held)
+    frames = frame_count(rest, features.sample_rate)
+    if start == 0 and frames == 0:
+        raise DataError(f"{name}: found {rest} samples, expected at least one 25 ms window, {length}")
+    new = frames if start == 0 else frames - (window - hop_frames)
+    if held is not None and (start == 0 or new >= min(hop_frames, LEAST_NEW * window)):
+        yield Excerpt(start * frame, start * frame + rest / features.sample_rate, held)
+
+
+def hop_in_frames(hop: float | None, features: FeatureConfig) -> int:
+    """Frames between windows; none means side by side. Raises ConfigError if not above 0 and at most the window."""
+    if hop is None:
+        return features.frames
+    frame = window_and_hop(features.sample_rate)[1] / features.sample_rate
+    longest = features.frames * frame
+    if not is_finite_number(hop) or not 0 < hop <= longest + 1e-9:
+        raise ConfigError(f"hop: found {hop!r}, expected seconds above 0, at most the window of {longest:g} s")
+    return max(1, round(hop / frame))
+
+
+class Ended(NamedTuple):
+    """A clip of which every window has been handed over."""
+
+    clip: int
+    windows: int
+    """How many there were."""
+    frames: int
+    """Whole frames of the last one, fewer than the model's where it is padded."""
+
+
+class WindowBatch(NamedTuple):
+    """Windows of one or more clips, in order; all on the CPU."""
+
+    waveform: Tensor
+    """(B, S) float32, or int16 where all are 16-bit PCM, mono, at the model's rate. Zero beyond each length."""
+    lengths: Tensor
+    """(B,) int64 samples of each window."""
+    clips: list[int]
+    """Index of the clip of each window."""
+    times: list[tuple[float, float]]
+    """Start and end of each window in its clip, in seconds."""
+    ended: list[Ended]
+    """Clips that are complete with this batch."""
+    failures: list[Failure]
+    """Clips that cannot be used, or not to their end: windows of them may have come before."""
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Waveform (B, S) as float32 in [-1, 1] and lengths (B,), on that device."""
+        return as_float(self.waveform.to(device, non_blocking=True)), self.lengths.to(device, non_blocking=True)
+
+
+class WindowDataset(IterableDataset):
+    """Reads clips to their end, group after group, as batches of windows; no batch goes beyond its group."""
+
+    def __init__(
+        self,
+        sources: Sequence[Any],
+        read: Callable[[Any], Iterable[Tensor]],
+        features: FeatureConfig,
+        batch_size: int,
+        hop: float | None = None,
+        source: object = "audio",
+        name: Callable[[Any], str] = str,
+    ) -> None:
+        """read: gives the consecutive parts (S,) of a clip, mono, at the model's rate, and raises DataError.
+
+        name, source: what a clip is called in messages, and where the clips are listed. Raises ConfigError for a hop
+        that does not fit.
+        """
+        self.sources, self.read, self.features, self.batch_size, self.hop = sources, read, features, batch_size, hop
+        self.source, self.name = source, name
+        self.groups = clip_groups(len(sources), batch_size)
+        """Clips that are read one after the other by one process, each group by another."""
+        hop_in_frames(hop, features)
+        # The clip each worker is on, in shared memory if there are any, so that one that dies or hangs can be asked.
+        self.current = torch.full((MAX_WORKERS,), -1)
+
+    def require_room(self, workers: int) -> None:
+        """Raise ConfigError if its batches cannot pass between so many workers and this process."""
+        require_room(min(workers, MAX_WORKERS), self.batch_size * self.features.samples * torch.int16.itemsize)
+
+    def path(self, clip: int) -> str:
+        """What a clip is read from, for messages."""
+        return self.name(self.sources[clip])
+
+    def __iter__(self) -> Iterator[WindowBatch]:
+        worker = get_worker_info()
+        for group in self.groups[worker.id :: worker.num_workers] if worker else self.groups:
+            yield from self._batches(group, worker.id if worker else 0)
+
+    def _batches(self, group: Sequence[int], worker: int) -> Iterator[WindowBatch]:
+        part = _Part(self.features.samples)
+        for clip in group:
+            self.current[worker] = clip
+            windows, frames = 0, 0
+            try:
+                for excerpt in excerpts(self.read(self.sources[clip]), self.features, self.hop, self.path(clip)):
+                    if len(part.clips) == self.batch_size:
+                        yield part.batch()
+                        part = _Part(self.features.samples)
+                    part.add(clip, excerpt)
+                    windows, frames = windows + 1, frame_count(len(excerpt.waveform), self.features.sample_rate)
+                part.ended.append(Ended(clip, windows, frames))
+            except DataError as error:
+                part.failures.append(Failure(clip, str(error)))
+        yield part.batch()
+
+
+class _Part:
+    """A batch in the making."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+        self.excerpts: list[Excerpt] = []
+        self.clips: list[int] = []
+        self.ended: list[Ended] = []
+        self.failures: list[Failure] = []
+
+    def add(self, clip: int, excerpt: Excerpt) -> None:
+        self.clips.append(clip)
+        self.excerpts.append(excerpt)
+
+    def batch(self) -> WindowBatch:
+        integer = all(excerpt.waveform.dtype == torch.int16 for excerpt in self.excerpts)
+        waveform = torch.empty(len(self.clips), self.samples, dtype=torch.int16 if integer else torch.float32)
+        for row, (_, _, samples) in zip(waveform, self.excerpts, strict=True):
+            row[: len(samples)] = samples if integer else as_float(samples)
+            row[len(samples) :] = 0
+        return WindowBatch(
+            waveform,
+            torch.tensor([len(excerpt.waveform) for excerpt in self.excerpts], dtype=torch.int64),
+            self.clips,
+            [(excerpt.start, excerpt.end) for excerpt in self.excerpts],
+            self.ended,
+            self.failures,
+        )
+
+
+def clip_groups(clips: int, size: int) -> list[range]:
+    """Every clip once, in order, in groups of `size`; the last one may be smaller."""
+    return [range(start, min(start + size, clips)) for start in range(0, clips, size)]
+
+
+def load_windows(
+    dataset: WindowDataset, workers: int, timeout: float = 0, stopped: Callable[[], bool] = never
+) -> Generator[WindowBatch, None, None]:
+    """Read the windows in `workers` processes (0: in this one); a clip's own come in order.
+
+    With several workers the batches of one group come between those of others. Raises DataError and Interrupted as
+    `load_batches`.
+    """
+    if workers == 0:
+        yield from dataset
+        return
+    dataset.current.share_memory_()
+    workers = min(workers, max(1, len(dataset.groups)))
+    with closing(load(dataset, workers, timeout, stopped, batch_size=None)) as handed:
+        for waveform, lengths, *rest in handed:
+            yield WindowBatch(waveform, torch.as_tensor(lengths), *rest)

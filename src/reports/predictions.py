@@ -1,0 +1,122 @@
+"""What a model says of many files, as lines for people, CSV and JSON, written as it becomes known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..classifier.results import Prediction
+from ..errors import ConfigError
+from ..runtime.files import file_errors, require_new
+from ..runtime.terminal import printable
+
+SUFFIXES = (".csv", ".json")
+
+
+class Part(NamedTuple):
+    """The best classes of a file, or of a stretch of it."""
+
+    start: float | None
+    """Seconds; none where it is the whole file."""
+    end: float | None
+    best: list[Prediction]
+
+
+class Report(NamedTuple):
+    """What there is to say of one file."""
+
+    path: str
+    parts: list[Part]
+    error: str | None
+
+
+def as_lines(report: Report) -> str:
+    """A line for each class, tab-separated, safe on a terminal; no line for a file that cannot be used."""
+    lines = []
+    for start, end, best in report.parts:
+        times = [] if start is None else [f"{start:.2f}", f"{end:.2f}"]
+        lines += ["\t".join([printable(report.path), *times, printable(p.label), f"{p.score:.4f}"]) for p in best]
+    return "\n".join(lines)
+
+
+def as_json(report: Report) -> str:
+    """One object in one line of ASCII."""
+    content: dict[str, Any] = {"path": report.path}
+    if report.error is not None:
+        return json.dumps(content | {"error": report.error})
+    parts = [
+        ({} if start is None else {"start": round(start, 4), "end": round(end or 0, 4)})
+        | {"predictions": [{"label": label, "score": round(score, 6)} for label, score in best]}
+        for start, end, best in report.parts
+    ]
+    windows = len(parts) != 1 or "start" in parts[0]
+    return json.dumps(content | ({"windows": parts} if windows else parts[0]))
+
+
+def as_rows(report: Report) -> list[list[str]]:
+    """The cells of a CSV, see `columns`, a row for each class; one that holds the error of an unusable file."""
+    if report.error is not None:
+        return [[report.path, "", "", "", "", report.error]]
+    return [
+        [report.path, *("" if time is None else f"{time:.4f}" for time in (start, end)), label, f"{score:.6f}", ""]
+        for start, end, best in report.parts
+        for label, score in best
+    ]
+
+
+COLUMNS = ["path", "start", "end", "label", "score", "error"]
+
+
+def require_results_file(path: Path, overwrite: bool) -> None:
+    """Raise ConfigError if results cannot go to this file: another ending, or there already."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"out: found {path}, expected a file name that ends in {' or '.join(SUFFIXES)}")
+    require_new(path, overwrite)
+
+
+@contextmanager
+def results_file(path: Path) -> Iterator[Callable[[Sequence[Report]], None]]:
+    """A function that adds reports to a file, CSV or JSON by its name.
+
+    What is added is on the disk at once, in `path`.part, which becomes `path` at the end, also if the work ends in an
+    error or Ctrl-C: what was computed until then is in it. Raises FileError if the system refuses.
+    """
+    is_csv, part = path.suffix.lower() == ".csv", path.with_name(path.name + ".part")
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.write(_csv([COLUMNS]) if is_csv else "[")
+            added = 0
+
+            def add(reports: Sequence[Report]) -> None:
+                nonlocal added
+                for report in reports:
+                    comma = "," if added else ""
+                    file.write(_csv(as_rows(report)) if is_csv else f"{comma}\n{as_json(report)}")
+                    added += 1
+                with file_errors(path):
+                    file.flush()
+
+            try:
+                yield add
+            finally:
+                if not is_csv:
+                    file.write("\n]\n")
+                file.flush()
+                os.fsync(file.fileno())
+                if added:
+                    os.replace(part, path)
+                else:
+                    part.unlink()
+
+
+def _csv(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
