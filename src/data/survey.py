@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..features import FeatureConfig, LogMel
 from .manifest import Manifest
 from .statistics import Moments, log_mel_pieces
-from .workers import as_is, start_worker
+from .workers import as_is, loaded, start_worker
 
 MOST_SURVEYED = 2_000
 """Clips that are looked at; of more, an even selection."""
@@ -91,9 +91,8 @@ def survey(manifest: Manifest, features: FeatureConfig, workers: int = 0, progre
         worker_init_fn=start_worker,
     )
     frames, kept, summaries, total, unusable = [], [], [], Moments(), []
-    for clip, one in zip(
-        chosen, tqdm(loader, "survey", unit="clip", disable=not progress, leave=False, delay=1), strict=True
-    ):
+    looked = tqdm(loaded(loader), "survey", total=len(chosen), unit="clip", disable=not progress, leave=False, delay=1)
+    for clip, one in zip(chosen, looked, strict=True):
         if isinstance(one, DataError):
             unusable.append(str(one))
             continue

@@ -43,7 +43,7 @@ class BadFiles:
             self._write()
         allowed = most_bad(self.config.max_bad, len(self.manifest))
         if len(self.reasons) > allowed:
-            some = "; ".join(list(self.reasons.values())[:3]) + self._hint()
+            some = "; ".join(list(self.reasons.values())[:3])
             raise DataError(
                 f"{self.manifest.source}: {len(self.reasons)} of {len(self.manifest)} clips are unusable, expected at"
                 f" most {allowed} (data.max_bad {self.config.max_bad:g}); {self.file} lists them: {some}"
@@ -70,16 +70,6 @@ class BadFiles:
                 self.file,
                 named,
             )
-
-    def _hint(self) -> str:
-        first = [clip.path for clip in self.manifest.clips[:100] if isinstance(clip.path, Path)]
-        if not first or any(path.exists() for path in first):
-            return ""
-        return f"; none of its first {len(first)} clips is there: --data.root says where relative paths start"
-
-    def state(self) -> dict[str, dict[str, str]]:
-        """What is saved of it."""
-        return {"bad_files": self.reasons, "suspicious": self.suspicious}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Take up those of an earlier start, as far as the clips are still in the data.

@@ -69,7 +69,7 @@ def prepare(
     start = load(config.model.init, frames=config.features.frames) if config.model.init else None
     seen = None
     if not flexible and AUTO in (chooser.get("features.frames"), chooser.get("data.mean")):
-        seen = world.broadcast(_survey(chooser.config, train, start, progress) if world.is_rank0 else None)
+        seen = world.on_rank0(lambda: _survey(chooser.config, train, start, progress))
     gpu = pick_device(config.device).type != "cpu"
     choose_all(chooser, Facts(train, seen, start, flexible, gpu))
     return Prepared(chooser.config, chooser.choices, train, val, start)

@@ -136,11 +136,3 @@ def test_a_failed_start_does_not_refuse_the_corrected_command(tmp_path: Path, ca
     (tmp_path / "run" / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"trained to its end, but its model\.safetensors is gone"):
         train(dataclasses.replace(run, epochs=2, seed=3), progress=False)
-
-
-def test_paths_that_are_all_missing_name_the_root(sounds: Path, tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("path,label\n" + "".join(f"{n}.wav,{n % 2}\n" for n in range(12)))
-    run = config(sounds, tmp_path / "run")
-    run = dataclasses.replace(run, data=dataclasses.replace(run.data, train=tmp_path / "train.csv", val=None))
-    with pytest.raises(DataError, match=r"none of its first 12 clips is there: --data\.root says where"):
-        train(run, progress=False)
