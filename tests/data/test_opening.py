@@ -15,9 +15,10 @@ import torch
 
 from flexiast.data import ffmpeg as ffmpeg_module
 from flexiast.data import opening
-from flexiast.data.audio import READABLE_SUFFIXES, check_audio, decode, decode_pieces
+from flexiast.data.audio import check_audio, decode, decode_pieces
 from flexiast.data.ffmpeg import FfmpegError, FfmpegStream, find_ffmpeg
 from flexiast.data.shards import ShardMember
+from flexiast.data.suffixes import AUDIO_SUFFIXES
 from flexiast.errors import DataError
 
 RATE = 16_000
@@ -91,7 +92,7 @@ def loudness(waveform: torch.Tensor) -> list[float]:
 )
 def test_formats_of_phones_browsers_and_others(name: str, options: tuple[str, ...], tmp_path: Path) -> None:
     path = encoded(tmp_path, name, *options)
-    assert path.suffix in READABLE_SUFFIXES
+    assert path.suffix in AUDIO_SUFFIXES
     got = decode(path)
     assert seconds(got) == pytest.approx(SECONDS, abs=0.15)  # lossy formats are made of whole blocks
     lossless = name.split(".")[-1] in ("voc", "wv", "ogg") or "alac" in options

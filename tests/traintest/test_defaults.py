@@ -11,6 +11,7 @@ import pytest
 import flexiast
 from flexiast.cli import main
 from flexiast.data.manifest import read_manifest
+from flexiast.data.table_options import TableOptions
 from flexiast.errors import ConfigError
 from flexiast.runtime.arguments import AUTO, to_json
 from flexiast.traintest.augment import AugmentConfig
@@ -29,7 +30,8 @@ def described(made: Trainer) -> Iterator[str]:
 
 def still_open(config: object, prefix: str = "") -> list[str]:
     """Settings that are AUTO though they must not be, in a configuration that a run has resolved."""
-    optional = {"data.labels", "data.root", "features.downmix", "model.init", "model.patch_size", "model.pool"}
+    optional = {f"data.{field.name}" for field in dataclasses.fields(TableOptions)} | {"features.resampler"}
+    optional |= {"data.labels", "data.root", "features.downmix", "model.init", "model.patch_size", "model.pool"}
     optional |= {"model.prefix_tokens", "model.coverage", "distill.teacher", "distill.patch_size"}
     names = []
     for field in dataclasses.fields(config):

@@ -114,7 +114,7 @@ def test_muon_has_the_matrices_of_the_blocks(model):
 
 
 def test_adamw_decays_matrices_and_the_kernel_only(model):
-    (adamw,) = build_optimizers(model, OptimConfig(name="adamw", weight_decay=0.1))
+    (adamw,) = build_optimizers(model, OptimConfig(name="adamw", lr=1e-3, weight_decay=0.1))
     names = {id(p): name for name, p in model.named_parameters()}
     decaying = {names[id(p)] for group in adamw.param_groups if group["weight_decay"] for p in group["params"]}
     matrices = {
