@@ -71,6 +71,10 @@ class BadFiles:
                 named,
             )
 
+    def state(self) -> dict[str, dict[str, str]]:
+        """What is saved of it."""
+        return {"bad_files": self.reasons, "suspicious": self.suspicious}
+
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Take up those of an earlier start, as far as the clips are still in the data.
 

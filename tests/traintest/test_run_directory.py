@@ -104,9 +104,9 @@ def test_bad_files_are_kept_by_name(sounds: Path, tmp_path: Path) -> None:
     gone, there = (str(manifest.clips[i].path) for i in (0, 1))
     shorter = dataclasses.replace(manifest, clips=manifest.clips[1:])
     bad = BadFiles(shorter, config(sounds, tmp_path).data, tmp_path / "bad_files.csv")
-    bad.restore({gone: "removed since", there: "broken"})
+    bad.restore({"bad_files": {gone: "removed since", there: "broken"}})
     assert bad.reasons == {there: "broken"}
-    bad.restore({0: "of an older state"})
+    bad.restore({"bad_files": {0: "of an older state"}})
     assert bad.reasons == {}
 
 
