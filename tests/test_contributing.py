@@ -109,14 +109,14 @@ def test_the_format_shown_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     try:
         network = FlexiAST(FlexiASTConfig(classes=3, frames=96, width=64, depth=2, heads=1))
         path = tmp_path / "mine.pth"
-        torch.save({f"net.{name}": tensor for name, tensor in network.state_dict().items()}, path)
+        torch.save({f"mine.{name}": tensor for name, tensor in network.state_dict().items()}, path)
         model = flexiast.load(path)
     finally:
         FORMATS.remove(form)
     assert model.config == network.config
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in network.state_dict().items())
     assert model.load_report is not None
-    assert model.load_report.format == "FlexiAST below net."
+    assert model.load_report.format == "FlexiAST below mine."
 
 
 def test_the_schedule_shown_lets_in_one_size_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,25 +9,41 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.dataset import MAX_WORKERS
 from ..data.windows import WindowBatch, WindowDataset, hop_in_frames, load_windows
 from ..errors import ConfigError, DataError, is_whole_number, require
+from ..features import FeatureConfig
+from ..models.config import FlexiASTConfig
 from ..models.geometry import PatchLike, PatchSize
 from ..runtime.arguments import Precision
 from ..runtime.device import autocast
 from .inputs import as_rate, name_of, pieces_of
-from .results import Window
+from .results import Prediction, Window
 from .tally import Aggregate, Tally
 
-if TYPE_CHECKING:
-    from .audio_classifier import AudioClassifier
-
 logger = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """What is needed of an `AudioClassifier`."""
+
+    config: FlexiASTConfig
+    kernel: nn.Parameter
+    metadata: dict[str, Any]
+    warned_sizes: set[PatchSize]
+
+    @property
+    def front_end(self) -> nn.Module: ...
+    @property
+    def feature_config(self) -> FeatureConfig: ...
+    def best(self, scores: Tensor, top_k: int = 5) -> list[Prediction]: ...
+    def probabilities(self, logits: Tensor) -> Tensor: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +58,7 @@ class Hearing:
     workers: int = 0
     precision: Precision = "fp32"
 
-    def check(self, model: AudioClassifier) -> None:
+    def check(self, model: Listener) -> None:
         """Raise ConfigError for a setting that does not fit the model; warn of a patch size outside its training."""
         require(
             is_whole_number(self.batch_size) and self.batch_size >= 1,
@@ -73,7 +89,7 @@ class Answer(NamedTuple):
     error: DataError | None
 
 
-def answers(model: AudioClassifier, clips: Sequence[Any], how: Hearing, by_window: bool = False) -> Iterator[Answer]:
+def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool = False) -> Iterator[Answer]:
     """An answer for each clip, in order, as soon as it is known. by_window: the windows, not their aggregate.
 
     Raises ConfigError for a setting that does not fit, DataError when a decoding process dies.
@@ -102,7 +118,7 @@ def answers(model: AudioClassifier, clips: Sequence[Any], how: Hearing, by_windo
             next_one += 1
 
 
-def _scores(model: AudioClassifier, batch: WindowBatch, how: Hearing) -> Tensor:
+def _scores(model: Listener, batch: WindowBatch, how: Hearing) -> Tensor:
     """Scores (B, C) of a batch of windows, float32, on the CPU."""
     device, weights = model.kernel.device, model.kernel.dtype
     if not batch.clips:
@@ -113,7 +129,7 @@ def _scores(model: AudioClassifier, batch: WindowBatch, how: Hearing) -> Tensor:
     return model.probabilities(logits.float()).cpu()
 
 
-def warn_outside_training(model: AudioClassifier, patch: PatchSize) -> None:
+def warn_outside_training(model: Listener, patch: PatchSize) -> None:
     """Warn, once per model and size, of a patch size outside those that the model was trained at."""
     sizes = trained_sizes(model)
     if not sizes or patch in model.warned_sizes:
@@ -127,7 +143,7 @@ def warn_outside_training(model: AudioClassifier, patch: PatchSize) -> None:
         )
 
 
-def trained_sizes(model: AudioClassifier) -> list[PatchSize]:
+def trained_sizes(model: Listener) -> list[PatchSize]:
     """The patch sizes that a model was trained at, none if its description does not say."""
     told = model.metadata.get("trained_patch_sizes")
     try:

@@ -56,6 +56,18 @@ PAPER_SIZES = tuple(PatchSize(s, s) for s in (8, 10, 12, 16, 20, 24, 30, 32, 40,
 """Patch sizes that FlexiAST is evaluated at (Feng et al., 2023)."""
 
 
+EVERY_SIZE = tuple(PatchSize(s, s) for s in range(8, 49))
+"""Every square size in the published range: what a model is made flexible at by default."""
+
+
+def coarse_weight(patch: PatchSize) -> float:
+    """How often a size is drawn, relative to 8 x 8: coarse sizes cost little and gain most from more training.
+
+    The exponent is that of egs/ablations/RESULTS.md.
+    """
+    return float((patch.freq * patch.time / 64) ** 0.8)
+
+
 class Grid(NamedTuple):
     """Number of tokens along frequency (rows) and along time (columns)."""
 

@@ -162,7 +162,7 @@ class OptimConfig:
     """Epochs between drops under `step`."""
     step_factor: float = 0.5
     """Factor of each drop under `step`."""
-    clip_norm: float = 1.0
+    clip_norm: float = 0.0
     """Largest norm of the gradient, 0 for no clipping."""
 
     def __post_init__(self) -> None:

@@ -45,12 +45,22 @@ class Facts:
     """None where nothing that was left open depends on the clips' sound."""
     start: AudioClassifier | None
     flexible: bool
-    """Whether the start is to be made flexible: it keeps its features."""
+    """Whether the start is to be made flexible."""
     gpu: bool
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the start goes on with its own task: made flexible, or trained further on the same classes."""
+        return keeps_features(self.start, self.train, self.flexible)
 
     @property
     def width(self) -> int | None:
         return self.start.config.width if self.start else None
+
+
+def keeps_features(start: AudioClassifier | None, train: Manifest, flexible: bool) -> bool:
+    """Whether a start keeps frames and statistics: it goes on with its own task, on the same classes."""
+    return start is not None and (flexible or set(start.labels.mids) == set(train.labels.mids))
 
 
 class Chooser:
@@ -111,7 +121,7 @@ def choose_all(chooser: Chooser, facts: Facts) -> None:
 
 
 def _choose_features(chooser: Chooser, facts: Facts) -> None:
-    if facts.flexible and facts.start is not None:
+    if facts.keeps_features and facts.start is not None:
         features, reason = facts.start.feature_config, "as the model was trained"
         chooser.choose("features.frames", features.frames, reason)
         chooser.choose("data.mean", features.mean, reason)
@@ -159,8 +169,8 @@ def _choose_threads(chooser: Chooser, facts: Facts) -> None:
 
 def _choose_length(chooser: Chooser, facts: Facts) -> None:
     clips = len(facts.train)
-    # 100 sqrt(clips) steps of 16 clips: few clips are seen more often, many are seen longer.
-    chooser.choose("epochs", float(max(5, round(1600 / clips**0.5))), f"{clips:,} clips")
+    # In steps of 16 clips, 62.5 sqrt(clips): few clips are seen more often, many for longer.
+    chooser.choose("epochs", round(max(3.0, 1000 / clips**0.5), 1), f"1,000 / sqrt({clips:,} clips)")
     every = max(1.0, chooser.get("epochs") / VALIDATIONS)
     chooser.choose("eval_every", every, f"at most {VALIDATIONS} validations")
     chooser.choose("patience", 0 if chooser.get("average_from") else 8, "ends a run that no longer improves")
@@ -178,9 +188,9 @@ def _choose_rate(chooser: Chooser, facts: Facts) -> None:
 
 def _choose_augmentation(chooser: Chooser, facts: Facts) -> None:
     frames = chooser.get("features.frames")
-    reason = f"{frames} frames"
-    chooser.choose("augment.roll", max(1, frames // 24), reason)
-    chooser.choose("augment.freq_mask", 0, "masks are louder than most sounds")
-    chooser.choose("augment.time_mask", 0, "masks are louder than most sounds")
-    chooser.choose("augment.noise", 0.0, "off")
-    chooser.choose("augment.mixup", 0.0, "off")
+    reason, short = f"a tenth of {frames} frames", "costs more than it brings in runs of this length"
+    chooser.choose("augment.roll", max(1, frames // 10), reason)
+    chooser.choose("augment.freq_mask", 0, short)
+    chooser.choose("augment.time_mask", 0, short)
+    chooser.choose("augment.noise", 0.0, short)
+    chooser.choose("augment.mixup", 0.0, short)

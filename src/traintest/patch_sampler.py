@@ -22,7 +22,7 @@ class PatchSampler:
             raise ConfigError(
                 f"patches.weights: found {list(weights)}, expected {len(sizes)} positive numbers, one per size"
             )
-        self.sizes, self.seed = tuple(sizes), seed
+        self.sizes, self.weights, self.seed = tuple(sizes), tuple(weights), seed
         shares = np.asarray(weights or [1.0] * len(sizes), dtype=np.float64)
         self.shares = shares / shares.sum()
 

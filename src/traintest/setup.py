@@ -23,12 +23,12 @@ from ..data.survey import Survey, survey
 from ..errors import ConfigError, DataError, require
 from ..features import FeatureConfig
 from ..models.config import FlexiASTConfig, Loss
-from ..models.geometry import TRAINED_SIZES, PatchSize
+from ..models.geometry import EVERY_SIZE, PAPER_SIZES, PatchSize, coarse_weight
 from ..runtime.arguments import AUTO
 from ..runtime.device import pick_device
 from ..runtime.distributed import World
 from .config import DataConfig, DistillConfig, FeatureOptions, TrainConfig
-from .defaults import Choice, Chooser, Facts, choose_all, choose_loss
+from .defaults import Choice, Chooser, Facts, choose_all, choose_loss, keeps_features
 from .patch_sampler import PatchSampler
 
 MOST_HELD_OUT = 2_000
@@ -68,7 +68,10 @@ def prepare(
     train, val = _setup_validation(chooser, train, by_us=config.data.val is AUTO)
     start = load(config.model.init, frames=config.features.frames) if config.model.init else None
     seen = None
-    if not flexible and AUTO in (chooser.get("features.frames"), chooser.get("data.mean")):
+    if not keeps_features(start, train, flexible) and AUTO in (
+        chooser.get("features.frames"),
+        chooser.get("data.mean"),
+    ):
         seen = world.on_rank0(lambda: _survey(chooser.config, train, start, progress))
     gpu = pick_device(config.device).type != "cpu"
     choose_all(chooser, Facts(train, seen, start, flexible, gpu))
@@ -166,7 +169,7 @@ class Plan:
 
 
 def setup_plan(config: TrainConfig, data: Manifest, model: AudioClassifier, world: World, flexible: bool) -> Plan:
-    """The plan of a run. flexible: with no patch sizes given, train at the published ones that fit the input.
+    """The plan of a run. flexible: with no patch sizes given, train at every size that fits, coarse ones most.
 
     Raises ConfigError for a patch size that does not fit, or a batch too small for the processes.
     """
@@ -177,9 +180,13 @@ def setup_plan(config: TrainConfig, data: Manifest, model: AudioClassifier, worl
             f" {world.size * unit}" + (" (mixup needs two clips in each)" if unit == 2 else "")
         )
     schedule = setup_schedule(config.data, config.seed, data)
-    default = fitting(TRAINED_SIZES, model) if flexible else (model.config.patch_size,)
-    patches = PatchSampler(config.patches.sizes or default, config.patches.weights, config.seed)
-    eval_patches = config.eval_patch_sizes or patches.sizes
+    sizes, weights, measured = config.patches.sizes, config.patches.weights, config.eval_patch_sizes
+    if not sizes and flexible:
+        sizes = fitting(EVERY_SIZE, model)
+        weights = weights or tuple(coarse_weight(size) for size in sizes)
+        measured = measured or fitting(PAPER_SIZES, model)
+    patches = PatchSampler(sizes or (model.config.patch_size,), weights, config.seed)
+    eval_patches = measured or patches.sizes
     for patch in {*patches.sizes, *eval_patches}:
         model.config.layout(patch, model.feature_config.frames)
     total_steps = schedule.steps(config.epochs)

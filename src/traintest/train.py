@@ -31,7 +31,7 @@ from ..runtime.provenance import commit
 from .agreement import require_agreement
 from .bad_files import BadFiles
 from .checkpointing import SaveError, WeightAverage, restore_rng, rng_state
-from .config import TrainConfig
+from .config import PatchOptions, TrainConfig
 from .objective import Objective
 from .optim import lr_factor
 from .progress import Progress
@@ -70,7 +70,7 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
 class Trainer:
     """One run: everything is set up on construction, nothing is written before `run`.
 
-    flexible: with no patch sizes given, train at all published ones (else at the base patch alone).
+    flexible: with no patch sizes given, train at every size, coarse ones most (else at the base patch alone).
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class Trainer:
         self.bad_files = BadFiles(self.train_data, config.data, self.directory.bad_files)
         self.plan = setup_plan(config, self.train_data, self.model, self.world, flexible)
         if flexible:  # the settings that are saved say which sizes it trains at
-            patches = dataclasses.replace(config.patches, sizes=self.plan.patches.sizes)
-            config = dataclasses.replace(config, patches=patches)
+            patches = PatchOptions(self.plan.patches.sizes, self.plan.patches.weights)
+            config = dataclasses.replace(config, patches=patches, eval_patch_sizes=self.plan.eval_patches)
         self.config, self.prepared = config, dataclasses.replace(prepared, config=config)
         if config.threads:
             torch.set_num_threads(config.threads)

@@ -98,5 +98,8 @@ def test_a_full_disk_names_the_file_and_leaves_nothing_that_refuses_the_retry(tm
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert capsys.readouterr().err == f"flexiast: error: {tmp_path}/out/model.safetensors: File too large\n"
+    error = capsys.readouterr().err
+    assert error.startswith(f"flexiast: error: {tmp_path}/out")
+    assert error.endswith("model.safetensors: File too large\n")
+    assert not list(tmp_path.iterdir())
     assert main(command) == 0

@@ -49,7 +49,7 @@ def test_sizes_that_do_not_fit_the_input_are_left_out(sounds: Path, tmp_path: Pa
 def test_what_it_needs(sounds: Path, tmp_path: Path) -> None:
     run = config(sounds, tmp_path / "run")
     Trainer(run).model.save_pretrained(tmp_path / "fixed")
-    without = dataclasses.replace(run, data=dataclasses.replace(run.data, val=0.0))
+    without = dataclasses.replace(run, data=dataclasses.replace(run.data, val=0.0), model=ModelOptions())
     with pytest.raises(ConfigError, match=r"data\.val: found none"):
         flexify(FlexifyConfig(str(tmp_path / "fixed"), without), progress=False)
     with pytest.raises(ConfigError, match=r"model\.init: found b"):

@@ -12,6 +12,7 @@ from flexiast import cli
 from flexiast.commands.guard import DEBUG, guarded
 from flexiast.errors import DataError, FileError
 from flexiast.runtime.files import file_errors
+from flexiast.runtime.terminal import OneLineFormatter
 
 
 def fail_with(error: Exception):
@@ -46,7 +47,7 @@ def test_control_characters_of_file_names_do_not_reach_the_terminal(capsys: pyte
     assert guarded(fail_with(DataError("\x1b[2Ja\x07\x9b.wav: found nothing"))) == 2
     assert capsys.readouterr().err == "flexiast: error: \\x1b[2Ja\\x07\\x9b.wav: found nothing\n"
     record = logging.LogRecord("flexiast", logging.WARNING, "", 0, "replaced: %s\tx\n", ("\x1b]0;t\x07",), None)
-    assert cli._Formatter("flexiast: %(message)s").format(record) == "flexiast: replaced: \\x1b]0;t\\x07\tx\n"
+    assert OneLineFormatter("flexiast: %(message)s").format(record) == "flexiast: replaced: \\x1b]0;t\\x07\\tx\\n"
 
 
 def test_ctrl_c_while_torch_is_imported_ends_the_program_as_any_other() -> None:

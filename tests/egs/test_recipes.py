@@ -178,7 +178,7 @@ def test_baselines_resolve_to_the_published_settings(commands: Commands, dataset
         assert measured.patch_sizes == squares(EVAL_SIZES)
         assert measured.data.name == "test.json"
         assert measured.checkpoints == (str(config.out),)
-        assert config.data.val is None or config.data.val.name == "val.json"
+        assert config.data.val == 0 or config.data.val.name == "val.json"
 
 
 def one_fold(dataset: str) -> list[str]:
@@ -265,7 +265,7 @@ def test_modern_preset_and_other_options(commands: Commands) -> None:
         "optim.schedule": "cosine",
         "optim.clip_norm": 1.0,
         "optim.lr": 3e-4,
-        "data.mean": "auto",
+        "data.mean": None,
         "data.std": None,
         "token_budget": 6156,
         "compile": True,
@@ -354,7 +354,7 @@ def test_a_validation_split_is_named_where_there_is_one_or_will_be(commands: Com
     only = ["--stage", "2", "--stop-stage", "2"]
 
     def validates(script: str, *options: str) -> bool:
-        return training(commands(script, *only, *options)[0]).data.val is not None
+        return training(commands(script, *only, *options)[0]).data.val != 0
 
     assert validates("vggsound/run16.sh")
     assert not validates("vggsound/run16.sh", "--prepare", "--val-share 0")
@@ -364,7 +364,7 @@ def test_a_validation_split_is_named_where_there_is_one_or_will_be(commands: Com
     manifests.mkdir(parents=True)
     (manifests / "train.json").touch()
     done = dry_run(EGS / "vggsound/run16.sh", *only, "--exp", str(manifests.parent))
-    assert training(shlex.split(done.stdout.splitlines()[1])).data.val is None
+    assert training(shlex.split(done.stdout.splitlines()[1])).data.val == 0
 
 
 def test_workers_are_no_more_than_the_cores(commands: Commands) -> None:

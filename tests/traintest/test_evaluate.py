@@ -186,6 +186,9 @@ def test_an_unusable_long_clip_is_left_out_whole(model, tmp_path: Path) -> None:
 class _InTurn(World):
     """One of several ranks that run as threads of this process."""
 
+    def any(self, flag):
+        return any(self.gather(flag))
+
     def gather(self, value):
         barrier, values = self.control
         values[self.rank] = value

@@ -308,7 +308,7 @@ def test_a_stop_in_a_validation_saves_the_state_before_it_and_the_validation_is_
     from flexiast.traintest import evaluate
 
     run = dataclasses.replace(run_config(sounds, tmp_path / "run"), save_every=1000)
-    load, calls = evaluate.load_batches, []
+    load, calls = evaluate.load_windows, []
 
     def signalled(*arguments: object, **options: object):
         calls.append(1)
@@ -319,7 +319,7 @@ def test_a_stop_in_a_validation_saves_the_state_before_it_and_the_validation_is_
             yield batch
 
     with monkeypatch.context() as patched:
-        patched.setattr(evaluate, "load_batches", signalled)
+        patched.setattr(evaluate, "load_windows", signalled)
         with pytest.raises(Interrupted, match="after step 40 of 70"):
             train(run, progress=False)
     state = load_state(CheckpointStore(run.out / "checkpoints", 2).paths()[-1])
