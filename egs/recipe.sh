@@ -45,7 +45,7 @@ case $preset in
   published)
     optim=(--optim.name adam --optim.betas 0.95 0.999 --optim.weight-decay 5e-7 --optim.clip-norm 0
       --optim.schedule step --optim.step-from "$step_from" --optim.step-every "$step_every"
-      --optim.step-factor "$step_factor" --eval-every 1 --patience 0) ;;
+      --optim.step-factor "$step_factor" --eval-every 1 --patience 0 --augment.no-crop) ;;
   modern)
     optim=(--optim.name adamw --optim.betas 0.9 0.98 --optim.weight-decay 0.05 --optim.schedule cosine
       --optim.clip-norm 1 --eval-every 1 --patience 0) ;;

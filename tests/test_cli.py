@@ -86,7 +86,7 @@ def model_dir(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_train_writes_model_log_and_configuration(model_dir: Path) -> None:
     written = {path.name for path in model_dir.iterdir()}
-    model, log = {"model.safetensors", "config.json"}, {"train.jsonl", "epochs.csv", "tensorboard"}
+    model, log = {"model.safetensors", "config.json"}, {"train.jsonl", "choices.csv", "epochs.csv", "tensorboard"}
     assert written == model | log | {"train_config.json", "checkpoints"}
     saved = json.loads((model_dir / "train_config.json").read_text())
     assert saved["patches"]["sizes"] == ["16", "24x32"]

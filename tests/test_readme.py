@@ -1,10 +1,18 @@
 """README and the results it quotes agree."""
 
+import csv
 import re
+import shlex
 from pathlib import Path
 
+import numpy as np
+import pytest
+import soundfile
+
 import flexiast
-from flexiast.cli import COMMANDS
+from flexiast.cli import COMMANDS, main
+from flexiast.commands.command_line import read_arguments
+from flexiast.commands.flexify import FlexifyConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,3 +39,37 @@ def test_commands_and_python_names_exist() -> None:
     assert all(hasattr(model, name) for name in set(re.findall(r"model\.(\w+)\(", README)))
     assert callable(flexiast.models.resize.pi_resize)
     assert callable(flexiast.traintest.metrics.average_precision)
+
+
+def commands(section: str) -> list[list[str]]:
+    """The flexiast commands of a section, as words, in order."""
+    text = README.split(f"## {section}")[1].split("\n## ")[0].replace("\\\n", " ")
+    return [shlex.split(line, comments=True) for line in re.findall(r"^    (flexiast .*)$", text, re.MULTILINE)]
+
+
+def test_train_on_your_sounds_works_as_written_and_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    for name, pitch in (("low", 300), ("mid", 900), ("high", 2700)):
+        (tmp_path / "sounds" / name).mkdir(parents=True)
+        for number in range(8):
+            time = np.arange(int(16_000 * rng.uniform(0.3, 0.5))) / 16_000
+            wave = 0.3 * np.sin(2 * np.pi * pitch * rng.uniform(0.9, 1.1) * time) + rng.normal(0, 0.03, len(time))
+            soundfile.write(tmp_path / "sounds" / name / f"{number}.wav", wave, 16_000)
+    monkeypatch.chdir(tmp_path)
+    tuned, fixed, flexible, predict, distilled, *_ = commands("Train on your sounds")
+    assert "--model.init" in tuned  # its model is of the Hub: it is run in tests/classifier/test_load.py, in miniature
+    for command in (fixed, flexible, predict):
+        assert main(command[1:]) == 0, command
+    capsys.readouterr()
+    with open("predictions.csv", newline="") as file:
+        best = {row["path"]: row["label"] for row in csv.DictReader(file) if row.get("rank", "1") == "1"}
+    right = [Path(path).parent.name == label for path, label in best.items()]
+    assert len(right) == 24
+    assert np.mean(right) > 0.9
+    assert parsed(distilled).train.distill.teacher == "exp/fixed"
+
+
+def parsed(command: list[str]) -> FlexifyConfig:
+    return read_arguments(FlexifyConfig, command[2:], "flexiast flexify")

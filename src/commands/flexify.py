@@ -23,7 +23,7 @@ class FlexifyConfig:
     checkpoint: tyro.conf.Positional[str]
     """Checkpoint of any readable format: a directory, a file, a Hub id, or `timm:NAME`."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    """Settings of the training; patch sizes are the paper's unless given, as far as they fit the input."""
+    """Settings of the training; unless patch sizes are given, every size from 8 to 48 is drawn, coarse ones most."""
 
     def __post_init__(self) -> None:
         if self.train.model.init is not None:
