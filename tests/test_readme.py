@@ -64,7 +64,9 @@ def test_train_on_your_sounds_works_as_written_and_learns(
         assert main(command[1:]) == 0, command
     capsys.readouterr()
     with open("predictions.csv", newline="") as file:
-        best = {row["path"]: row["label"] for row in csv.DictReader(file) if row.get("rank", "1") == "1"}
+        best: dict[str, str] = {}
+        for row in csv.DictReader(file):  # the best class of a file comes first
+            best.setdefault(row["path"], row["label"])
     right = [Path(path).parent.name == label for path, label in best.items()]
     assert len(right) == 24
     assert np.mean(right) > 0.9
