@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..classifier.audio_classifier import AudioClassifier
@@ -83,14 +84,12 @@ class Chooser:
             self.put(setting, value)
             self.choices.append(Choice(setting, value, reason))
 
-    def take_over(self, saved: Mapping[str, Any], prefix: str = "") -> None:
-        """Fill open settings from those of an earlier start, as JSON."""
-        section = getattr(self.config, prefix.rstrip(".")) if prefix else self.config
-        for name, value in saved.items():
-            if isinstance(value, dict):
-                self.take_over(value, f"{name}.")
-            elif value is not None and hasattr(section, name):
-                self.choose(prefix + name, value, "as the run began")
+    def take_over(self, saved: Mapping[str, Any]) -> None:
+        """Fill open settings with what an earlier start of the run chose, by `section.name`, as JSON."""
+        for setting, value in saved.items():
+            is_path = setting == "data.val" and isinstance(value, str)
+            if value is not None:
+                self.choose(setting, Path(value) if is_path else value, "as the run began")
 
     def put(self, setting: str, value: Any) -> None:
         section, _, name = setting.rpartition(".")

@@ -18,6 +18,8 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,7 @@ class RunDirectory:
         self.path = path
         self.states = CheckpointStore(path / "checkpoints", keep_checkpoints)
         self.bad_files = path / "bad_files.csv"
-        self._settings = path / "train_config.json"
+        self._settings, self._choices = path / "train_config.json", path / "choices.csv"
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep other processes out. Raises ConfigError, naming the process, if one is at work here."""
@@ -153,20 +155,25 @@ class RunDirectory:
             remove_leftovers(directory)
         write_atomically(self._settings, (to_json_text(settings, indent=1) + "\n").encode())
         if state is None:
-            write_atomically(self.path / "choices.csv", _as_csv(choices).encode())
+            write_atomically(self._choices, _as_csv(choices).encode())
             self.bad_files.unlink(missing_ok=True)
         step, size = (state["step"], state["log_bytes"]) if state else (0, 0)
         return RunLog(self.path, log, dict(settings), step, size)
 
-    def saved_settings(self) -> dict[str, Any] | None:
-        """The settings of the run that can be gone on with here, as JSON; none if there is none."""
-        if not self.states.paths() or not self._settings.exists():
-            return None
+    def saved_choices(self) -> dict[str, Any]:
+        """What the run that can be gone on with here chose for settings left open, by `section.name`, as JSON."""
+        if not (self.states.paths() and self._settings.exists() and self._choices.exists()):
+            return {}
         try:
-            settings = json.loads(self._settings.read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{self._settings}: not readable as the settings of a run ({error})") from None
-        return settings if isinstance(settings, dict) else None
+            settings = json.loads(self._settings.read_text(encoding="utf-8"))
+            with open(self._choices, newline="", encoding="utf-8") as file:
+                names = [row["setting"] for row in csv.DictReader(file)]
+            return {name: reduce(getitem, name.split("."), settings) for name in names}
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise ConfigError(
+                f"{self.path}: its train_config.json and choices.csv do not fit each other ({error}); choose another"
+                " folder, or remove its checkpoints to train anew"
+            ) from None
 
 
 def _as_csv(choices: Sequence[Choice]) -> str:

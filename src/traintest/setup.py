@@ -15,6 +15,7 @@ from ..classifier.adapt import adapt
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.load import load
 from ..data.bad_clips import most_bad
+from ..data.folders import split_root
 from ..data.manifest import Manifest, read_manifest
 from ..data.sampler import BatchSchedule, balancing_weights
 from ..data.shards import ShardMember, ShardSchedule
@@ -48,19 +49,17 @@ class Prepared:
     """The checkpoint to start from; none for a network from scratch."""
 
 
-def prepare(
-    config: TrainConfig, world: World, saved: Mapping[str, Any] | None, flexible: bool, progress: bool
-) -> Prepared:
+def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexible: bool, progress: bool) -> Prepared:
     """Read the data and the start, and choose what the settings leave open.
 
-    saved: the settings of the run to go on with, which open ones take over. flexible: the start is to be made flexible.
-    Raises DataError if the data are unusable, ConfigError if they do not suit the settings.
+    saved: what an earlier start of the run chose, see `RunDirectory.saved_choices`. flexible: the start is to be made
+    flexible. Raises DataError if the data are unusable, ConfigError if they do not suit the settings.
     """
     mean, std = config.data.mean, config.data.std
     require((mean is AUTO) == (std is AUTO), "data.mean, data.std", f"{mean}, {std}", "both, or none")
     chooser = Chooser(config)
-    if saved is not None:
-        chooser.take_over(saved)
+    _take_splits(chooser)
+    chooser.take_over(saved)
     data = chooser.config.data
     train = read_manifest(data.train, data.labels, data.root, data)
     choose_loss(chooser, train)
@@ -76,6 +75,18 @@ def prepare(
     gpu = pick_device(config.device).type != "cpu"
     choose_all(chooser, Facts(train, seen, start, flexible, gpu))
     return Prepared(chooser.config, chooser.choices, train, val, start)
+
+
+def _take_splits(chooser: Chooser) -> None:
+    """For a folder that holds the folders of the splits: the one to train on, and the one to validate on."""
+    root = chooser.config.data.train
+    splits = split_root(root) if root.is_dir() else None
+    if splits is None:
+        return
+    chooser.put("data.train", splits["train"])
+    chooser.choices.append(Choice("data.train", splits["train"], f"{root} holds the folders of the splits"))
+    if "val" in splits:
+        chooser.choose("data.val", splits["val"], f"the folder beside {splits['train'].name}")
 
 
 def _check_labels(train: Manifest, loss: Loss) -> None:

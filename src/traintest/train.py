@@ -83,7 +83,7 @@ class Trainer:
         require_agreement(self.world, to_json(config), self.commit)
         self.directory = RunDirectory(config.out, config.keep_checkpoints)
         self.world.on_rank0(self.directory.require_unlocked)
-        saved = self.world.on_rank0(self.directory.saved_settings)
+        saved = self.world.on_rank0(self.directory.saved_choices)
         prepared = prepare(config, self.world, saved, flexible, self.show_progress)
         config = prepared.config
         self.train_data, self.val_data = prepared.train, prepared.val

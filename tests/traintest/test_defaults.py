@@ -150,3 +150,19 @@ def test_a_run_without_progress_ends_early(sounds: Path, tmp_path: Path) -> None
     again = trainer(sounds, tmp_path, epochs=30, eval_every=1, patience=2, optim=OptimConfig(lr=1e-9))
     again.run()
     assert again.progress.step == 0  # nothing was trained: the run is over
+
+
+def test_a_folder_of_splits_is_trained_and_validated_on_them(sounds: Path, tmp_path: Path) -> None:
+    made = Trainer(TrainConfig(DataConfig(sounds), tmp_path), progress=False)  # it holds train and val
+    assert (len(made.train_data), len(made.val_data)) == (120, 30)
+    assert made.config.data.val == sounds / "val"
+
+
+def test_a_run_goes_on_with_what_it_chose_and_not_with_what_it_was_given(sounds: Path, tmp_path: Path) -> None:
+    options = {"epochs": 0.5, "log": "none"}
+    trainer(sounds, tmp_path, **options, model=ModelOptions(patch_size=flexiast.PatchSize(32, 32))).run()
+    again = trainer(sounds, tmp_path, **options, seed=0)
+    assert again.config.model.patch_size is None
+    with pytest.raises(ConfigError, match=r"belongs to a run with other settings \(model\.patch_size"):
+        again.run()
+    assert {choice.reason for choice in again.prepared.choices} == {"as the run began"}
