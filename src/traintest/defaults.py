@@ -25,7 +25,9 @@ LARGEST_DATA = {"micro": 20_000, "tiny": 100_000, "small": 500_000}
 LEAST_SHARED = 1.0
 """GFLOPs of a clip from which two threads are quicker than one."""
 VALIDATIONS = 20
-"""Validations of a run, if its epochs are at least as many."""
+"""Validations of a run at one size, if its epochs are at least as many."""
+VALIDATIONS_OF_MANY_SIZES = 6
+"""The same of a run at every size, which measures ten sizes in each: they would cost more than the training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,9 +172,13 @@ def _choose_length(chooser: Chooser, facts: Facts) -> None:
     clips = len(facts.train)
     # In steps of 16 clips, 62.5 sqrt(clips): few clips are seen more often, many for longer.
     chooser.choose("epochs", round(max(3.0, 1000 / clips**0.5), 1), f"1,000 / sqrt({clips:,} clips)")
-    every = max(1.0, chooser.get("epochs") / VALIDATIONS)
-    chooser.choose("eval_every", every, f"at most {VALIDATIONS} validations")
-    chooser.choose("patience", 0 if chooser.get("average_from") else 8, "ends a run that no longer improves")
+    validations = VALIDATIONS_OF_MANY_SIZES if facts.flexible else VALIDATIONS
+    every = max(1.0, chooser.get("epochs") / validations)
+    chooser.choose("eval_every", every, f"at most {validations} validations")
+    if chooser.get("average_from") or facts.flexible:
+        chooser.choose("patience", 0, "off: averaged" if chooser.get("average_from") else "off: few validations")
+    else:
+        chooser.choose("patience", 8, "ends a run that no longer improves")
 
 
 def _choose_rate(chooser: Chooser, facts: Facts) -> None:
