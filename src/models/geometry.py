@@ -63,7 +63,7 @@ EVERY_SIZE = tuple(PatchSize(s, s) for s in range(8, 49))
 def coarse_weight(patch: PatchSize) -> float:
     """How often a size is drawn, relative to 8 x 8: coarse sizes cost little and gain most from more training.
 
-    The exponent is that of egs/ablations/RESULTS.md.
+    The exponent comes from first runs on recorded speech, and is not settled (docs/results.md).
     """
     return float((patch.freq * patch.time / 64) ** 0.8)
 

@@ -1,6 +1,6 @@
 """Settings that are left to `auto`, chosen from the data, the start and the machine, each with its reason.
 
-The rules were measured on real recordings from 60 clips to 7,200 (egs/ablations/RESULTS.md); what is given is kept.
+The rules come from short runs on 60 to 7,200 clips (docs/results.md); what is given is kept.
 """
 
 from __future__ import annotations
