@@ -89,7 +89,7 @@ class AudioClassifier(FlexiAST, HubMixin):
     ) -> list[Prediction] | Results[Prediction]:
         """The `top_k` classes of a sound, best first; for a list of sounds, one such list each.
 
-        audio: a file, samples, or anything else listed at `inputs.Audio`. sample_rate: of samples that come without one,
+        audio: a file, samples, or anything else in `inputs.Audio`. sample_rate: of samples that come without one,
         in Hz (default: the model's). A clip longer than the model's window is split into windows, one every `hop`
         seconds (default: side by side), and the mean or the largest of their scores is returned; files are streamed,
         so they may be of any length. batch_size: windows per forward pass; a batch can span clips of a list.
@@ -169,7 +169,7 @@ class AudioClassifier(FlexiAST, HubMixin):
     def freeze(
         self, patch_size: PatchLike | None = None, frames: int | None = None, resize: Resize = "pi"
     ) -> FrozenAST:
-        """The network at one patch size and number of frames, with nothing left to resize; see `models.frozen.freeze`."""
+        """The network at one patch size and number of frames, nothing left to resize; see `models.frozen.freeze`."""
         return freeze(self, patch_size, frames, resize)
 
     @classmethod

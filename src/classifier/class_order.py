@@ -33,8 +33,8 @@ def class_order(model: Labels, data: Labels, table: bool | None = None) -> list[
     raise ConfigError(
         f"labels: found a model of {len(model)} classes that are only numbered, and data of {len(data)} classes"
         f" ({', '.join(data.names[:3])}, ...), expected a label table (--data.labels, --labels: index, mid,"
-        f" display_name) with the classes in the model's order, or the data's labels to be 0 to {len(model) - 1}; another"
-        " number of classes gets a new classifier"
+        f" display_name) with the classes in the model's order, or the data's labels to be 0 to {len(model) - 1};"
+        " another number of classes gets a new classifier"
     )
 
 
