@@ -1,6 +1,6 @@
-"""The errors that a user can cause, and the checks that raise them.
+"""Errors that a user can cause, and the checks that raise them.
 
-The command line prints these errors as one line, without a traceback.
+The command line prints them as one line, without a traceback.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class FlexiASTError(Exception):
-    """Something a user gave is wrong: the message names it, what was found and what was expected."""
+    """Invalid user input. The message names it and says what was found and what was expected."""
 
 
 class DataError(FlexiASTError):
@@ -18,15 +18,15 @@ class DataError(FlexiASTError):
 
 
 class CheckpointError(FlexiASTError):
-    """A checkpoint is unreadable, or does not hold what its description says."""
+    """A checkpoint is unreadable, or its content does not match its description."""
 
 
 class ConfigError(FlexiASTError):
-    """A setting is out of its range, or contradicts another one."""
+    """A setting is out of range, or contradicts another one."""
 
 
 class FileError(FlexiASTError):
-    """A file or folder cannot be read or written: no permission, disk full, not there."""
+    """A file or folder cannot be read or written: no permission, disk full, missing."""
 
 
 def require(condition: bool, field: str, found: object, expected: str) -> None:
@@ -36,10 +36,10 @@ def require(condition: bool, field: str, found: object, expected: str) -> None:
 
 
 def is_whole_number(value: Any) -> bool:
-    """Whether a value is an int; True and False are not numbers here."""
+    """Whether a value is an int. True and False do not count."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether a value is an int or a finite float; True and False are not numbers here."""
+    """Whether a value is an int or a finite float. True and False do not count."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -16,41 +16,41 @@ from torchaudio.compliance.kaldi import get_mel_banks
 from .errors import ConfigError, is_finite_number, is_whole_number
 
 logger = logging.getLogger(__name__)
-MOST = {"sample_rate": 384_000, "bins": 1024, "frames": 100_000}
-"""Largest settings that are believed: filters and inputs are allocated by them. 100,000 frames are 17 minutes."""
+MAXIMA = {"sample_rate": 384_000, "bins": 1024, "frames": 100_000}
+"""Largest accepted settings: they determine how much memory is allocated. 100,000 frames are 17 minutes."""
 RESAMPLERS = ("soxr", "sinc")
-"""Ways to another sample rate, see `data.resampling`."""
+"""Resampling methods, see `data.resampling`."""
 CHUNK_FRAMES = 256
-"""Frames per pass on a CPU, so that a pass stays in the cache (one large pass is slower)."""
+"""Frames per pass on a CPU, so that a pass fits in the cache (one large pass is slower)."""
 MEL_GROUPS = 4
-"""Matrix products over the mel filters: each only over the frequencies its share of the filters can hear."""
+"""Number of matrix products that apply the mel filters, each over only the frequencies its filters cover."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig:
-    """How a waveform becomes the model's input; kept beside the weights."""
+    """How a waveform becomes the model's input; stored with the weights."""
 
     sample_rate: int = 16_000
-    """Sample rate in Hz that audio is converted to."""
+    """Sample rate in Hz to which audio is converted."""
     bins: int = 128
     """Mel bins, from 20 Hz to half the sample rate."""
     frames: int = 1024
-    """Frames of 10 ms that a clip is cut or padded to."""
+    """Number of 10 ms frames to which a clip is cut or padded."""
     mean: float = -4.2677393
     """Mean of the log-mel over the training data (default: AudioSet, from AST)."""
     std: float = 4.5689974
     """Standard deviation of the log-mel over the training data (default: AudioSet, from AST)."""
     downmix: str = "mean"
-    """Stereo to mono: `mean` of the channels, or `first` channel alone (as released AST weights were trained)."""
+    """Stereo to mono: `mean` of the channels, or the `first` channel alone (as released AST weights were trained)."""
     resampler: str = "sinc"
-    """How other sample rates are converted: `soxr`, or `sinc`, torchaudio's default (as released weights were trained,
-    and all models whose description does not say)."""
+    """Resampling method: `soxr`, or `sinc`, torchaudio's default. The released weights were trained with `sinc`, and it
+    is assumed for models whose description does not say."""
 
     def __post_init__(self) -> None:
-        for name, most in MOST.items():
+        for name, maximum in MAXIMA.items():
             value = getattr(self, name)
-            if not is_whole_number(value) or not 1 <= value <= most:
-                raise ConfigError(f"features.{name}: found {value!r}, expected a whole number from 1 to {most}")
+            if not is_whole_number(value) or not 1 <= value <= maximum:
+                raise ConfigError(f"features.{name}: found {value!r}, expected a whole number from 1 to {maximum}")
         for name in ("mean", "std"):
             value = getattr(self, name)
             if not is_finite_number(value):
@@ -64,12 +64,12 @@ class FeatureConfig:
 
     @property
     def pad_value(self) -> float:
-        """What padding looks like to the model: AST pads the log-mel with 0 before it normalises."""
+        """Value of padding in the normalised input: AST pads the log-mel with 0, then normalises."""
         return self.normalise(0.0)
 
     @property
     def samples(self) -> int:
-        """Samples of audio that `frames` frames are made of."""
+        """Samples of audio that `frames` frames span."""
         window, hop = window_and_hop(self.sample_rate)
         return (self.frames - 1) * hop + window
 
@@ -79,12 +79,12 @@ class FeatureConfig:
 
 
 def window_and_hop(sample_rate: int) -> tuple[int, int]:
-    """Samples of a 25 ms window and of the 10 ms between windows, rounded down as Kaldi does."""
+    """Samples in a 25 ms window and in the 10 ms hop between windows, rounded down as in Kaldi."""
     return int(sample_rate * 0.025), int(sample_rate * 0.010)
 
 
 def frame_count(samples, sample_rate: int = 16_000):
-    """Whole windows in so many samples (an int or an integer tensor): what LogMel returns for them."""
+    """Number of whole windows in `samples` (an int or an integer tensor): the frames that LogMel returns."""
     window, hop = window_and_hop(sample_rate)
     frames = (samples - window) // hop + 1
     return frames.clamp(min=0) if isinstance(frames, Tensor) else max(0, frames)
@@ -95,8 +95,8 @@ class LogMel(nn.Module):
 
     Settings are AST's: Hann window of 25 ms every 10 ms, no dither, each window's mean removed,
     pre-emphasis 0.97, power spectrum, triangular mel filters from 20 Hz to Nyquist. A clip shorter than one
-    window gives no frames. Not normalised, not padded: see `FeatureConfig.normalise` and `fit_frames`.
-    The operations and their order are those of torchaudio.compliance.kaldi.fbank, so that float32 rounds alike
+    window gives no frames. The result is neither normalised nor padded: see `FeatureConfig.normalise` and `fit_frames`.
+    The operations and their order match torchaudio.compliance.kaldi.fbank, so that float32 rounds the same way
     and the two agree to 1e-5 even where a mel bin is nearly empty. No gradient flows back to the waveform.
     """
 
@@ -113,14 +113,14 @@ class LogMel(nn.Module):
             )
         self.n_fft = 1 << (size - 1).bit_length()
         banks, _ = get_mel_banks(bins, self.n_fft, float(sample_rate), 20.0, 0.0, 100.0, -500.0, 1.0)  # (F, n_fft/2)
-        # Each row twice, for the squares of real and imaginary part that follow each other: (n_fft + 2, F).
+        # Each row twice, because squared real and imaginary parts alternate: (n_fft + 2, F).
         filters = F.pad(banks, (0, 1)).T.repeat_interleave(2, dim=0).contiguous()
         self.register_buffer("window", torch.hann_window(size, periodic=False), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self._bands = [_band(filters, mel) for mel in torch.arange(bins).split(-(-bins // MEL_GROUPS))]
 
     def _apply(self, fn, recurse: bool = True):
-        """Move with the model, but stay float32 where it becomes half: features need the precision."""
+        """Follow the model to its device, but stay float32 if it is converted to half: features need the precision."""
 
         def keep(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -143,16 +143,16 @@ class LogMel(nn.Module):
         limit = CHUNK_FRAMES if waveform.device.type == "cpu" else clips * frames
         at_once, rows = max(1, limit // frames), min(limit, frames)
         padded = torch.zeros(min(at_once, clips), rows, self.n_fft, device=waveform.device)
-        with torch.autocast(waveform.device.type, enabled=False):  # bfloat16 would cost the features their precision
-            for several, result in zip(windows.split(at_once), log_mel.split(at_once), strict=True):
-                for chunk, out in zip(several.split(rows, dim=1), result.split(rows, dim=1), strict=True):
+        with torch.autocast(waveform.device.type, enabled=False):  # bfloat16 is too coarse for features
+            for clip_windows, result in zip(windows.split(at_once), log_mel.split(at_once), strict=True):
+                for chunk, out in zip(clip_windows.split(rows, dim=1), result.split(rows, dim=1), strict=True):
                     self._log_mel(chunk, padded[: len(chunk), : chunk.shape[1]], out)
         return log_mel
 
     def _log_mel(self, windows: Tensor, padded: Tensor, out: Tensor) -> None:
         """Log-mel of windows (b, t, W) into `out` (b, t, F); `padded` (b, t, n_fft) is zero at 0 and beyond W."""
         centred = windows - windows.mean(dim=-1, keepdim=True)
-        # The window is zero at its first sample, so what pre-emphasis makes of that one does not matter.
+        # The Hann window is zero at its first sample, so pre-emphasis can skip that sample.
         emphasised = padded[..., 1 : len(self.window)]
         torch.sub(centred[..., 1:], (0.97 * centred)[..., :-1], out=emphasised)
         emphasised.mul_(self.window[1:])
@@ -165,14 +165,14 @@ class LogMel(nn.Module):
 
 
 def _band(filters: Tensor, mel: Tensor) -> tuple[slice, slice]:
-    """Where filters (n_fft + 2, F) are not zero for a run of mel bins: the rows and the columns."""
+    """Rows and columns of filters (n_fft + 2, F) that are not zero for a run of mel bins."""
     columns = slice(int(mel[0]), int(mel[-1]) + 1)
     rows = filters[:, columns].any(dim=1).nonzero()
     return slice(int(rows.min()), int(rows.max()) + 1) if len(rows) else slice(0, 1), columns
 
 
 def fit_frames(log_mel: Tensor, frames: int, valid: Tensor | None = None) -> Tensor:
-    """Cut or pad (B, T, F) with 0 to (B, frames, F), AST's way; from frame `valid[b]` (B,) on all is padding."""
+    """Cut or zero-pad (B, T, F) to (B, frames, F) as AST does; all frames from `valid[b]` on (B,) become padding."""
     fitted = F.pad(log_mel, (0, 0, 0, max(0, frames - log_mel.shape[1])))[:, :frames]
     if valid is None:
         return fitted
@@ -181,7 +181,7 @@ def fit_frames(log_mel: Tensor, frames: int, valid: Tensor | None = None) -> Ten
 
 
 class FrontEnd(nn.Module):
-    """Waveforms and their lengths to what a model sees: log-mel, cut or padded to `frames`, normalised."""
+    """Waveforms and their lengths to the model's input: log-mel, cut or padded to `frames`, normalised."""
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class FrontEnd(nn.Module):
         self.warned = False
 
     def _looks_padded(self, waveform: Tensor) -> bool:
-        """Whether some clips of a batch (B, S), not all, end in digital silence of a window."""
+        """Whether some but not all clips of a batch (B, S) end in a window of digital silence."""
         if waveform.ndim != 2 or len(waveform) < 2 or waveform.shape[1] == 0:
             return False
         window, _ = window_and_hop(self.config.sample_rate)
@@ -198,7 +198,7 @@ class FrontEnd(nn.Module):
         return bool(silent.any() and not silent.all())
 
     def raw(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Log-mel (B, frames, F), padded but not yet normalised; lengths (B,) in samples where clips are padded."""
+        """Log-mel (B, frames, F), padded but not yet normalised. lengths (B,): in samples, if clips are padded."""
         config = self.config
         valid = None if lengths is None else frame_count(lengths, config.sample_rate)
         return fit_frames(self.log_mel(waveform[:, : config.samples]), config.frames, valid)
@@ -206,8 +206,8 @@ class FrontEnd(nn.Module):
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Normalised log-mel (B, frames, F).
 
-        A batch of clips padded with zeros needs their lengths (B,) in samples: digital silence is sound, the padding of
-        a spectrogram is not, and the model answers differently. Without lengths every sample counts.
+        lengths (B,), in samples: needed for clips padded with zeros. Digital silence is sound, the padding of a
+        spectrogram is not, and the model's output differs. Without lengths every sample counts as sound.
         """
         if lengths is None and not self.warned and not torch.compiler.is_compiling() and self._looks_padded(waveform):
             self.warned = True

@@ -1,8 +1,8 @@
-"""Checkpoints on disk: our own format written, every known format read, strictly and without running code.
+"""Checkpoints on disk: write our own format, read every known format, strictly and without running code.
 
 Our format is a directory with `model.safetensors` (the weights) and `config.json` (what is needed to rebuild and
-use the network), or one safetensors file with the same description in its header. A format is recognised by what a
-source holds, never by its name; the formats are in `formats`.
+use the network), or one safetensors file with the same description in its header. A format is recognised by the
+content of a source, never by its name. The formats are in `formats`.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ __all__ = [
 
 WEIGHTS, SIDECAR, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
 WEIGHT_FILES = (WEIGHTS, "pytorch_model.bin")
-"""Weights in one file; a file of this name with `.index.json` lists those of many."""
+"""Weights in a single file. The same name plus `.index.json` is the index of sharded weights."""
 INDEX = ".index.json"
 WRAPPERS = ("module", "_orig_mod", "model", "net", "network", "ast", "backbone")
-"""Attributes that wrap a network (DataParallel, torch.compile, Lightning), whose name then begins all names."""
+"""Attributes that hold a wrapped network (DataParallel, torch.compile, Lightning); they prefix every tensor name."""
 HEADER = "config"
-"""Where a single safetensors file keeps the sidecar in its header."""
+"""Key of the sidecar in the header of a single safetensors file."""
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
-    """Write our format into `directory`; metadata must be JSON. The weights come last, each file atomically."""
+    """Write our format into `directory`, each file atomically, the weights last. Metadata must be JSON."""
     write_atomically(directory / SIDECAR, (to_json_text(_sidecar(checkpoint), 1) + "\n").encode())
     write_atomically(directory / WEIGHTS, save(_contiguous(checkpoint.state), {"format": VERSION}))
 
 
 def save_single_file(path: Path, checkpoint: Checkpoint) -> None:
-    """Write our format as one safetensors file, the description in its header; atomically."""
+    """Write our format atomically as one safetensors file, with the description in its header."""
     header = {"format": VERSION, HEADER: to_json_text(_sidecar(checkpoint))}
     write_atomically(path, save(_contiguous(checkpoint.state), header))
 
@@ -62,9 +62,9 @@ def _sidecar(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def without_folders(settings: Any) -> Any:
-    """Settings in which absolute paths are only names: a model is handed on, and they are of one machine.
+    """Settings with absolute paths cut to their last part: a model is shared, but paths belong to one machine.
 
-    The run that trained it keeps them, in train_config.json.
+    The training run keeps the full paths in train_config.json.
     """
     if isinstance(settings, dict):
         return {name: without_folders(value) for name, value in settings.items()}
@@ -82,13 +82,13 @@ def _contiguous(state: State) -> State:
 
 
 def read_checkpoint(path: Path, heads: int | None = None, frames: int | None = None) -> Checkpoint:
-    """Read a file or a directory of any format in `FORMATS`; the checkpoint's `report` says what became of what.
+    """Read a file or a directory in any of `FORMATS`; the checkpoint's `report` lists what happened to each tensor.
 
-    heads and frames are used where the source leaves them open, and not where it tells. heads: attention heads, which
-    a state dict does not tell; by default one per 64 of the width, as in every ViT. frames: length of the input, which
-    an image model has not, and of which an AST state dict tells the number of positions only.
-    Raises CheckpointError that names the file and what is wrong with it: missing, unreadable, of no known format,
-    a tensor that is missing, unexplained or of the wrong shape.
+    heads and frames are used only where the source does not state them. heads: attention heads, which a state dict
+    does not record (default: one per 64 of the width, as in every ViT). frames: length of the input; an image model
+    has none, and an AST state dict gives only the number of positions.
+    Raises CheckpointError, naming the file, if it is missing, unreadable or of no known format, or if a tensor is
+    missing, unexplained or of the wrong shape.
     """
     path = Path(path)
     if not path.exists():
@@ -99,8 +99,8 @@ def read_checkpoint(path: Path, heads: int | None = None, frames: int | None = N
     source.heads, source.frames = heads, frames
     for form in FORMATS:
         try:
-            found = form.describe(source)
-            checkpoint = convert(source, form, found, str(path)) if found else None
+            description = form.describe(source)
+            checkpoint = convert(source, form, description, str(path)) if description else None
         except FlexiASTError as error:
             where = source.path if source.sidecar is None else source.sidecar_path
             prefix = "" if isinstance(error, CheckpointError) else f"{where}: "
@@ -117,7 +117,7 @@ def read_checkpoint(path: Path, heads: int | None = None, frames: int | None = N
 
 
 def _open(path: Path) -> tuple[Source, list[str]]:
-    """The tensors and descriptions of a file or a directory, and the names of what else the file holds."""
+    """The tensors and descriptions in a file or a directory, and the names of whatever else the file holds."""
     if not path.is_dir():
         if path.name.endswith(INDEX):
             raise CheckpointError(f"{path}: found an index of shards, expected the folder it lies in")
@@ -136,13 +136,13 @@ def _open(path: Path) -> tuple[Source, list[str]]:
 
 
 def _weights(directory: Path) -> Path:
-    """The file of weights in a directory, or the index of its shards."""
+    """The weight file in a directory, or the index of its shards."""
     names = (name + end for name in WEIGHT_FILES for end in ("", INDEX))
     return next((directory / name for name in names if (directory / name).exists()), directory / WEIGHTS)
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that hold the weights of a checkpoint: itself, or those in its directory."""
+    """The files that hold a checkpoint's weights: the file itself, or the weight files in its directory."""
     if not path.is_dir():
         return [path]
     weights = _weights(path)
@@ -171,7 +171,7 @@ def _json(text: str, path: Path) -> dict[str, Any]:
 def _source(
     path: Path, state: State, sidecar: Any, preprocessor: Any = None, sidecar_path: Path | None = None
 ) -> Source:
-    """What was found, without the names of WRAPPERS that all tensors' names begin with."""
+    """The source, with any prefix from WRAPPERS that all tensor names share removed."""
     removed = ""
     while (first := next(iter(state), "").split(".")[0]) in WRAPPERS and all(n.startswith(f"{first}.") for n in state):
         state = {name.removeprefix(f"{first}."): tensor for name, tensor in state.items()}
@@ -180,7 +180,7 @@ def _source(
 
 
 def _unknown(path: Path, source: Source) -> str:
-    """What was found in a source of no known format, and which format knows most of its names."""
+    """Error text for an unknown format: what the source holds, and which format knows most of its tensor names."""
     shares = {
         form: sum(re.fullmatch(form.names, name) is not None for name in source.state) / max(1, len(source.state))
         for form in FORMATS

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: where a named model lies, and models that push themselves to it and come from it."""
+"""The Hugging Face Hub: find and download a model by name, and push a model to the Hub."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ A FlexiAST: one Audio Spectrogram Transformer for every patch size. Settings, la
 
 
 def locate(source: str | os.PathLike[str], **options: Any) -> Path:
-    """The file or directory of a source: a path that exists, a release by name, or a model of the Hub, downloaded.
+    """The local file or directory of a source: an existing path, a release by name, or a Hub model (downloaded).
 
-    options: for `huggingface_hub.snapshot_download`. Raises CheckpointError if the Hub cannot be reached or has no
-    such model, or if a release has not been fetched. A source that is none of these comes back as it is.
+    options: passed to `huggingface_hub.snapshot_download`. Any other source is returned unchanged, as a path.
+    Raises CheckpointError if the Hub cannot be reached or does not have the model, or if a release has not been
+    fetched.
     """
     text = os.fspath(source)
     if text.startswith(TIMM):
@@ -48,7 +49,7 @@ def locate(source: str | os.PathLike[str], **options: Any) -> Path:
 def read_located(
     source: str | os.PathLike[str], heads: int | None = None, frames: int | None = None, **options: Any
 ) -> Checkpoint:
-    """The checkpoint of a path, a Hub id or `timm:NAME`; arguments and errors as of `locate` and `read_checkpoint`."""
+    """Read a path, a Hub id or `timm:NAME`; for arguments and errors see `locate` and `read_checkpoint`."""
     checkpoint = read_checkpoint(locate(source, **options), heads, frames)
     if checkpoint.report:
         checkpoint.report.source = os.fspath(source)
@@ -56,7 +57,7 @@ def read_located(
 
 
 def _timm_repository(name: str) -> str:
-    """The Hub repository with the weights of a timm model (its tag optional), so that none is ever unpickled."""
+    """The Hub repository with a timm model's weights (tag optional), so that no timm download is ever unpickled."""
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if config is None or not config.hf_hub_id:
         raise CheckpointError(f"{TIMM}{name}: timm knows no such model with weights on the Hub")
@@ -64,7 +65,7 @@ def _timm_repository(name: str) -> str:
 
 
 def _download(repository: str, source: str, options: dict[str, Any]) -> Path:
-    """Descriptions and weights of a repository in the Hub's cache; safetensors where there are any."""
+    """Download descriptions and weights into the Hub's cache, preferring safetensors; return the directory."""
     try:
         for weights in WEIGHT_FILES:
             stem, suffix = weights.rsplit(".", 1)
@@ -82,12 +83,12 @@ def _reason(error: Exception) -> str:
 
 
 class HubMixin(ModelHubMixin, library_name="flexiast", tags=["audio-classification"], model_card_template=CARD):
-    """`save_pretrained`, `push_to_hub` and `from_pretrained` for a model with a `checkpoint()`, in our own format."""
+    """`save_pretrained`, `push_to_hub` and `from_pretrained` in our own format, for a model with `checkpoint()`."""
 
     checkpoint: Callable[[], Checkpoint]
-    """Weights, configuration and metadata: a method of the class that takes this in."""
+    """Method of the inheriting class that returns weights, configuration and metadata."""
     from_checkpoint: Callable[[Checkpoint, str], Any]
-    """The model of a checkpoint: a class method of the class that takes this in."""
+    """Class method of the inheriting class that builds the model from a checkpoint."""
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -100,8 +101,8 @@ class HubMixin(ModelHubMixin, library_name="flexiast", tags=["audio-classificati
     ) -> str | None:
         """Write `model.safetensors` and `config.json`, which `flexiast.load(directory)` reads.
 
-        push_to_hub: also push to `repo_id` (default: the directory's name), and return the commit's address. A model
-        card is written if `model_card_kwargs` is given, as pushing does.
+        push_to_hub: also push to `repo_id` (default: the directory's name), and return the commit's URL. A model card
+        is written if `model_card_kwargs` is given; `push_to_hub` always gives them.
         """
         directory = Path(save_directory)
         save_checkpoint(directory, self.checkpoint())
@@ -109,11 +110,11 @@ class HubMixin(ModelHubMixin, library_name="flexiast", tags=["audio-classificati
             self.generate_model_card(**model_card_kwargs).save(directory / "README.md")
         if not push_to_hub:
             return None
-        push_options.pop("config", None)  # ours is written whole
+        push_options.pop("config", None)  # save_checkpoint has already written the full config.json
         return self.push_to_hub(repo_id or directory.name, **push_options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # type: ignore[override]
-        """Push the model, with a card, and return the commit's address; options: those of ModelHubMixin."""
+        """Push the model with a model card, and return the commit's URL; options: those of ModelHubMixin."""
         options.setdefault("model_card_kwargs", {})
         return super().push_to_hub(repo_id, **options)
 
@@ -121,7 +122,7 @@ class HubMixin(ModelHubMixin, library_name="flexiast", tags=["audio-classificati
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any):  # type: ignore[override]
         """What `flexiast.load` returns, with the options of huggingface_hub (revision, token, cache_dir, ...).
 
-        Raises CheckpointError if the Hub does not give the model, or it is of no format that we read.
+        Raises CheckpointError if the model cannot be downloaded or is in an unknown format.
         """
         try:
             return super().from_pretrained(os.fspath(pretrained_model_name_or_path), **options)

@@ -1,4 +1,4 @@
-"""What became of every tensor of a source when it was loaded: a record that people can read."""
+"""A readable record of what happened to every tensor of a source when it was loaded."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import re
 from typing import Literal
 
 Action = Literal["used", "converted", "ignored", "new"]
-"""`used`: taken as it is. `converted`: reshaped, joined, resized. `ignored`: not needed. `new`: not in the source."""
+"""`used`: unchanged. `converted`: reshaped, joined or resized. `ignored`: not needed. `new`: not in the source."""
 
 BLOCK_NUMBER = re.compile(r"(?<=blocks\.|\.layer\.)\d+(?=\.)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One step of a loading: tensors of the source, the network's tensors made of them, and how or why."""
+    """One step of loading: tensors of the source, the network's tensors made from them, and how or why."""
 
     action: Action
     source: tuple[str, ...]
-    """Names in the source; none for a new tensor."""
+    """Names in the source; empty for a new tensor."""
     target: tuple[str, ...]
-    """The network's names; none for an ignored tensor."""
+    """Names in the network; empty for an ignored tensor."""
     reason: str = ""
-    """How it was converted, why it was ignored, or why it had to be made."""
+    """How it was converted, why it was ignored, or why it had to be created."""
 
 
 @dataclasses.dataclass
 class LoadReport:
-    """What was loaded from where; `str(report)` is a table, with the numbered blocks of a network in one row."""
+    """What was loaded from where. `str(report)` is a table with one row for the same tensor of all blocks."""
 
     source: str
-    """File, directory or Hub id as it was given."""
+    """File, directory or Hub id, as given by the caller."""
     format: str
-    """Name of the format that was recognised."""
+    """Name of the recognised format."""
     entries: list[Entry] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
-    """Settings that the source does not state, with where they come from."""
+    """Settings that the source does not state, and where they come from."""
 
     def of(self, action: Action) -> dict[str, str]:
-        """Tensors with this fate (the network's names for new ones, the source's for others), each with the reason."""
+        """Tensors with this action and the reason for each; new ones by network name, others by source name."""
         return {
             name: entry.reason
             for entry in self.entries
@@ -70,7 +70,7 @@ class LoadReport:
 
 
 def _braced(names: tuple[str, ...]) -> str:
-    """`a.b.{query, key}.weight` for several names, `-` for none; numbers of blocks become `*`."""
+    """`a.b.{query, key}.weight` for several names, `-` for none; block numbers become `*`."""
     names = tuple(BLOCK_NUMBER.sub("*", name) for name in names)
     if len(names) < 2:
         return names[0] if names else "-"

@@ -1,4 +1,4 @@
-"""What torch.save wrote, read without running anything: classes of the program that saved it become empty objects."""
+"""Read torch.save files without running code: objects of unknown classes become empty placeholders."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ DAMAGE = (
     TypeError,
     ValueError,
 )
-"""What readers of files, torch.load above all, raise at damaged ones."""
+"""What file readers, torch.load above all, raise for damaged files."""
 
 PLAIN = frozenset(f"builtins.{n}" for n in ("bool", "int", "float", "str", "bytes", "list", "dict", "object", "slice"))
 NEVER = frozenset({"builtins", "os", "posix", "nt", "sys", "subprocess", "shutil", "importlib", "runpy"})
-"""Modules that no description of a training needs: a file that names them is refused, not read around."""
+"""Modules that no training checkpoint needs: a file that names them is rejected, not filled with placeholders."""
 _lock = threading.Lock()
 
 
 class Placeholder:
-    """Stands for an object of a class that is not loaded: it takes any arguments and state, and keeps neither."""
+    """Stands in for an object of a class that is not loaded: accepts any arguments and state, and keeps neither."""
 
     def __new__(cls, *_args: Any, **_options: Any) -> Placeholder:
         return super().__new__(cls)
@@ -61,32 +61,32 @@ def _mapping(*_args: Any) -> OrderedDict:
 
 
 def load_pickle(path: Path, placeholders: bool = False) -> Any:
-    """What torch.save wrote, on the CPU, running no code. Raises one of DAMAGE for a damaged file, without warnings.
+    """Load a torch.save file on the CPU without running code or warning. Raises one of DAMAGE for a damaged file.
 
-    placeholders: read around classes that torch does not know (argparse.Namespace, NumPy scalars, paths, enums,
-    configurations of a training program): each object of theirs is a `Placeholder`. Nothing of theirs is imported.
+    placeholders: replace each object of a class that torch does not allow (argparse.Namespace, NumPy scalars, paths,
+    enums, configurations of a training program) with a `Placeholder`. Their modules are not imported.
     """
     with open(path, "rb") as file:
         if file.read(2) == b"PK":
             _check_archive(file)
         unknown = _unknown_classes(file) if placeholders else []
     with warnings.catch_warnings(), _lock, torch.serialization.safe_globals(unknown):
-        warnings.simplefilter("ignore")  # of strange pickles: they are read, or an error says what is wrong
+        warnings.simplefilter("ignore")  # about odd pickles: they are read, or an error says what is wrong
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _unknown_classes(file: BinaryIO) -> list[Any]:
-    """For torch's safe_globals: what stands for each class that the pickles of this file name and torch does not know.
+    """Stand-ins, for torch's safe_globals, for the classes that the pickles of this file name.
 
-    torch knows its own first; of the modules in NEVER nothing is replaced.
+    torch looks up its own classes first. Nothing from the modules in NEVER is replaced, except the names in PLAIN.
     """
     named = set()
-    with contextlib.suppress(ValueError):  # of damage, which torch.load will find and describe
+    with contextlib.suppress(ValueError):  # damage, which torch.load will find and describe
         for pickled in _pickles(file):
             for operation, argument, _ in pickletools.genops(pickled):
                 if operation.name == "GLOBAL":
                     module, _, name = str(argument).partition(" ")
-                    # torch.save writes names of Python 2 to this day
+                    # torch.save still writes Python 2 names
                     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
                     named.add(f"{module}.{name}")
     allowed = [name for name in sorted(named) if name in PLAIN or name.split(".")[0] not in NEVER]
@@ -94,7 +94,7 @@ def _unknown_classes(file: BinaryIO) -> list[Any]:
 
 
 def _pickles(file: BinaryIO) -> list[Any]:
-    """The pickles in a file of torch.save: one in an archive; four one after the other in the older format."""
+    """The pickles in a torch.save file: one in a zip archive; four in a row in the older format."""
     file.seek(0)
     if not zipfile.is_zipfile(file):
         file.seek(0)
@@ -104,10 +104,10 @@ def _pickles(file: BinaryIO) -> list[Any]:
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """Raise BadZipFile for what torch.save does not write and torch.load trusts.
+    """Raise BadZipFile for archives that torch.save never writes but torch.load would trust.
 
-    Packed records could fill the memory (they unpack to a thousandfold); of one that is marked as a folder torch
-    returns whatever was in the memory before. A TorchScript program is no state dict.
+    Compressed records could exhaust memory (they can expand a thousandfold). For a record marked as a folder, torch
+    returns uninitialised memory. A TorchScript program is not a state dict.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()

@@ -1,4 +1,4 @@
-"""Checkpoints that their authors have published, by name: where each is, what it must be, and where it lies here."""
+"""Checkpoints published by their authors, by name: where to download each, what to expect in it, where it is kept."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from ..errors import CheckpointError, DataError
 from .checkpoint import Checkpoint, read_checkpoint
 
 FOLDER = Path(__file__).resolve().parents[2] / "pretrained_models"
-"""Where `fetch.py` puts them; beside `src` in a checkout."""
+"""Where `fetch.py` stores them; next to `src` in a checkout."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """A checkpoint that its authors have published."""
+    """A checkpoint published by its authors."""
 
     url: str
-    """Where the file itself is."""
+    """Download link of the file."""
     page: str
-    """Where a person finds it."""
+    """Web page for downloading it by hand."""
     format: str
-    """The format that our reader must recognise."""
+    """Name of the format that the reader must recognise."""
     classes: int
     size: int | None = None
-    """Bytes; none where not published."""
+    """Size in bytes; None where not published."""
     sha256: str | None = None
-    """None where not published."""
+    """Checksum; None where not published."""
 
 
 def _drive(file_id: str, classes: int) -> Release:
-    """A released FlexiAST on Google Drive; `confirm` skips the page about virus scans of large files."""
+    """A released FlexiAST on Google Drive; `confirm` skips the virus-scan page shown for large files."""
     return Release(
         f"https://drive.usercontent.google.com/download?id={file_id}&export=download&confirm=t",
         f"https://drive.google.com/file/d/{file_id}/view",
@@ -63,9 +63,9 @@ RELEASES = {
 
 
 def released_file(name: str) -> Path:
-    """The file of a release, fetched before: in pretrained_models, or in the folder that FLEXIAST_DATA names.
+    """The file of a release that was fetched earlier: in pretrained_models, or in the folder named by FLEXIAST_DATA.
 
-    Raises CheckpointError that says how to fetch it.
+    Raises CheckpointError, which says how to fetch it, if it is in neither.
     """
     folders = [FOLDER, *(Path(root) for root in [os.environ.get(DATA_ROOT)] if root)]
     for folder in folders:
@@ -78,9 +78,9 @@ def released_file(name: str) -> Path:
 
 
 def obtain(name: str, directory: Path) -> tuple[Path, str, Checkpoint]:
-    """The file of a release, its SHA-256 and the checkpoint in it, downloaded if it is not there yet.
+    """The file of a release, its SHA-256 and the checkpoint in it; downloads the file if it is not there yet.
 
-    Raises DataError if the server does not give the file, CheckpointError if it is not the checkpoint expected.
+    Raises DataError if the download fails, CheckpointError if the file is not the expected checkpoint.
     """
     release, path = RELEASES[name], directory / f"{name}.pth"
     digest = fetch(release.url, path, sha256=release.sha256, size=release.size)
@@ -93,7 +93,7 @@ def obtain(name: str, directory: Path) -> tuple[Path, str, Checkpoint]:
             f" that is gone); download it by hand from {release.page} to {path}"
         )
     checkpoint = read_checkpoint(path)
-    found = (checkpoint.report.format if checkpoint.report else "", checkpoint.config.classes)
-    if found != (release.format, release.classes):
-        raise CheckpointError(f"{path}: found {found}, expected {(release.format, release.classes)}")
+    contents = (checkpoint.report.format if checkpoint.report else "", checkpoint.config.classes)
+    if contents != (release.format, release.classes):
+        raise CheckpointError(f"{path}: found {contents}, expected {(release.format, release.classes)}")
     return path, digest, checkpoint

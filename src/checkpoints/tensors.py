@@ -1,4 +1,4 @@
-"""Tensors out of a file, without running anything that is in it."""
+"""Read tensors from a file without running any code in it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from .pickles import DAMAGE, Placeholder, load_pickle
 __all__ = ["DAMAGE", "NESTED", "State", "load_pickle", "read_shards", "read_tensors", "some"]
 State = dict[str, Tensor]
 NESTED = ("model_state_dict", "state_dict", "model", "net", "network", "module", "weights", "ema", "model_ema")
-"""Names under which training programs keep the state dict beside other things; the first one there is read."""
+"""Keys under which training programs keep the state dict among other things; the first one present is read."""
 
 
-def some(names: Iterable[str], most: int = 4) -> str:
-    """A few of the names, for an error message."""
+def some(names: Iterable[str], limit: int = 4) -> str:
+    """The first few names, sorted, for an error message."""
     names = sorted(names)
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
 def read_tensors(path: Path) -> tuple[State, dict[str, str], list[str]]:
-    """Tensors of a safetensors or PyTorch file, the safetensors header's texts, and other things that lay beside.
+    """Tensors of a safetensors or PyTorch file, the metadata of a safetensors header, and the names of other entries.
 
-    PyTorch files are read with `weights_only=True`, other classes than tensors as placeholders. A state dict that lies
-    under a name of NESTED is taken out; what lay beside it is named. Memory is bounded by the size of the file,
-    whatever it says of itself. Raises CheckpointError that names the file.
+    PyTorch files are read with `weights_only=True`; objects of unknown classes become placeholders. A state dict
+    under one of the NESTED keys is used, and the names of the entries beside it are returned. Memory use is bounded
+    by the size of the file, whatever the file claims. Raises CheckpointError that names the file.
     """
     try:
         with open(path, "rb") as file:
             start = file.read(9)
-        # Zip archive or older bare pickle; safetensors may start alike, but its JSON header begins at byte 8.
+        # Zip archive or older bare pickle. safetensors may start the same way, but its JSON header begins at byte 8.
         if start[:2] in (b"PK", b"\x80\x02") and start[8:] != b"{":
             content = load_pickle(path, placeholders=True)
         else:
@@ -51,7 +51,7 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str], list[str]]:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, in a line. Of what torch says of a pickle, not that it could be read with its code run."""
+    """What is wrong, in one line. Drops torch's advice that the pickle could be read by letting it run code."""
     text = str(error).strip()
     if refused := re.search(r"([Uu]nsupported .*|WeightsUnpickler error: .*)", text):
         return refused[1].split(". ")[0]
@@ -59,9 +59,10 @@ def _reason(error: Exception) -> str:
 
 
 def read_shards(index: Path, weight_map: Any) -> State:
-    """The tensors that an index of shards names (tensor: file in the folder of the index), each from its own file.
+    """Read the shards that an index lists. weight_map: tensor name to the shard's file name, next to the index.
 
-    Raises CheckpointError that names the index or the shard: no map, a file elsewhere or not there, a tensor missing.
+    Raises CheckpointError, naming the index or the shard, if the map is missing, a shard is missing or in another
+    folder, or the shards do not hold exactly the tensors in the map.
     """
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
         raise CheckpointError(f"{index}: found no weight_map, expected the file of every tensor")
@@ -76,9 +77,9 @@ def read_shards(index: Path, weight_map: Any) -> State:
 
 
 def _require_plain(state: State, path: Path) -> None:
-    """Raise CheckpointError unless the tensors are real numbers that lie in the file, each in a place of its own.
+    """Raise CheckpointError unless all tensors are dense real numbers that the file really stores.
 
-    A view of stride 0 takes no room in a file, and as a parameter would take any amount of memory.
+    A view of stride 0 takes no space in the file, but as a parameter it could take any amount of memory.
     """
     for name, tensor in state.items():
         if tensor.layout != strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
@@ -92,7 +93,7 @@ def _require_plain(state: State, path: Path) -> None:
 
 
 def _state_dict(content: Any, path: Path) -> tuple[State, dict[str, str], list[str]]:
-    """The state dict in what was pickled, and the names of what lay beside it."""
+    """The state dict in the unpickled content, and the names of the entries beside it."""
 
     def is_state(value: Any) -> bool:
         named = isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value)
@@ -105,7 +106,7 @@ def _state_dict(content: Any, path: Path) -> tuple[State, dict[str, str], list[s
             if is_state(content.get(name)):
                 return content[name], {}, [str(other) for other in content if other != name]
         state = {n: t for n, t in content.items() if isinstance(n, str) and isinstance(t, Tensor)}
-        if len(state) > 1:  # settings among the tensors
+        if len(state) > 1:  # mixed with settings
             return state, {}, [str(name) for name in content if name not in state]
     raise CheckpointError(f"{path}: found {_described(content)}, expected a state dict (names to tensors), {REMEDY}")
 

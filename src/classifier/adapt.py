@@ -1,4 +1,4 @@
-"""A model's weights fitted to another task: other labels, another length, another base patch."""
+"""Fit a model's weights to another task: other labels, another length, another base patch."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def adapt(
     overlap: bool = False,
     table: bool | None = None,
 ) -> AudioClassifier:
-    """The same weights for another task: other labels, another length, another base patch.
+    """Fit the weights to another task: other labels, another length, another base patch.
 
-    - Other labels get a new classifier; the same ones in another order get its rows in that order. A model without
-      class names keeps its classifier if the labels are its numbers, or come by a label table (`table`), in its order;
-      see `class_order`.
+    - Other labels get a new classifier; the same labels in another order get its rows in that order. A model without
+      class names keeps its classifier if the labels are its numbers, or come from a label table (`table`) in its
+      order; see `class_order`.
     - Another `patch_size` resizes the kernel by PI-resize and the positions with it.
-    - Overlapping patches, as AST has them, are laid side by side, with positions where the new ones lie; `overlap`
-      keeps them.
+    - Overlapping patches, as in AST, are replaced by patches side by side, with positions resampled to match;
+      `overlap` keeps the overlap.
     - Another number of frames cuts positions along time to their centre or interpolates them, as AST does.
 
     The adapted model's `load_report` says what was done. Raises ConfigError for a patch that does not fit, and
-    for as many classes as a model without names has when nothing says which is which.
+    if a model without class names has as many classes as the data, but nothing says which is which.
     """
     old = model.config
     patch = PatchSize.parse(patch_size) if patch_size else old.patch_size

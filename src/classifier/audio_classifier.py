@@ -1,4 +1,4 @@
-"""A FlexiAST that listens: the network with its audio front end and class names, as `flexiast.load` returns it.
+"""The FlexiAST network with its audio front end and class names, as returned by `flexiast.load`.
 
 Dimensions: B clips, S samples, T frames, F mel bins, C classes.
 """
@@ -29,14 +29,14 @@ from .results import Prediction, Results, Window
 from .tally import Aggregate
 
 MOST_STRETCH = 4
-"""How much longer than the network's own input the window of a description may be: cost grows with its square."""
+"""Largest window in a description, relative to the network's input: cost grows with its square."""
 
 
 class AudioClassifier(FlexiAST, HubMixin):
     """FlexiAST with feature settings and labels: waveforms and files in, named classes out."""
 
     load_report: LoadReport | None = None
-    """What became of every tensor of the source, for a model that was loaded or adapted; printable."""
+    """What happened to every tensor of the source, for a loaded or adapted model; printable."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class AudioClassifier(FlexiAST, HubMixin):
         loss: Loss = "ce",
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """loss: what it was trained with, `ce` or `bce`. metadata: whatever else is known of its training."""
+        """loss: training loss, `ce` or `bce`. metadata: anything else known about its training."""
         super().__init__(config)
         if loss not in get_args(Loss):
             raise ConfigError(f"loss: found {loss!r}, expected one of {get_args(Loss)}")
@@ -58,7 +58,7 @@ class AudioClassifier(FlexiAST, HubMixin):
         self.front_end = FrontEnd(features)
         self.labels, self.loss, self.metadata = labels, loss, metadata or {}
         self.warned_sizes: set[PatchSize] = set()
-        """Patch sizes outside its training that were warned of."""
+        """Patch sizes outside training for which a warning was already logged."""
 
     @property
     def feature_config(self) -> FeatureConfig:
@@ -66,7 +66,7 @@ class AudioClassifier(FlexiAST, HubMixin):
         return self.front_end.config
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Scores (B, C) of logits (B, C): softmax for single-label models, sigmoid for multi-label ones."""
+        """Scores (B, C) from logits (B, C): softmax for single-label models, sigmoid for multi-label ones."""
         return logits.softmax(dim=-1) if self.loss == "ce" else logits.sigmoid()
 
     @overload
@@ -87,15 +87,15 @@ class AudioClassifier(FlexiAST, HubMixin):
         workers: int = 0,
         precision: Precision = "fp32",
     ) -> list[Prediction] | Results[Prediction]:
-        """The `top_k` classes of a sound, best first; of a list of sounds, a list for each.
+        """The `top_k` classes of a sound, best first; for a list of sounds, one such list each.
 
-        audio: a file, samples, and whatever else `inputs.Audio` names. sample_rate: of samples that come without one,
-        in Hz (default: the model's). A clip longer than the model's window is heard in windows, one every `hop`
+        audio: a file, samples, or anything else in `inputs.Audio`. sample_rate: of samples that come without one,
+        in Hz (default: the model's). A clip longer than the model's window is split into windows, one every `hop`
         seconds (default: side by side), and the mean or the largest of their scores is returned; files are streamed,
-        so they may be of any length. batch_size: windows per forward pass; they go across the clips of a list.
+        so they may be of any length. batch_size: windows per forward pass; a batch can span clips of a list.
         workers: processes that decode files (0: this one). precision: `auto` is bfloat16 where the device has fast
-        bfloat16. A clip of a list that cannot be used has no classes in the result, and its DataError in the
-        result's `errors`; DataError is raised for a single one, and if no clip of a list is usable. Raises
+        bfloat16. In a list, an unusable clip has no classes in the result, and its DataError is in the result's
+        `errors`. DataError is raised for a single unusable clip, and if no clip of a list is usable. Raises
         ConfigError for a patch size or setting that does not fit.
         """
         self._check_top_k(top_k)
@@ -128,16 +128,16 @@ class AudioClassifier(FlexiAST, HubMixin):
         workers: int = 0,
         precision: Precision = "fp32",
     ) -> list[Window] | Results[Window]:
-        """What is heard when: the windows of a sound, with start and end in seconds, scores (C,) and the best class.
+        """Predictions over time: the windows of a sound, with start and end in seconds, scores (C,) and the best class.
 
-        Arguments, lists and errors are those of `predict`. The last window is padded; a rest that would add less than
-        a tenth of a window is left out.
+        Arguments, lists and errors are those of `predict`. The last window is padded; a remainder of less than a
+        tenth of a window is dropped.
         """
         how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision)
         return self._results(audio, how, lambda answer: answer.windows, by_window=True)
 
     def _results(self, audio: Any, how: Hearing, result: Callable[[Answer], list[Any]], by_window: bool = False) -> Any:
-        """What `result` makes of each answer: in a list if `audio` is one."""
+        """`result` of each answer, in a list if `audio` is a list."""
         several = is_several(audio)
         clips = list(audio) if several else [audio]
         if not clips:
@@ -169,7 +169,7 @@ class AudioClassifier(FlexiAST, HubMixin):
     def freeze(
         self, patch_size: PatchLike | None = None, frames: int | None = None, resize: Resize = "pi"
     ) -> FrozenAST:
-        """The network at one patch size and number of frames, nothing left to resize, see `models.frozen.freeze`."""
+        """The network at one patch size and number of frames, nothing left to resize; see `models.frozen.freeze`."""
         return freeze(self, patch_size, frames, resize)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What people pass as sound, as consecutive parts of a waveform; what cannot be used is refused, each with its hint.
+"""Turn any kind of audio input into consecutive parts of a waveform; reject unusable input with a hint.
 
 Dimensions: C channels, S samples.
 """
@@ -25,20 +25,20 @@ logger = logging.getLogger(__name__)
 
 Audio = str | os.PathLike[str] | bytes | Tensor | Any
 """A sound: a file name, the bytes of a file, an open file; samples, (S,), (C, S) or (S, C), as a tensor, an array or a
-list, floating-point in [-1, 1] or integers over their whole range; (sample rate, samples) or the reverse;
-{"array": ..., "sampling_rate": ...} or {"bytes": ...}, as Hugging Face datasets have them."""
+list, floating-point in [-1, 1] or full-range integers; (sample rate, samples) or the reverse;
+{"array": ..., "sampling_rate": ...} or {"bytes": ...}, as in Hugging Face datasets."""
 MOST_CHANNELS = 8
-"""Most rows of a 2-D array that can be channels."""
+"""Largest number of rows of a 2-D array that are read as channels."""
 SURE_CHANNELS = 2
-"""Rows that are channels without a doubt; more are said to be taken as such."""
+"""Up to so many rows are certainly channels; reading more of them as channels logs a warning."""
 _LOUDEST = 8.0
-"""Peak above which samples are thought to be on another scale."""
+"""Peak above which samples are probably on another scale."""
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _warned: set[str] = set()
 
 
 class _Content(io.BytesIO):
-    """The bytes of an audio file, and what to call it in messages."""
+    """The bytes of an audio file, and its name for messages."""
 
     def __init__(self, content: bytes, name: str = "audio") -> None:
         super().__init__(content)
@@ -46,10 +46,10 @@ class _Content(io.BytesIO):
 
 
 def pieces_of(audio: Audio, features: FeatureConfig, sample_rate: int | None = None) -> Iterable[Tensor]:
-    """Consecutive parts (S,) of one sound, mono, at the model's rate; int16 where a file holds just that.
+    """Consecutive parts (S,) of one sound, mono, at the model's rate; int16 if the file holds exactly that.
 
-    sample_rate: of samples that come without one, in Hz (default: the model's). Raises DataError for what cannot be
-    used, ConfigError for a sample rate that cannot be.
+    sample_rate: for samples that come without one, in Hz (default: the model's). Raises DataError for unusable input,
+    ConfigError for an impossible sample rate.
     """
     if isinstance(audio, (str, os.PathLike, bytes, bytearray, memoryview, ShardMember)) or _is_file(audio):
         return decode_pieces(
@@ -60,7 +60,7 @@ def pieces_of(audio: Audio, features: FeatureConfig, sample_rate: int | None = N
     if is_pair(audio):
         rate, samples = audio if _is_number(audio[0]) else reversed(audio)
         return pieces_of(samples, features, _rate_of(rate))
-    if hasattr(audio, "get_all_samples"):  # torchcodec's decoders, which datasets hands out
+    if hasattr(audio, "get_all_samples"):  # torchcodec decoders, as returned by datasets
         audio = audio.get_all_samples()
     if hasattr(audio, "sample_rate") and hasattr(audio, "data") and not isinstance(audio, (Tensor, np.ndarray)):
         return pieces_of(audio.data, features, _rate_of(audio.sample_rate))
@@ -74,16 +74,16 @@ def is_several(audio: Any) -> bool:
     """Whether this is a collection of sounds, not one."""
     if isinstance(audio, (list, tuple)):
         return not is_pair(audio) and not (len(audio) and all(map(_is_number, audio[:100])))
-    return hasattr(audio, "__next__") and not _is_file(audio)  # a generator, as of Path.glob
+    return hasattr(audio, "__next__") and not _is_file(audio)  # a generator, such as Path.glob
 
 
 def is_pair(audio: Any) -> bool:
-    """Whether this is samples with their rate, as Gradio, soundfile and torchaudio give them."""
+    """Whether this is a pair of samples and rate, as from Gradio, soundfile and torchaudio."""
     return isinstance(audio, tuple) and len(audio) == 2 and sum(map(_is_number, audio)) == 1
 
 
 def as_rate(rate: Any) -> int:
-    """A sample rate as an int. Raises ConfigError if it is none."""
+    """A sample rate as an int. Raises ConfigError if it is not valid."""
     whole = isinstance(rate, (int, np.integer)) or (isinstance(rate, (float, np.floating)) and float(rate).is_integer())
     if isinstance(rate, bool) or not whole or not 0 < rate <= MAX_SAMPLE_RATE:
         raise ConfigError(f"sample_rate: found {rate!r}, expected 1 to {MAX_SAMPLE_RATE} Hz")
@@ -91,7 +91,7 @@ def as_rate(rate: Any) -> int:
 
 
 def _rate_of(rate: Any) -> int:
-    """The rate that samples came with, which is no setting but part of the sound."""
+    """The rate that came with the samples: part of the input, so a bad one raises DataError."""
     try:
         return as_rate(rate)
     except ConfigError as error:
@@ -99,7 +99,7 @@ def _rate_of(rate: Any) -> int:
 
 
 def name_of(audio: Any) -> str:
-    """What to call a sound in messages."""
+    """Name of a sound for messages."""
     return named(audio) if isinstance(audio, (str, os.PathLike, ShardMember)) or _is_file(audio) else "audio"
 
 
@@ -112,7 +112,7 @@ def _is_file(audio: Any) -> bool:
 
 
 def _file(audio: Any) -> Any:
-    """What can be opened: a path, or bytes in memory."""
+    """Something that can be opened: a path, or bytes in memory."""
     if isinstance(audio, _Content):
         return audio
     if isinstance(audio, (bytes, bytearray, memoryview)):
@@ -135,7 +135,7 @@ def _file(audio: Any) -> Any:
 
 
 def _pieces_of_mapping(audio: Mapping[str, Any], features: FeatureConfig, sample_rate: int | None) -> Iterable[Tensor]:
-    """Of the dictionaries that datasets and transformers pass around."""
+    """`pieces_of` for the dictionaries that datasets and transformers use."""
     samples = next((audio[key] for key in ("array", "raw", "waveform") if audio.get(key) is not None), None)
     if samples is not None:
         rate = next((audio[key] for key in ("sampling_rate", "sample_rate") if key in audio), sample_rate)
@@ -146,14 +146,14 @@ def _pieces_of_mapping(audio: Mapping[str, Any], features: FeatureConfig, sample
         return pieces_of(_Content(bytes(audio["bytes"]), str(audio.get("path") or "audio")), features)
     if audio.get("path") is not None:
         return pieces_of(audio["path"], features)
-    found = ", ".join(map(str, audio)) or "nothing"
-    raise DataError(f"audio: found a dictionary with {found}, expected array and sampling_rate, or bytes, or path")
+    keys = ", ".join(map(str, audio)) or "nothing"
+    raise DataError(f"audio: found a dictionary with {keys}, expected array and sampling_rate, or bytes, or path")
 
 
 def _samples(audio: Any) -> Tensor:
     """Samples (S,) or two-dimensional ones as float32 in [-1, 1]; integers are divided by their range."""
     try:
-        if not isinstance(audio, Tensor):  # torch takes no negative strides, as of a reversed clip
+        if not isinstance(audio, Tensor):  # torch does not support negative strides, as in a reversed clip
             audio = np.ascontiguousarray(audio) if np.ndim(audio) else audio
         samples = torch.as_tensor(audio).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
@@ -165,7 +165,7 @@ def _samples(audio: Any) -> Tensor:
         raise DataError(f"audio: found {kind} samples of shape {shape}, expected (samples,) or (channels, samples)")
     if samples.dtype in (torch.int16, torch.int32):
         return samples.float() / (1 << (15 if samples.dtype == torch.int16 else 31))
-    if samples.dtype == torch.uint8:  # 8-bit PCM has its zero at 128
+    if samples.dtype == torch.uint8:  # 8-bit PCM is centred at 128
         return (samples.float() - 128) / 128
     if not samples.is_floating_point():
         raise DataError(f"audio: found {kind} samples, expected floating-point ones in [-1, 1], int16 or int32")
@@ -178,7 +178,7 @@ def _samples(audio: Any) -> Tensor:
 
 
 def _channels_first(samples: Tensor) -> Tensor:
-    """Two-dimensional samples as (C, S): the short axis is the channels, if it is short enough."""
+    """Two-dimensional samples as (C, S): the short axis is taken as channels, if it is short enough."""
     rows, columns = samples.shape
     if rows > columns:
         samples = samples.T

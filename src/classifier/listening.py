@@ -1,4 +1,4 @@
-"""Any number of sounds through a model: read in worker processes, scored in batches that go across clips.
+"""Run any number of sounds through a model: read in worker processes, scored in batches that span clips.
 
 Dimensions: B windows, S samples, C classes.
 """
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
-    """What is needed of an `AudioClassifier`."""
+    """The parts of an `AudioClassifier` that are needed here."""
 
     config: FlexiASTConfig
     kernel: nn.Parameter
@@ -78,19 +78,19 @@ class Hearing:
 
 
 class Answer(NamedTuple):
-    """What a model says of one clip, or what is wrong with it."""
+    """A model's result for one clip, or what is wrong with the clip."""
 
     clip: int
-    """Its place in the list."""
+    """Position in the list of clips."""
     scores: Tensor
-    """(C,) of the whole clip; none of a clip heard window by window, or not usable."""
+    """(C,) for the whole clip; empty if it was scored window by window, or is unusable."""
     windows: list[Window]
-    """Of a clip heard window by window."""
+    """Filled if the clip was scored window by window."""
     error: DataError | None
 
 
 def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool = False) -> Iterator[Answer]:
-    """An answer for each clip, in order, as soon as it is known. by_window: the windows, not their aggregate.
+    """An answer for each clip, in order, as soon as it is known. by_window: return the windows, not their aggregate.
 
     Raises ConfigError for a setting that does not fit, DataError when a decoding process dies.
     """
@@ -103,8 +103,8 @@ def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool
     for batch in load_windows(dataset, how.workers):
         scores = _scores(model, batch, how)
         if by_window:
-            for clip, time, own in zip(batch.clips, batch.times, scores, strict=True):
-                windows.setdefault(clip, []).append(Window(*time, own, model.best(own, 1)[0]))
+            for clip, time, window_scores in zip(batch.clips, batch.times, scores, strict=True):
+                windows.setdefault(clip, []).append(Window(*time, window_scores, model.best(window_scores, 1)[0]))
         else:
             tally.add(batch.clips, scores)
         for clip, _, _ in batch.ended:
@@ -123,7 +123,7 @@ def _scores(model: Listener, batch: WindowBatch, how: Hearing) -> Tensor:
     device, weights = model.kernel.device, model.kernel.dtype
     if not batch.clips:
         return torch.zeros(0, model.config.classes)
-    precision = how.precision if weights == torch.float32 else "fp32"  # others have chosen theirs: model.half()
+    precision = how.precision if weights == torch.float32 else "fp32"  # otherwise the caller chose one: model.half()
     with torch.no_grad(), autocast(device, precision):
         logits = model(model.front_end(*batch.on(device)), how.patch_size)
     return model.probabilities(logits.float()).cpu()
@@ -135,18 +135,18 @@ def warn_outside_training(model: Listener, patch: PatchSize) -> None:
     if not sizes or patch in model.warned_sizes:
         return
     ranges = [(min(axis), max(axis)) for axis in zip(*sizes, strict=True)]
-    if any(not least <= side <= most for side, (least, most) in zip(patch, ranges, strict=True)):
+    if any(not low <= side <= high for side, (low, high) in zip(patch, ranges, strict=True)):
         model.warned_sizes.add(patch)
-        told = ", ".join(map(str, sizes)) if len(sizes) <= 3 else f"{min(sizes)} to {max(sizes)}"
+        trained = ", ".join(map(str, sizes)) if len(sizes) <= 3 else f"{min(sizes)} to {max(sizes)}"
         logger.warning(
-            "patch size %s: the model was trained at %s; its scores are not to be trusted there", patch, told
+            "patch size %s: the model was trained at %s; its scores are not to be trusted there", patch, trained
         )
 
 
 def trained_sizes(model: Listener) -> list[PatchSize]:
-    """The patch sizes that a model was trained at, none if its description does not say."""
-    told = model.metadata.get("trained_patch_sizes")
+    """The patch sizes that a model was trained at; empty if its description does not say."""
+    sizes = model.metadata.get("trained_patch_sizes")
     try:
-        return sorted(map(PatchSize.parse, told)) if isinstance(told, (list, tuple)) else []
+        return sorted(map(PatchSize.parse, sizes)) if isinstance(sizes, (list, tuple)) else []
     except ConfigError:
         return []

@@ -1,4 +1,4 @@
-"""Any readable checkpoint into memory, as a model that listens."""
+"""Load any readable checkpoint as an `AudioClassifier`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def load(
     name, such as `ast_audioset_16_16`, once `pretrained_models/fetch.py` has fetched it, or a Hub id, `owner/name`; or
     `timm:NAME`, an image model (ViT, DeiT, FlexiViT) fitted to spectrograms as a start for training: its embeddings are
     ready, its one class is called `untrained`. device: a torch device, or `auto` (default: the CPU). heads, frames:
-    what some sources leave open, see `read_checkpoint`. `print(model.load_report)` shows what became of every tensor.
-    No code of the source is run.
-    Raises CheckpointError that names the source and what is wrong, ConfigError for a device that is not there.
+    for sources that do not state them, see `read_checkpoint`. `print(model.load_report)` shows what happened to every
+    tensor. No code from the source is run.
+    Raises CheckpointError that names the source and what is wrong, ConfigError for a device that is not available.
     """
     place = pick_device(str(device or "cpu"))
     checkpoint = read_located(source, heads, frames)

@@ -27,17 +27,17 @@ class Prediction(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A stretch of a clip, from `start` to `end` seconds, and the scores (C,) that the model gives it."""
+    """Part of a clip, from `start` to `end` in seconds, and its scores (C,)."""
 
     start: float
     end: float
     scores: Tensor
     best: Prediction
-    """The class of the highest score."""
+    """The class with the highest score."""
 
     @property
     def label(self) -> str:
-        """Name of the class of the highest score."""
+        """Name of the class with the highest score."""
         return self.best.label
 
     def __repr__(self) -> str:
@@ -45,12 +45,12 @@ class Window(NamedTuple):
 
 
 class Results(list[list[T]]):
-    """A list of results, one for each clip of a list, in its order; empty for a clip that could not be used."""
+    """Results for a list of clips, in order; empty for a clip that could not be used."""
 
     def __init__(self, clips: int) -> None:
         super().__init__([] for _ in range(clips))
         self.errors: dict[int, DataError] = {}
-        """What is wrong with the clips that could not be used, by their place in the list."""
+        """Errors of the clips that could not be used, by position in the list."""
 
     def report(self) -> None:
         """Log how many clips could not be used. Raises DataError if that is all of them."""

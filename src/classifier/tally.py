@@ -1,4 +1,4 @@
-"""Scores of clips from those of their windows, as the windows come in.
+"""Combine the scores of windows into scores of clips, as the windows come in.
 
 Dimensions: B windows, C classes.
 """
@@ -13,21 +13,21 @@ from torch import Tensor
 from ..errors import ConfigError
 
 Aggregate = Literal["mean", "max"]
-"""Scores of a long clip from those of its windows. `mean`: what goes on through the clip. `max`: what occurs at all."""
+"""How window scores are combined. `mean`: what lasts through the clip. `max`: what occurs anywhere in it."""
 
 
 class Tally:
-    """Clips that are being heard, and what their windows have given so far."""
+    """Clips in progress, and the combined scores of their windows so far."""
 
     def __init__(self, aggregate: Aggregate = "mean") -> None:
-        """Raises ConfigError for an unknown way to put scores together."""
+        """Raises ConfigError for an unknown aggregate."""
         if aggregate not in get_args(Aggregate):
             raise ConfigError(f"aggregate: found {aggregate!r}, expected one of {get_args(Aggregate)}")
         self.aggregate = aggregate
         self._clips: dict[int, tuple[Tensor, int]] = {}
 
     def add(self, clips: Sequence[int], scores: Tensor) -> None:
-        """Take in the scores (B, C) of windows of these clips."""
+        """Add the scores (B, C) of windows of these clips."""
         for clip, new in zip(clips, scores, strict=True):
             before, windows = self._clips.get(clip, (None, 0))
             if before is not None:
@@ -35,7 +35,7 @@ class Tally:
             self._clips[clip] = new, windows + 1
 
     def take(self, clip: int) -> Tensor:
-        """The scores (C,) of a clip of which all windows are in; it is forgotten."""
+        """Return the scores (C,) of a clip whose windows are all in, and forget the clip."""
         scores, windows = self._clips.pop(clip)
         return scores / windows if self.aggregate == "mean" and windows > 1 else scores
 

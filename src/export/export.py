@@ -1,6 +1,6 @@
-"""One patch size of a model as a fixed one for ONNX Runtime, transformers or plain PyTorch.
+"""Export a model at one fixed patch size for ONNX Runtime, transformers or plain PyTorch.
 
-An export is written beside its place, run there, compared with the model, and only then given its name.
+An export is written to a temporary folder, run there, compared with the model, and only then moved into place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .waveform_network import MatrixFrontEnd, Scorer
 Format = Literal["onnx", "hf", "torch"]
 Input = Literal["waveform", "spectrogram"]
 OPSET = 18
-"""ONNX operator set: the one that torch's exporter is built on, which every maintained runtime has."""
+"""ONNX operator set: the one that torch's exporter targets; every maintained runtime supports it."""
 INPUTS = {
     "waveform": {
         "waveform": "float32 (batch, samples) in [-1, 1]",
@@ -44,13 +44,13 @@ INPUTS = {
 OUTPUTS = ("scores", "logits")
 HUGGING_FACE_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "hf": None}
-"""How the name must end; none for a directory."""
+"""Required file suffix; None for a directory."""
 TOLERANCE = {"waveform": 1e-3, "spectrogram": 1e-4, "hf": 1e-4}
-"""Largest difference of logits that counts as equal; a waveform's spectrum is computed in another order."""
+"""Largest accepted difference of logits; for waveforms the spectrum is computed in another order."""
 
 
 class ExportError(FlexiASTError):
-    """An export does not give what the model gives, or a package that it needs is missing."""
+    """An export's results differ from the model's, or a package that it needs is missing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Exported:
     difference: float
     """Largest absolute difference of its logits from the model's."""
     runtime: str
-    """What ran it, with its version."""
+    """The runtime that ran it, with its version."""
 
 
 class Job(NamedTuple):
-    """What is to be exported."""
+    """What to export."""
 
     model: AudioClassifier
     patch: PatchSize
@@ -81,16 +81,16 @@ def export(
     input: Input = "waveform",
     overwrite: bool = False,
 ) -> Exported:
-    """Write `model` at one patch size (its base unless given) as a fixed model, run it, compare, and name it `out`.
+    """Write `model` at one patch size (default: its base) to `out`, once a run agrees with the model.
 
     onnx: a file for ONNX Runtime; torch: a `torch.export` program (.pt2); hf: a directory for transformers'
     audio-classification pipeline. Input of the first two: `waveform` (batch, samples) at the model's sample rate, of
-    any length from two frames on, with `lengths` (batch,), the samples of each clip without its padding (int64; of a
-    single clip, the number of its samples); or `spectrogram`, the normalised log-mel (batch, frames, bins). Outputs:
-    `scores` and `logits` (batch, classes). `out` ends in .onnx or .pt2, or is a directory (hf); what is there already
+    any length of at least two frames, with `lengths` (batch,), int64, the samples of each clip without padding (for a
+    single clip, all its samples); or `spectrogram`, the normalised log-mel (batch, frames, bins). Outputs:
+    `scores` and `logits` (batch, classes). `out` ends in .onnx or .pt2, or is a directory (hf); what already exists
     is replaced only with `overwrite`.
-    Raises ConfigError for what the format cannot express, ExportError if the results differ; what was written then
-    stays beside `out`.
+    Raises ConfigError for what the format cannot express, ExportError if the results differ; the export then stays in
+    the temporary folder next to `out`.
     """
     for name, value, known in (("format", format, get_args(Format)), ("input", input, get_args(Input))):
         if value not in known:
@@ -106,20 +106,22 @@ def export(
     try:
         write, run = FORMATS[format]
         write(job, part)
-        found, runtime = run(job, part)
+        difference, runtime = run(job, part)
     except BaseException:
         shutil.rmtree(beside)
         raise
     limit = TOLERANCE["hf" if format == "hf" else input]
-    if not found <= limit:
-        raise ExportError(f"{part}: its logits differ from the model's by {found:.2e}, expected at most {limit:.0e}")
+    if not difference <= limit:
+        raise ExportError(
+            f"{part}: its logits differ from the model's by {difference:.2e}, expected at most {limit:.0e}"
+        )
     put_in_place(part, out)
     beside.rmdir()
-    return Exported(out, found, runtime)
+    return Exported(out, difference, runtime)
 
 
 def _place_beside(out: Path, suffix: str | None, overwrite: bool) -> Path:
-    """A new directory next to `out`, to write in until the export is known to be good."""
+    """A new temporary directory next to `out`, for the export until it is verified."""
     if suffix is not None and (out.suffix != suffix or out.is_dir()):
         raise ConfigError(f"out: found {out}, expected a file name that ends in {suffix}")
     require_new(out, overwrite, HUGGING_FACE_FILES)
@@ -131,12 +133,12 @@ def _place_beside(out: Path, suffix: str | None, overwrite: bool) -> Path:
 
 
 def _reference(model: AudioClassifier) -> AudioClassifier:
-    """The model in float32 on the CPU, in eval mode, as exports are; the model itself is not touched."""
+    """The model in float32 on the CPU, in eval mode, as exports are; a copy, the model itself is unchanged."""
     return copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
 
 
 def needed(module: str) -> Any:
-    """Import an optional package. Raises ExportError that says what to install."""
+    """Import an optional package. Raises ExportError, which says what to install, if it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -167,7 +169,7 @@ def _scorer(job: Job) -> Scorer:
 
 
 def _example(job: Job) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
-    """Inputs to trace with, and their axes that may change."""
+    """Inputs for tracing, and their dynamic axes."""
     features, batch = job.model.feature_config, torch.export.Dim("batch")
     if job.input == "spectrogram":
         return (torch.zeros(2, features.frames, features.bins),), ({0: batch},)
@@ -185,12 +187,12 @@ def write_torch(job: Job, path: Path) -> None:
 
 
 def write_onnx(job: Job, path: Path) -> None:
-    """An ONNX file of one piece, with the description in its metadata."""
+    """A single ONNX file, with the description in its metadata."""
     for module in ("onnx", "onnxscript", "onnxruntime"):
         needed(module)
     example, axes = _example(job)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself
+        warnings.simplefilter("ignore")  # the exporter warns about its own code
         program: Any = torch.onnx.export(
             _scorer(job),
             example,
@@ -237,7 +239,7 @@ def write_huggingface(job: Job, directory: Path) -> None:
 
 
 def clips(job: Job) -> list[Tensor]:
-    """Waveforms (B, S) to compare on: one and three clips, of one window, shorter, and longer than a window."""
+    """Waveforms (B, S) for the comparison: three clips of one window, one shorter clip, one longer clip."""
     features, generator = job.model.feature_config, torch.Generator().manual_seed(0)
     time = torch.arange(features.samples) / features.sample_rate
     sweep = 0.3 * torch.sin(2 * torch.pi * (100 + 0.2 * features.sample_rate * time / time[-1]) * time)
@@ -269,7 +271,7 @@ def _difference(job: Job, run: Callable[..., Tensor], inputs: str | None = None)
 def run_torch(job: Job, path: Path) -> tuple[float, str]:
     """Compare the program with the model."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the reader about its own buffers
+        warnings.simplefilter("ignore")  # the loader warns about its own buffers
         program = torch.export.load(path).module()
     return _difference(job, lambda *inputs: program(*inputs)[1]), f"torch {torch.__version__}"
 
@@ -313,4 +315,4 @@ FORMATS: dict[str, tuple[Write, Run]] = {
     "hf": (write_huggingface, run_huggingface),
     "torch": (write_torch, run_torch),
 }
-"""How each format is written, and how it is run."""
+"""Functions that write and run each format."""

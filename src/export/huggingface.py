@@ -1,4 +1,4 @@
-"""One patch size of a FlexiAST as the AST that transformers knows, `ASTForAudioClassification`.
+"""One patch size of a FlexiAST as the AST of transformers, `ASTForAudioClassification`.
 
 That network has square patches without padding, two prefix tokens whose mean is classified, and one epsilon for
 all its layer norms.
@@ -26,7 +26,7 @@ State = dict[str, Tensor]
 
 
 def huggingface_ast(model: FlexiAST, patch_size: PatchLike, frames: int | None = None) -> tuple[dict[str, Any], State]:
-    """config.json (without labels) and tensors of transformers' AST with the logits of `model` at `patch_size`.
+    """config.json (without labels) and tensors of a transformers AST that gives the logits of `model` at `patch_size`.
 
     frames: length of the input (default: the model's base). A network with one prefix token becomes a slightly wider
     one with two (see `second_prefix`). Raises ConfigError for what that AST cannot express: rectangular patches, the
@@ -82,7 +82,7 @@ def _require_expressible(config: FlexiASTConfig, patch: PatchSize) -> None:
 
 
 def _fixed(model: FlexiAST, base: FlexiASTConfig, patch: PatchSize) -> tuple[FlexiASTConfig, State]:
-    """Configuration and state dict of a network whose base patch is `patch`; it leaves out what fills no patch."""
+    """Configuration and state dict of a network whose base patch is `patch`; it drops partial patches."""
     config = dataclasses.replace(
         base,
         patch_size=patch,
@@ -96,6 +96,6 @@ def _fixed(model: FlexiAST, base: FlexiASTConfig, patch: PatchSize) -> tuple[Fle
 
 
 def _with_one_epsilon(config: FlexiASTConfig, state: State) -> State:
-    """The final norm scaled so that the classifier's norm, with the encoder's epsilon, acts as with its own."""
+    """The final norm scaled so that the classifier's norm gives the same result with the encoder's epsilon."""
     gain = math.sqrt(config.norm_eps / config.head_norm_eps)
     return {name: gain * state[name] for name in ("norm.weight", "norm.bias")}

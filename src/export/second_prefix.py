@@ -1,23 +1,23 @@
-"""A one-prefix AST as a two-prefix one with the same logits, for tools that know two prefix tokens only.
+"""Turn a one-prefix AST into a two-prefix one with the same logits, for tools that only support two prefix tokens.
 
 transformers' AST averages cls and a distillation token after the last norm, and every token attends to both. A
 second token that changes nothing must be ignored as a key by every query of every head, and must end as a constant.
 No such token exists within the D dimensions of the network, since its queries and norms are arbitrary; it does
 with E = heads (at least 3) more dimensions, to which layer norms are kept blind:
 
-- Everything written into the residual stream has its mean over D taken off (layer norms do so anyway), so that
+- Everything written into the residual stream has its mean over D subtracted (layer norms do so anyway), so that
   more dimensions whose sum is zero leave the mean at zero; sqrt(D / (D + E)) in norm weights and D / (D + E) in
   epsilons correct the variance.
 - The second token is LARGE * MARK in the new dimensions, MARK = (1, -1, 0, ...). A dimension added to each head's keys
   reads MARK and lowers the logit of that key by FAR, all other tokens having exactly nothing along MARK; the second
-  token's own query turns the sign around, so that it attends to itself alone. What it ends as depends on no input: it
-  is computed here, and taken off the final norm's bias.
+  token's own query flips the sign, so that it attends only to itself. Its final value does not depend on the input: it
+  is computed here and subtracted from the final norm's bias.
 - The classifier's norm needs the mean over D of y = w z + b, the final norm's output, in the new dimensions too, or
   its mean and variance would be wrong. So all tokens carry SMALL * (w . x) * TRACK there, TRACK = (1, 1, -t, ..., -t),
   t = 2 / (E - 2), which is orthogonal to MARK, sums to zero and is too small to matter to any variance; the final
   norm's weights make it large again.
 
-All is exact but for rounding and for the SMALL^2 of the tracked variance. All numbers fit float16.
+All of this is exact except for rounding and the SMALL^2 of the tracked variance. All numbers fit float16.
 """
 
 from __future__ import annotations
@@ -51,25 +51,25 @@ def widened(config: FlexiASTConfig, hidden: int) -> FlexiASTConfig:
 def add_second_prefix(config: FlexiASTConfig, state: State) -> tuple[FlexiASTConfig, State]:
     """Configuration and state dict of a two-prefix network that gives the logits of this one-prefix network.
 
-    The result has one epsilon for all its norms, as transformers wants it.
+    The result has one epsilon for all its norms, as transformers requires.
     """
     wide = widened(config, state["blocks.0.mlp.fc1.bias"].shape[0])
     old, new = config.width, wide.width
-    more, shrink = new - old, math.sqrt(old / new)
+    extra, shrink = new - old, math.sqrt(old / new)
     state = {name: tensor.double() for name, tensor in state.items()}
-    mark = torch.tensor([1.0, -1.0] + [0.0] * (more - 2)).double()
-    track = torch.tensor([1.0, 1.0] + [-2 / (more - 2)] * (more - 2)).double()
+    mark = torch.tensor([1.0, -1.0] + [0.0] * (extra - 2)).double()
+    track = torch.tensor([1.0, 1.0] + [-2 / (extra - 2)] * (extra - 2)).double()
     final = state["norm.weight"]
 
     def written(tensor: Tensor, dim: int) -> Tensor:
-        """Residual-stream vectors along `dim`, D to D + E: centred, with what is tracked of them."""
+        """Residual-stream vectors along `dim`, D to D + E: centred, with their tracked mean appended."""
         centred = (tensor - tensor.mean(dim, keepdim=True)).movedim(dim, -1)
         tracked = SMALL * (centred @ final)[..., None] * track
         return torch.cat([centred, tracked], dim=-1).movedim(-1, dim)
 
     def read(tensor: Tensor) -> Tensor:
         """Weights over the residual stream (last axis), blind to the new dimensions."""
-        return torch.cat([tensor, tensor.new_zeros(*tensor.shape[:-1], more)], dim=-1)
+        return torch.cat([tensor, tensor.new_zeros(*tensor.shape[:-1], extra)], dim=-1)
 
     out: State = {
         "kernel": written(state["kernel"], 0),
@@ -100,7 +100,7 @@ def add_second_prefix(config: FlexiASTConfig, state: State) -> tuple[FlexiASTCon
     gain = math.sqrt(config.norm_eps / config.head_norm_eps)
     restored = 2 * gain * shrink / (SMALL * old * track)  # (E,)
     out["norm.weight"] = torch.cat([2 * gain * shrink * final, restored])
-    wanted = gain * torch.cat([state["norm.bias"], state["norm.bias"].mean().expand(more)])
+    wanted = gain * torch.cat([state["norm.bias"], state["norm.bias"].mean().expand(extra)])
     out["norm.bias"] = wanted - out["norm.weight"] * _ending(wide, out) / 2
     return wide, {name: tensor.float() for name, tensor in out.items()}
 
@@ -127,7 +127,7 @@ def _by_head(weight: Tensor, heads: int, width: int) -> Tensor:
 
 
 def _attention(config: FlexiASTConfig, wide: FlexiASTConfig, block: str, state: State, read, mark: Tensor) -> State:
-    """Query, key and value of a block with one dimension more in each head: 1 in queries, in keys what MARK says.
+    """Query, key and value of a block with one extra dimension per head: 1 in queries, the MARK component in keys.
 
     The second token's own query has -1 there.
     """

@@ -1,4 +1,4 @@
-"""Networks as exporters want them: waveform or log-mel in, scores and logits out, of plain operations only.
+"""Networks for export: waveform or log-mel in, scores and logits out, built from plain operations only.
 
 Dimensions: B clips, S samples, W samples in a 25 ms window, K frequencies of the transform, T frames, F mel bins,
 C classes.
@@ -39,7 +39,7 @@ class MatrixFrontEnd(nn.Module):
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Normalised log-mel (B, frames, F), cut or padded as `FrontEnd` does; S is at least one window.
 
-        lengths: samples of each clip, (B,) integers; what lies beyond is padding. Without them every sample counts.
+        lengths: samples of each clip, (B,) integers; the rest is padding. Without them every sample counts.
         """
         # A constant offset changes nothing, but costs precision: the matrix would have to cancel it.
         centred = waveform - waveform.mean(dim=1, keepdim=True)
@@ -57,7 +57,7 @@ class MatrixFrontEnd(nn.Module):
 
 
 def analysis_matrix(size: int, n_fft: int) -> Tensor:
-    """From a window's samples to the real, then the imaginary parts of its spectrum: (2 (n_fft / 2 + 1), size)."""
+    """Matrix from a window's samples to the real, then imaginary parts of its spectrum: (2 (n_fft / 2 + 1), size)."""
     centre = torch.eye(size, dtype=torch.float64) - 1.0 / size
     emphasis = torch.eye(size, dtype=torch.float64) - 0.97 * torch.eye(size, dtype=torch.float64).roll(1, dims=0)
     emphasis[0, -1] = 0.0  # the first sample has no predecessor, and the window is zero there
@@ -68,10 +68,10 @@ def analysis_matrix(size: int, n_fft: int) -> Tensor:
 
 
 class Scorer(nn.Module):
-    """A frozen network with what belongs before and after it; returns scores (B, C) and logits (B, C)."""
+    """A frozen network with its front end and score function; returns scores (B, C) and logits (B, C)."""
 
     def __init__(self, network: FrozenAST, multi_label: bool, front_end: MatrixFrontEnd | None = None) -> None:
-        """front_end: for waveforms (B, S) and lengths (B,) as input; without one it is the normalised log-mel."""
+        """front_end: for waveforms (B, S) and lengths (B,) as input; otherwise the input is normalised log-mel."""
         super().__init__()
         self.front_end = front_end
         self.network, self.multi_label = network, multi_label

@@ -1,4 +1,4 @@
-"""Where a transformer looks: attention weights of its blocks, and their way back onto the spectrogram.
+"""Where a transformer looks: attention weights of its blocks, mapped back onto the spectrogram.
 
 Dimensions: B batch, T frames, F mel bins, H x W token grid, N tokens, D width, d width of a head.
 """
@@ -27,7 +27,7 @@ def attention_weights(block: Any, x: Tensor) -> Tensor:
 def layer_weights(blocks: Iterable[Any], x: Tensor, layer: int) -> Tensor:
     """Weights (B, heads, N, N) of block number `layer` for the embedded tokens x (B, N, D).
 
-    Raises ConfigError for a layer that is not there.
+    Raises ConfigError for a layer that does not exist.
     """
     blocks = list(blocks)
     number = _layer_number(layer, len(blocks))
@@ -39,14 +39,14 @@ def layer_weights(blocks: Iterable[Any], x: Tensor, layer: int) -> Tensor:
 def rollout_weights(blocks: Iterable[Any], x: Tensor, layer: int) -> Tensor:
     """How much of each embedded token (keys) reaches each token after block `layer` (queries), (B, N, N).
 
-    Attention rollout: per block the mean over heads, half of it the token itself for the residual connection,
-    multiplied up from the first block. Source: Abnar and Zuidema, ACL 2020. Raises ConfigError as `layer_weights`.
+    Attention rollout: the mean over heads, averaged with the identity for the residual connection, multiplied over
+    the blocks from the first one on. Source: Abnar and Zuidema, ACL 2020. Raises ConfigError like `layer_weights`.
     """
     blocks = list(blocks)
-    itself = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    reached = itself
+    identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    reached = identity
     for block in blocks[: _layer_number(layer, len(blocks)) + 1]:
-        reached = (0.5 * attention_weights(block, x).mean(dim=1) + 0.5 * itself) @ reached
+        reached = (0.5 * attention_weights(block, x).mean(dim=1) + 0.5 * identity) @ reached
         x = block(x)
     return reached
 
@@ -58,9 +58,9 @@ def _layer_number(layer: int, depth: int) -> int:
 
 
 def lay_back(tokens: Tensor, frames: int, bins: int, layout: Layout) -> Tensor:
-    """One value per token (B, H, W) onto the spectrogram (B, T, F): each bin gets that of the patch it lies in.
+    """Spread one value per token (B, H, W) over the spectrogram (B, T, F): each bin gets the value of its patch.
 
-    Where patches overlap it gets their mean; where none reaches (`drop`), 0; padding is cut off.
+    Where patches overlap, it gets their mean; where there is no patch (`drop`), 0. Padding is cut off.
     """
     rows, cols = (
         _cover(*axis).to(tokens) for axis in zip((bins, frames), layout.grid, layout.patch, layout.stride, strict=True)
@@ -69,7 +69,7 @@ def lay_back(tokens: Tensor, frames: int, bins: int, layout: Layout) -> Tensor:
 
 
 def _cover(extent: int, count: int, patch: int, stride: int) -> Tensor:
-    """(extent, count): the share that each patch of an axis has in each bin or frame; rows sum to one or are zero."""
+    """(extent, count): the share of each patch along an axis in each bin or frame; rows sum to one or are zero."""
     offset = torch.arange(extent)[:, None] - stride * torch.arange(count)
     inside = ((offset >= 0) & (offset < patch)).float()
     return inside / inside.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,7 +1,7 @@
-"""Softmax attention for bfloat16 on a CPU, a block of the score matrix at a time.
+"""Softmax attention for bfloat16 on a CPU, one block of the score matrix at a time.
 
-On a CPU without AMX PyTorch's fused attention (2.11) multiplies bfloat16 no faster than float32; its plain matrix
-products use AVX-512 BF16. Block by block the scores stay in the cache, and their N x N are never stored.
+On a CPU without AMX, PyTorch's fused attention (2.11) multiplies bfloat16 no faster than float32; its plain matrix
+products use AVX-512 BF16. Each block of scores stays in the cache, and the full N x N matrix is never stored.
 
 Dimensions: B batch, h heads, N tokens, d width of a head, D width.
 """
@@ -25,7 +25,7 @@ BLOCK = 1 << 20
 def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query key^T / sqrt(d)) value, all (B, h, N, d), like F.scaled_dot_product_attention; differentiable once.
 
-    The backward pass computes each block of scores again (FlashAttention, Dao et al., NeurIPS 2022, section 3.1).
+    The backward pass recomputes each block of scores (FlashAttention, Dao et al., NeurIPS 2022, section 3.1).
     """
     heads = query.shape[:2]
     scaled = query * query.shape[-1] ** -0.5
@@ -34,13 +34,13 @@ def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class BlockAttention(Attention):
-    """timm's attention without norms, gate or dropout; by `attend_in_blocks` where that is the faster."""
+    """timm's attention without norms, gate or dropout; uses `attend_in_blocks` where that is faster."""
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Tokens (B, N, D) mixed, (B, N, D)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))  # (B, N, 3, h, d)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if not torch.jit.is_scripting():  # TorchScript cannot read what is inside
+        if not torch.jit.is_scripting():  # TorchScript cannot compile this branch
             in_blocks = attn_mask is None and not is_causal and _blocks_are_faster(query)
             if in_blocks:
                 return self.proj(attend_in_blocks(query, key, value).transpose(1, 2).flatten(2))
@@ -49,7 +49,7 @@ class BlockAttention(Attention):
 
 
 def _blocks_are_faster(query: Tensor) -> bool:
-    """In bfloat16 on a CPU; with AMX, where this was not measured, and in compiled graphs PyTorch's own is taken."""
+    """True for bfloat16 on a CPU, except with AMX (not measured) and in compiled graphs: there PyTorch's is used."""
     if query.device.type != "cpu" or query.dtype != torch.bfloat16 or torch.compiler.is_compiling():
         return False
     return not torch.cpu.get_capabilities().get("amx_bf16", False)
@@ -73,8 +73,8 @@ class _BlockAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = ctx.saved_tensors
         grad_query = torch.empty_like(query)
-        # Sums over blocks, at least in float32, as inside a matrix product. They are kept transposed, (B * h, d, N):
-        # then no product needs its large factor, the scores, transposed, which would cost a copy.
+        # Sums over blocks are accumulated in at least float32, as in a matrix product. They are kept transposed,
+        # (B * h, d, N), so that no product needs a transposed copy of its large factor, the scores.
         exact = torch.promote_types(query.dtype, torch.float32)
         grad_key, grad_value = (torch.zeros_like(x.mT, dtype=exact) for x in (key, value))
         for heads, rows in _blocks(*query.shape[:2]):

@@ -1,4 +1,4 @@
-"""What a network is built from: its settings, checked on construction, and the usual sizes."""
+"""Settings of a network, checked on construction, and the standard sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .geometry import Coverage, Grid, Layout, PatchLike, PatchSize, forward_flop
 
 Pool = Literal["cls", "mean"]
 Loss = Literal["ce", "bce"]
-"""What a model is trained with. `ce`: one class per clip, softmax cross-entropy. `bce`: any number, sigmoids."""
+"""Training loss. `ce`: one class per clip, softmax cross-entropy. `bce`: any number of classes, sigmoids."""
 
 SIZES: dict[str, dict[str, int]] = {
     "micro": {"width": 96, "depth": 4, "heads": 3},
@@ -23,19 +23,19 @@ SIZES: dict[str, dict[str, int]] = {
 
 @dataclasses.dataclass(frozen=True)
 class FlexiASTConfig:
-    """Everything needed to build the network, checked on construction."""
+    """All settings needed to build the network, checked on construction."""
 
     classes: int
     """Number of output logits."""
     frames: int = 1024
-    """Frames (10 ms) of the base input: with `patch_size` it sets the base position grid."""
+    """Frames (10 ms) of the base input. With `patch_size` they set the base position grid."""
     bins: int = 128
     """Mel bins of the input."""
     patch_size: PatchSize = PatchSize(16, 16)
-    """Base patch: the size of the stored kernel, used where `forward` is given none."""
+    """Base patch: the size of the stored kernel, and the default of `forward`."""
     stride: PatchSize | None = None
-    """Hop between base patches; none for patches side by side, (10, 10) for the released AST. At other
-    patch sizes the share of overlap is kept."""
+    """Hop between base patches; None for patches that do not overlap, (10, 10) for the released AST. Other patch
+    sizes keep the same share of overlap."""
     width: int = 768
     """Embedding width D."""
     depth: int = 12
@@ -43,16 +43,16 @@ class FlexiASTConfig:
     heads: int = 12
     """Attention heads; must divide the width."""
     mlp_ratio: float = 4.0
-    """Hidden width of the MLP over D."""
+    """Hidden width of the MLP, as a multiple of D."""
     prefix_tokens: int = 1
-    """1: cls. 2: cls and distillation token (DeiT)."""
+    """1: cls token. 2: cls and distillation tokens (DeiT)."""
     pool: Pool = "cls"
     """What the classifier sees: the mean of the prefix tokens (`cls`) or of the patch tokens (`mean`)."""
     coverage: Coverage = "pad"
-    """What becomes of bins and frames that fill no whole patch, see `geometry.Coverage`. `drop` is upstream's way;
-    `pad` was better in measurement (egs/demo/RESULTS.md)."""
+    """How to treat bins and frames that do not fill a whole patch, see `geometry.Coverage`. Upstream uses `drop`;
+    `pad` scored better in our measurements (egs/demo/RESULTS.md)."""
     pad_value: float = 0.0
-    """Value that fills up the last patches under `coverage="pad"`: that of padding in the normalised input."""
+    """Value that fills the last patches with `coverage="pad"`: the value of padding in the normalised input."""
     norm_eps: float = 1e-6
     """Epsilon of the encoder's layer norms (timm: 1e-6)."""
     head_norm_eps: float = 1e-5
@@ -82,7 +82,7 @@ class FlexiASTConfig:
         self.layout(self.patch_size)
 
     def layout(self, patch_size: PatchLike, frames: int | None = None) -> Layout:
-        """Where the patches of this size lie on an input of so many frames (base unless given).
+        """Where the patches of this size lie on an input of `frames` frames (default: the base).
 
         Raises ConfigError if no patch fits.
         """
@@ -92,12 +92,12 @@ class FlexiASTConfig:
         )
 
     def grid(self, patch_size: PatchLike, frames: int | None = None) -> Grid:
-        """Token grid at a patch size for a number of frames (base unless given); raises ConfigError as `layout`."""
+        """Token grid at a patch size for `frames` frames (default: the base). Raises ConfigError like `layout`."""
         return self.layout(patch_size, frames).grid
 
     @property
     def base(self) -> Layout:
-        """Where the stored positions lie: whole patches of the base size, whatever the coverage."""
+        """Layout of the stored positions: whole patches of the base size, whatever the coverage."""
         return lay_out(self.frames, self.bins, self.patch_size, self.stride_at(self.patch_size))
 
     def stride_at(self, patch_size: PatchSize) -> PatchSize:
@@ -105,7 +105,7 @@ class FlexiASTConfig:
         return scaled_stride(patch_size, self.patch_size, self.stride) if self.stride else patch_size
 
     def flops(self, patch_size: PatchLike, frames: int | None = None) -> int:
-        """Operations of one clip's forward pass, see `geometry.forward_flops`."""
+        """Floating-point operations of one clip's forward pass, see `geometry.forward_flops`."""
         patch = PatchSize.parse(patch_size)
         return forward_flops(
             self.grid(patch, frames), patch, self.width, self.depth, self.mlp_ratio, self.prefix_tokens, self.classes

@@ -27,8 +27,8 @@ from .resize import Resize, apply_to_grid, extent_matrices, resample_positions, 
 class FlexiAST(nn.Module):
     """The network: log-mel spectrograms (B, T, F), normalised, in; logits (B, C) out, at any patch size.
 
-    Kernel and positions are stored once, at the base size; every call resizes them anew from there, so that
-    gradients of every patch size flow into the same weights and no resize is ever chained on another.
+    Kernel and positions are stored once, at the base size; every call resizes them from there, so that
+    gradients of every patch size flow into the same weights and resizes are never chained.
     """
 
     def __init__(self, config: FlexiASTConfig) -> None:
@@ -65,16 +65,16 @@ class FlexiAST(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        # Every block starts as the identity: a short training from scratch leaves the plateau of chance far sooner.
+        # Every block starts as the identity: short training from scratch leaves chance level much sooner.
         blocks: list[Any] = list(self.blocks)
         for block in blocks:
             nn.init.zeros_(block.attn.proj.weight)
             nn.init.zeros_(block.mlp.fc2.weight)
 
     def forward(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Tensor:
-        """Logits (B, C) of normalised log-mel (B, T, F) cut into patches of `patch_size` (base unless given).
+        """Logits (B, C) of normalised log-mel (B, T, F) cut into patches of `patch_size` (default: the base).
 
-        Raises ConfigError if the input is not (B, T, F) with the model's F, or smaller than one patch.
+        Raises ConfigError if the input is not (B, T, F) with the model's F, or is smaller than one patch.
         """
         return self.head(self.head_norm(self.features(log_mel, patch_size, resize)))
 
@@ -94,7 +94,7 @@ class FlexiAST(nn.Module):
     def embed(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Tensor:
         """Tokens with their positions, (B, N, D), before the first block."""
         layout = self.layout(log_mel, patch_size)
-        log_mel = log_mel.to(self.kernel.dtype)  # features are float32, also of a model in half precision
+        log_mel = log_mel.to(self.kernel.dtype)  # features are float32 even if the model is in half precision
         patches = patchify(log_mel, layout.patch, layout.stride, layout.padding, self.config.pad_value)
         kernel = resize_kernel(self.kernel, layout.patch, resize)  # (D, h, w)
         tokens = F.linear(patches, kernel.flatten(1), self.kernel_bias)  # (B, H*W, D)
@@ -103,9 +103,9 @@ class FlexiAST(nn.Module):
         return torch.cat([prefix.to(tokens.dtype), tokens], dim=1)
 
     def positions(self, layout: Layout, frames: int) -> Tensor:
-        """Position embeddings (H, W, D) of the patches of this layout on an input of so many frames.
+        """Position embeddings (H, W, D) of the patches for this layout on an input of `frames` frames.
 
-        `drop` stretches the stored grid over the new one. `pad` samples it where each token truly lies; inputs
+        `drop` stretches the stored grid over the new one. `pad` samples it at each token's true place; inputs
         longer than the base are stretched along time, shorter ones use the first columns.
         """
         config, base = self.config, self.config.base
@@ -134,10 +134,10 @@ class FlexiAST(nn.Module):
     ) -> Tensor:
         """What the classifier listens to: attention per patch, laid back on the spectrogram, (B, T, F).
 
-        A bin holds the weight, from 0 to 1, that the pooled tokens (see `Pool`) give the patch it lies in, the
-        mean over heads in block `layer`; or, with `rollout`, what reaches them of that patch from the first block
-        on (`attention.rollout_weights`). What the prefix tokens keep for themselves is on no bin. Raises
-        ConfigError for an unusable input, patch size or layer.
+        Each bin holds the weight, from 0 to 1, that the pooled tokens (see `Pool`) give its patch: the mean over heads
+        in block `layer` or, with `rollout`, the accumulated weight from the first block on
+        (`attention_maps.rollout_weights`). Attention to the prefix tokens is left out. Raises ConfigError for an
+        unusable input, patch size or layer.
         """
         layout = self.layout(log_mel, patch_size)
         x = self.embed(log_mel, layout.patch, resize)
@@ -162,7 +162,7 @@ def patchify(
 
 
 def sin_cos_positions(grid: Grid, width: int) -> Tensor:
-    """Two-dimensional sine-cosine positions (H, W, D), the start of the learned ones.
+    """Two-dimensional sine-cosine positions (H, W, D), the initial values of the learned ones.
 
     A quarter of the width each for sin and cos along frequency and along time, wavelengths from 2 pi to
     20,000 pi tokens (as in MoCo v3, Chen et al., ICCV 2021); a width not divisible by four leaves zeros.

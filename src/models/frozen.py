@@ -1,4 +1,4 @@
-"""A FlexiAST at one patch size: kernel and positions resized once, a plain module that leaves nothing to compute.
+"""A FlexiAST at one fixed patch size: a plain module with kernel and positions resized in advance.
 
 Dimensions: B batch, T frames, F mel bins, h x w patch (bins x frames), H x W token grid, P prefix tokens,
 N = P + H * W tokens, D width, C classes.
@@ -17,10 +17,10 @@ from .resize import Resize, resize_kernel
 
 
 class FrozenAST(nn.Module):
-    """A static AST: log-mel (B, T, F), normalised, in; logits (B, C) out; one patch size, one number of frames.
+    """A static AST: normalised log-mel (B, T, F) to logits (B, C), at one patch size and number of frames.
 
     Made by `freeze`. Its state dict holds `patch_embed.{weight,bias}` (the kernel as (D, h * w)),
-    `prefix` (P, D) and `pos_embed` (H * W, D) with the positions in place, `blocks.*`, `norm.*`, `head_norm.*`
+    `prefix` (P, D, positions added), `pos_embed` (H * W, D, resized), `blocks.*`, `norm.*`, `head_norm.*`
     and `head.*`.
     """
 
@@ -28,7 +28,7 @@ class FrozenAST(nn.Module):
         super().__init__()
         config = model.config
         self.frames, self.bins = frames, config.bins
-        # As plain tuples and numbers, which TorchScript can hold.
+        # Plain tuples and numbers, which TorchScript supports.
         self.patch, self.stride = (layout.patch.freq, layout.patch.time), (layout.stride.freq, layout.stride.time)
         self.padding = layout.padding
         self.pad_value = float(config.pad_value)
@@ -64,10 +64,10 @@ def freeze(
     resize: Resize = "pi",
     share: bool = False,
 ) -> FrozenAST:
-    """`model` at one patch size and number of frames (its base unless given), as a module of its own.
+    """`model` at one patch size and number of frames (default: its base), as a separate module.
 
-    The weights are copied: training either does not touch the other. With `share` the transformer is the model's own,
-    so that many sizes take the memory of one. Raises ConfigError if no patch fits.
+    The weights are copied, so that training one does not change the other. With `share`, the transformer is shared
+    with the model, so that many sizes take little more memory than one. Raises ConfigError if no patch fits.
     """
     frames = model.config.frames if frames is None else frames
     layout = model.config.layout(model.config.patch_size if patch_size is None else patch_size, frames)

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from ..errors import ConfigError
 
 Coverage = Literal["drop", "pad"]
-"""`drop`: only whole patches, the remainder is not seen. `pad`: the last patch is padded, all is seen."""
+"""`drop`: only whole patches; the remainder is ignored. `pad`: the last patch is padded, so nothing is ignored."""
 
 
 class PatchSize(NamedTuple):
@@ -57,7 +57,7 @@ PAPER_SIZES = tuple(PatchSize(s, s) for s in (8, 10, 12, 16, 20, 24, 30, 32, 40,
 
 
 EVERY_SIZE = tuple(PatchSize(s, s) for s in range(8, 49))
-"""Every square size in the published range: what a model is made flexible at by default."""
+"""Every square size in the published range: the default sizes for making a model flexible."""
 
 
 def coarse_weight(patch: PatchSize) -> float:
@@ -87,13 +87,13 @@ def axis_tokens(extent: int, patch: int, stride: int, coverage: Coverage) -> int
 
 
 class Layout(NamedTuple):
-    """How patches lie on a (frames, bins) spectrogram: what patch size, stride and coverage decide, worked out once."""
+    """How patches lie on a (frames, bins) spectrogram: follows from patch size, stride and coverage, computed once."""
 
     patch: PatchSize
     stride: PatchSize
     grid: Grid
     padding: tuple[int, int]
-    """Bins and frames that `pad` adds at the upper and the late end, so that the last patches are whole."""
+    """Bins and frames that `pad` adds at the top and at the end, so that the last patches are whole."""
 
     @property
     def padded(self) -> bool:
@@ -103,7 +103,7 @@ class Layout(NamedTuple):
 def lay_out(
     frames: int, bins: int, patch: PatchSize, stride: PatchSize | None = None, coverage: Coverage = "drop"
 ) -> Layout:
-    """The layout of patches on a (frames, bins) spectrogram; stride: by default the patches lie side by side.
+    """The layout of patches on a (frames, bins) spectrogram; by default patches do not overlap.
 
     Raises ConfigError if not even one patch fits (also under `pad`: a patch larger than the input
     would be mostly padding, which no training has seen).
@@ -131,13 +131,13 @@ def scaled_stride(patch: PatchSize, base_patch: PatchSize, base_stride: PatchSiz
 
 
 USUAL_FRAMES = (1024, 512, 256, 128)
-"""Lengths that AST and FlexiAST models are trained at."""
+"""Input lengths of trained AST and FlexiAST models."""
 
 
 def infer_layout(tokens: int, patch: PatchSize, bins: int, frames: int | None = None) -> tuple[PatchSize, int] | None:
-    """Stride and frames of an AST that has so many patch positions, or None if nothing fits.
+    """Stride and frames of an AST with `tokens` patch positions, or None if nothing fits.
 
-    Square patches may overlap, with strides of 10 to 16 at patch 16 as AST has them. `frames`, if given, is tried
+    Square patches may overlap, with strides of 10 to 16 at patch 16 as in AST. `frames`, if given, is tried
     first, then the usual lengths. Where several strides fit, patches side by side come first, then AST's own 10, 12
     and 14 of 16.
     """

@@ -3,7 +3,7 @@
 Bilinear interpolation is separable: on a grid it is one matrix per axis, and the pseudo-inverse of their
 Kronecker product is the Kronecker product of their pseudo-inverses. So PI-resize (FlexiViT, Beyer et al.,
 CVPR 2023, section 3.4) of an (h, w) kernel is two small matrix products and never needs the (h'w', hw)
-matrix. All matrices are built in float64, handed out in float32 unless asked otherwise, and cached.
+matrix. All matrices are built in float64, returned in the dtype asked for, and cached.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def triangle_matrix(centers: np.ndarray, support: float, old: int) -> np.ndarray
 def interpolation_matrix(old: int, new: int, antialias: bool) -> np.ndarray:
     """The (new, old) float64 matrix of 1-D linear interpolation, align_corners=False, as F.interpolate does it.
 
-    With `antialias` the triangle widens when shrinking, so that every old sample has its say.
+    With `antialias` the triangle widens when shrinking, so that every old sample contributes.
     """
     scale = old / new
     return triangle_matrix((np.arange(new) + 0.5) * scale, max(1.0, scale) if antialias else 1.0, old)
@@ -45,9 +45,9 @@ def interpolation_matrix(old: int, new: int, antialias: bool) -> np.ndarray:
 def extent_matrix(
     old: int, new: int, base_patch: int, base_stride: int, patch: int, stride: int, stretch: float = 1.0
 ) -> np.ndarray:
-    """The (new, old) float64 matrix that samples base positions where the new tokens truly lie.
+    """The (new, old) float64 matrix that samples base positions at the true places of the new tokens.
 
-    Along one axis base token i covers [i * base_stride, i * base_stride + base_patch) and new token j covers
+    Along one axis, base token i covers [i * base_stride, i * base_stride + base_patch) and new token j covers
     [j * stride, j * stride + patch), in bins or frames; the filter is as wide as the new token when that is
     the larger one. `stretch` > 1 maps a longer axis onto the base's, for clips longer than the base grid.
     """
@@ -70,7 +70,7 @@ _BUILDERS = {"interpolation": interpolation_matrix, "extent": extent_matrix, "pi
 @lru_cache(maxsize=4096)
 def cached_matrix(kind: str, *sizes: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix `kind` of these sizes as a tensor on `device`; built once per process."""
-    with torch.inference_mode(False):  # built during an evaluation, it must still serve a training step
+    with torch.inference_mode(False):  # built during evaluation, it must still work in training
         return torch.from_numpy(_BUILDERS[kind](*sizes)).to(device, dtype)  # type: ignore[operator]
 
 
@@ -78,11 +78,11 @@ def _kernel_resize(weight: Tensor, new_size: PatchLike, kind: str, *flags: bool)
     old, new = PatchSize(*weight.shape[-2:]), PatchSize.parse(new_size)
     if old == new:
         return weight
-    dtype = torch.promote_types(weight.dtype, torch.float32)  # the inverse matrices need it, also for half precision
+    dtype = torch.promote_types(weight.dtype, torch.float32)  # the inverse matrices need it, even for half precision
     options = {"dtype": dtype, "device": weight.device}
     rows = cached_matrix(kind, old.freq, new.freq, *flags, **options)
     cols = cached_matrix(kind, old.time, new.time, *flags, **options)
-    with torch.autocast(weight.device.type, enabled=False):  # bfloat16 would cost the kernel its precision
+    with torch.autocast(weight.device.type, enabled=False):  # bfloat16 is too coarse for the kernel
         return (rows @ weight.to(dtype) @ cols.mT).to(weight.dtype)  # (h', h) @ (..., h, w) @ (w, w')
 
 
@@ -125,7 +125,7 @@ def extent_matrices(
 
 
 def resample_positions(positions: Tensor, grid: Grid) -> Tensor:
-    """Stretch a position grid (H, W, D) onto `grid`, bilinear with antialias (the upstream FlexiAST way)."""
+    """Stretch a position grid (H, W, D) onto `grid`, bilinear with antialias (as upstream FlexiAST does)."""
     old = Grid(*positions.shape[:2])
     if old == grid:
         return positions
@@ -136,7 +136,7 @@ def resample_positions(positions: Tensor, grid: Grid) -> Tensor:
 
 
 def fit_positions(positions: Tensor, grid: Grid) -> Tensor:
-    """Fit a position grid (H, W, D) to `grid` in AST's way: an axis that shrinks is cut to its centre, one that
+    """Fit a position grid (H, W, D) to `grid` as AST does: an axis that shrinks is cut to its centre, one that
     grows is interpolated (Gong et al., INTERSPEECH 2021, section 2.2)."""
     for axis, new in enumerate(grid):
         old = positions.shape[axis]

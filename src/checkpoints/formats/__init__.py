@@ -1,4 +1,4 @@
-"""Checkpoint formats that are read, each told by content: a new one is a module with a `Format` and a line here."""
+"""Readable checkpoint formats, recognised by content. A new one is a module with a `Format` and a line here."""
 
 from .ast import FORMAT as ORIGINAL_AST
 from .base import Format

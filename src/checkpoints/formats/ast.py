@@ -1,6 +1,6 @@
-"""Original AST state dicts (github.com/YuanGongND/ast), overlapping patches included.
+"""Original AST state dicts (github.com/YuanGongND/ast), including those with overlapping patches.
 
-The file says neither stride nor length: both follow from the number of positions, see `geometry.infer_layout`.
+The file states neither stride nor length; both are inferred from the number of positions, see `geometry.infer_layout`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def rules(config: FlexiASTConfig) -> list[Rule]:
-    """Every live tensor of the format."""
+    """Rules for every tensor of the format that is in use."""
     return [
         vit.prefix_tokens(config),
         vit.positions("v.pos_embed", config),
@@ -32,7 +32,7 @@ def rules(config: FlexiASTConfig) -> list[Rule]:
 
 
 def describe(source: Source) -> Description | None:
-    """An original AST, or None."""
+    """Describe an original AST; None for anything else."""
     if not source.has("v.patch_embed.proj.weight", "v.pos_embed", "v.cls_token"):
         return None
     if source.has("patch_embed.proj.weight") or source.has("pos_embed.pos_embed"):
@@ -64,7 +64,7 @@ def describe(source: Source) -> Description | None:
     )
     metadata, note = settings(classes, frames, source.bins)
     ignored = dict.fromkeys(("v.head.", "v.head_dist."), "ImageNet classifier of the timm model, never used")
-    notes = [f"stride {stride}, {frames} frames: told by {tokens} patch positions", note, LAYER_NORMS]
+    notes = [f"stride {stride}, {frames} frames: inferred from {tokens} patch positions", note, LAYER_NORMS]
     return Description(config, rules(config), metadata, ignored, notes=notes)
 
 
@@ -77,7 +77,7 @@ FORMAT = Format(
 
 
 def to_original_ast(checkpoint: Checkpoint) -> State:
-    """The live tensors of an original AST. Layer norm epsilons, labels and features are not in it.
+    """The tensors of an original AST that are in use. It does not hold layer norm epsilons, labels or features.
 
     Raises ConfigError for a network that the format cannot hold (pooled patch tokens).
     """

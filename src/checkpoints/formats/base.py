@@ -1,8 +1,8 @@
-"""What a checkpoint format is: rules from its tensors to the network's, and back.
+"""Checkpoint formats: rules that turn their tensors into the network's, and back.
 
-A format is one function that looks at a `Source` and, if the source is of its kind, describes it: the network's
-configuration, and for every tensor of the source a rule or a reason to ignore it. `convert` applies the rules and
-holds the source to them: a tensor that is missing, unexplained or of the wrong shape is an error.
+A format is one function that inspects a `Source` and, if it recognises it, returns a description: the network's
+configuration, and for every tensor of the source a rule or a reason to ignore it. `convert` applies the rules
+strictly: a tensor that is missing, unexplained or of the wrong shape is an error.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from ..tensors import State, some
 
 @dataclasses.dataclass
 class Checkpoint:
-    """A network's configuration and weights, and whatever else its sidecar says (features, labels, training)."""
+    """A network's configuration and weights, and everything else in its sidecar (features, labels, training)."""
 
     config: FlexiASTConfig
     state: State
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     report: LoadReport | None = None
-    """What became of every tensor of the source; none for a checkpoint that was not read."""
+    """What happened to every tensor of the source; None for a checkpoint that was not read from one."""
 
 
 @dataclasses.dataclass
 class Source:
-    """What was found, and what the caller knows of it."""
+    """The contents of a checkpoint file or directory, and what the caller knows about it."""
 
     path: Path
     """The file that holds the tensors."""
     state: State
-    """Tensors by name, without the `module.` of DataParallel and the like."""
+    """Tensors by name, without wrapper prefixes such as DataParallel's `module.`."""
     sidecar: Mapping[str, Any] | None = None
-    """The JSON description that came with the weights (config.json, or in the header of the file)."""
+    """The JSON description that comes with the weights (config.json, or in the file header)."""
     preprocessor: Mapping[str, Any] | None = None
     """preprocessor_config.json of a Hugging Face directory."""
     sidecar_path: Path | None = None
-    """Where the description lies, for errors."""
+    """Path of the description, for error messages."""
     heads: int | None = None
-    """Attention heads, where the caller gave them."""
+    """Attention heads, if given by the caller."""
     frames: int | None = None
-    """Frames of the input, where the caller gave them."""
+    """Frames of the input, if given by the caller."""
     bins: int = 128
-    """Mel bins of the input, where the source does not tell."""
+    """Mel bins of the input, for sources that do not state them."""
     removed: str = ""
-    """What all names began with, and is left out."""
+    """The wrapper prefix that was removed from all names."""
 
     def has(self, *names: str) -> bool:
-        """Whether all of these tensors are there."""
+        """Whether all of these tensors are present."""
         return self.state.keys() >= set(names)
 
     def need(self, name: str) -> Tensor:
@@ -68,99 +68,99 @@ class Source:
         return self.state[name]
 
     def heads_for(self, width: int) -> int:
-        """The heads given, or one per 64 of the width as in every ViT: a state dict does not tell."""
+        """The heads given, or one per 64 of the width as in every ViT: a state dict does not record them."""
         return self.heads or max(1, width // 64)
 
     def check_depth(self, depth: int) -> None:
-        """Raise CheckpointError if the description promises more blocks than there can be, before they are built."""
+        """Raise CheckpointError, before any block is built, if more blocks are described than there are tensors."""
         if depth > len(self.state):
             raise CheckpointError(f"{self.sidecar_path}: found {depth} blocks, but only {len(self.state)} tensors")
 
     def depth(self, pattern: str) -> int:
-        """Number of different blocks; `pattern` finds a block's number in a name."""
-        found = (re.match(pattern, name) for name in self.state)
-        return max(1, len({match[1] for match in found if match}))
+        """Number of distinct blocks; `pattern` captures the block number in a tensor name."""
+        matches = (re.match(pattern, name) for name in self.state)
+        return max(1, len({match[1] for match in matches if match}))
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How some tensors of the source become some of the network's, and how to go back."""
+    """How some tensors of the source become tensors of the network, and the way back."""
 
     theirs: tuple[str, ...]
     ours: tuple[str, ...]
     read: Callable[..., Iterable[Tensor]]
     """Our tensors from theirs, in the order of the names."""
     write: Callable[..., Iterable[Tensor]] | None = None
-    """Their tensors from ours; none where something is lost on the way in."""
+    """Their tensors from ours; None where reading loses information."""
     how: str = ""
-    """What the conversion is, in words; empty if the tensor is taken as it is."""
+    """The conversion in words; empty if the tensor is unchanged."""
 
 
 def same(theirs: str, ours: str) -> Rule:
-    """A tensor that only has another name."""
+    """Rule for a tensor that is only renamed."""
     return Rule((theirs,), (ours,), lambda tensor: (tensor,), lambda tensor: (tensor,))
 
 
 @dataclasses.dataclass
 class Description:
-    """What a format says of a source."""
+    """A format's description of a source."""
 
     config: FlexiASTConfig
     rules: list[Rule]
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     ignored: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Starts of the names of tensors that are not used, each with the reason."""
+    """Name prefixes of unused tensors, each with the reason."""
     new: dict[str, tuple[Tensor, str]] = dataclasses.field(default_factory=dict)
-    """The network's tensors that the source has nothing for: their values, and the reason."""
+    """Tensors of the network that the source does not have: value and reason."""
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A kind of checkpoint that can be read."""
+    """A readable kind of checkpoint."""
 
     name: str
     describe: Callable[[Source], Description | None]
-    """Describe the source, or return None if it is of another kind (told by content, never by name)."""
+    """Describe the source, or return None if it is of another kind (recognised by content, never by file name)."""
     names: str = r"$^"
-    """Regular expression of its tensor names: with it an unknown file is told which format it is nearest to."""
+    """Regular expression for its tensor names: the error for an unknown file names the nearest format."""
 
 
 def network_state(config: FlexiASTConfig) -> State:
-    """Names and shapes of a network's tensors, without memory for their values."""
+    """Names and shapes of a network's tensors, on the meta device: no memory for the values."""
     with torch.device("meta"):
         return FlexiAST(config).state_dict()
 
 
-def convert(source: Source, form: Format, found: Description, origin: str) -> Checkpoint:
-    """Apply the rules strictly. origin: what the user named, for the report.
+def convert(source: Source, form: Format, description: Description, origin: str) -> Checkpoint:
+    """Apply the rules strictly. origin: the source as named by the user, for the report.
 
-    Raises CheckpointError, with the source's own names, for a tensor that is missing, unexplained or of the wrong
+    Raises CheckpointError, with the names used in the source, for a tensor that is missing, unexplained or of the wrong
     shape.
     """
     state, path = source.state, source.path
-    reasons = {n: why for n in state for start, why in found.ignored.items() if n.startswith(start)}
-    ruled = [name for rule in found.rules for name in rule.theirs]
+    reasons = {n: why for n in state for start, why in description.ignored.items() if n.startswith(start)}
+    ruled = [name for rule in description.rules for name in rule.theirs]
     if missing := set(ruled) - state.keys():
         raise CheckpointError(f"{path}: {len(missing)} tensors are missing ({some(missing)})")
     if extra := state.keys() - set(ruled) - reasons.keys():
         raise CheckpointError(f"{path}: {len(extra)} tensors are unexplained ({some(extra)})")
-    expected = network_state(found.config)
+    expected = network_state(description.config)
     ours: State = {}
-    report = LoadReport(origin, form.name, notes=list(found.notes))
-    for rule in found.rules:
+    report = LoadReport(origin, form.name, notes=list(description.notes))
+    for rule in description.rules:
         tensors = [state[name] for name in rule.theirs]
         ours |= _apply(rule, tensors, expected, path)
         how = ", ".join(filter(None, [rule.how, *_casts(tensors)]))
         action: Action = "converted" if how else "used"
         report.entries.append(Entry(action, rule.theirs, rule.ours, how))
     report.entries += [Entry("ignored", (name,), (), why) for name, why in reasons.items() if name not in ruled]
-    for name, (tensor, why) in found.new.items():
+    for name, (tensor, why) in description.new.items():
         ours[name] = tensor
         report.entries.append(Entry("new", (), (name,), why))
     if wrong := ours.keys() ^ expected.keys():
         raise CheckpointError(f"{path}: as {form.name} it leaves tensors of the network unexplained ({some(wrong)})")
-    return Checkpoint(found.config, ours, found.metadata, report)
+    return Checkpoint(description.config, ours, description.metadata, report)
 
 
 def _casts(tensors: list[Tensor]) -> list[str]:
@@ -169,7 +169,7 @@ def _casts(tensors: list[Tensor]) -> list[str]:
 
 
 def _apply(rule: Rule, tensors: list[Tensor], expected: Mapping[str, Tensor], path: Path) -> State:
-    """Our tensors by this rule. Raises CheckpointError if theirs, or ours made of them, have the wrong shape."""
+    """Our tensors by this rule. Raises CheckpointError if theirs, or ours made from them, have the wrong shape."""
     if rule.write is not None:
         shapes = [tensor.shape for tensor in rule.write(*(expected[name] for name in rule.ours))]
         for name, tensor, shape in zip(rule.theirs, tensors, shapes, strict=True):
@@ -186,7 +186,7 @@ def _apply(rule: Rule, tensors: list[Tensor], expected: Mapping[str, Tensor], pa
 
 
 def revert(checkpoint: Checkpoint, rules: list[Rule]) -> State:
-    """The tensors of a format whose rules all go both ways, from a checkpoint of ours; exact."""
+    """Our checkpoint as the tensors of another format, exactly. Raises ConfigError if a rule cannot be reversed."""
     theirs: State = {}
     for rule in rules:
         if rule.write is None:

@@ -1,6 +1,6 @@
 """Hugging Face `ASTForAudioClassification` directories: config.json, weights, and usually preprocessor_config.json.
 
-Names are those of transformers on disk; every layer norm has the one epsilon that config.json states.
+Tensor names are those that transformers writes to disk. All layer norms share the epsilon in config.json.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ IN_BLOCK = {
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
 }
-"""Layers of a block: ours (timm's) and theirs."""
+"""Layers of a block: our names (timm's) and theirs."""
 
 
 def rules(config: FlexiASTConfig, qkv_bias: bool = True, start: str = START, classifier: bool = True) -> list[Rule]:
-    """Every tensor of the format. start: of the encoder's names. classifier: whether there is one."""
+    """Rules for every tensor. start: prefix of the encoder's names. classifier: whether the network has one."""
     embeddings = f"{start}embeddings."
-    found = [
+    encoder = [
         vit.prefix_tokens(config, embeddings, dist="distillation_token"),
         vit.positions(f"{embeddings}position_embeddings", config),
         *vit.kernel(f"{embeddings}patch_embeddings.projection"),
@@ -45,17 +45,17 @@ def rules(config: FlexiASTConfig, qkv_bias: bool = True, start: str = START, cla
     for block in range(config.depth):
         ours, theirs = f"blocks.{block}.", f"{start}encoder.layer.{block}."
         for part in ("weight", "bias"):
-            found += [same(f"{theirs}{b}.{part}", f"{ours}{a}.{part}") for a, b in IN_BLOCK.items()]
+            encoder += [same(f"{theirs}{b}.{part}", f"{ours}{a}.{part}") for a, b in IN_BLOCK.items()]
             if part == "weight" or qkv_bias:
-                found.append(_qkv(theirs, ours, part))
+                encoder.append(_qkv(theirs, ours, part))
     ends = {f"{start}layernorm": "norm"}
     if classifier:
         ends |= {"classifier.layernorm": "head_norm", "classifier.dense": "head"}
-    return found + [same(f"{a}.{part}", f"{b}.{part}") for a, b in ends.items() for part in ("weight", "bias")]
+    return encoder + [same(f"{a}.{part}", f"{b}.{part}") for a, b in ends.items() for part in ("weight", "bias")]
 
 
 def _qkv(theirs: str, ours: str, part: str) -> Rule:
-    """Query, key and value, which our attention holds in one tensor, in this order."""
+    """Query, key and value, which our attention holds in one tensor in this order."""
     names = tuple(f"{theirs}attention.attention.{name}.{part}" for name in ("query", "key", "value"))
 
     def read(*tensors: Tensor) -> tuple[Tensor]:
@@ -65,7 +65,7 @@ def _qkv(theirs: str, ours: str, part: str) -> Rule:
 
 
 def describe(source: Source) -> Description | None:
-    """A transformers AST, or None."""
+    """Describe a transformers AST; None for anything else."""
     sidecar = source.sidecar
     if sidecar is None or sidecar.get("model_type") != MODEL_TYPE:
         return None
@@ -76,7 +76,7 @@ def describe(source: Source) -> Description | None:
     classes = 1 if headless else source.need("classifier.dense.weight").shape[0]
     if not headless:
         _require_classifier(source, sidecar, classes)
-    # Fields that transformers leaves out when they have its defaults.
+    # transformers omits fields that have its default values.
     patch = PatchSize.parse(sidecar.get("patch_size", 16))
     stride = PatchSize.parse((sidecar.get("frequency_stride", 10), sidecar.get("time_stride", 10)))
     eps = sidecar.get("layer_norm_eps", 1e-12)
@@ -108,13 +108,13 @@ def describe(source: Source) -> Description | None:
         untrained = {"features": features, "labels": vit.UNTRAINED}
         return Description(config, ruled, untrained, new=new | vit.new_head(width, NO_HEAD), notes=notes)
     labels = _labels(sidecar, config.classes)
-    loss, told = _loss(sidecar, config.classes)
+    loss, note = _loss(sidecar, config.classes)
     metadata = {"features": features, "loss": loss} | ({"labels": labels} if labels else {})
-    return Description(config, ruled, metadata, new=new, notes=[*notes, told])
+    return Description(config, ruled, metadata, new=new, notes=[*notes, note])
 
 
 def _require_classifier(source: Source, sidecar: Any, classes: int) -> None:
-    """Raise CheckpointError for a head that predicts a number: transformers takes one output for that, too."""
+    """Raise CheckpointError for a regression head; transformers also treats a single output as regression."""
     kind = sidecar.get("problem_type")
     if kind == "regression" or (kind is None and classes == 1):
         raise CheckpointError(
@@ -124,7 +124,7 @@ def _require_classifier(source: Source, sidecar: Any, classes: int) -> None:
 
 
 def _features(source: Source, config: FlexiASTConfig) -> tuple[dict[str, Any], list[str]]:
-    """Feature settings of preprocessor_config.json; without the file, those of transformers' own extractor."""
+    """Feature settings from preprocessor_config.json; without the file, the defaults of transformers' extractor."""
     extractor = source.preprocessor
     notes = [] if extractor else ["no preprocessor_config.json: AudioSet's mean and std, as in transformers"]
     extractor = extractor or {}
@@ -139,7 +139,7 @@ def _features(source: Source, config: FlexiASTConfig) -> tuple[dict[str, Any], l
         "sample_rate": extractor.get("sampling_rate", 16_000),
         "bins": config.bins,
         "frames": config.frames,
-        # (x - mean) / (2 std) is x itself for mean 0 and std 1/2
+        # (x - mean) / (2 std) is x for mean 0 and std 1/2
         "mean": extractor.get("mean", AUDIOSET.mean) if normalised else 0.0,
         "std": extractor.get("std", AUDIOSET.std) if normalised else 0.5,
         "downmix": "mean",
@@ -158,10 +158,10 @@ def _labels(sidecar: Any, classes: int) -> dict[str, list[str]] | None:
 
 
 def _loss(sidecar: Any, classes: int) -> tuple[str, str]:
-    """The loss, from `problem_type`, or as AudioSet's is known; and a note."""
+    """The loss, from `problem_type` or else guessed from the number of classes, and a note that says which."""
     kind = sidecar.get("problem_type")
     if kind:
-        return ("bce" if kind == "multi_label_classification" else "ce"), f"loss: told by problem_type {kind!r}"
+        return ("bce" if kind == "multi_label_classification" else "ce"), f"loss: from problem_type {kind!r}"
     loss = "bce" if classes == AUDIOSET.classes else "ce"
     return loss, f"loss {loss}: no problem_type; bce for the {AUDIOSET.classes} classes of AudioSet, ce for others"
 
@@ -174,16 +174,16 @@ FORMAT = Format(
 
 
 def to_huggingface(checkpoint: Checkpoint) -> State:
-    """The tensors of `ASTForAudioClassification` under transformers' names on disk; settings are not in them.
+    """The tensors of `ASTForAudioClassification`, without settings, under the names that transformers writes to disk.
 
     Raises ConfigError for a network that it cannot hold: one prefix token, pooled patch tokens, rectangular patches.
     """
     config = checkpoint.config
-    for field, found, expected in (
+    for field, value, expected in (
         ("prefix_tokens", config.prefix_tokens, 2),
         ("pool", config.pool, "cls"),
         ("patch_size", config.patch_size, PatchSize(config.patch_size.freq, config.patch_size.freq)),
     ):
-        if found != expected:
-            raise ConfigError(f"model.{field}: found {found}, transformers' AST can only hold {expected}")
+        if value != expected:
+            raise ConfigError(f"model.{field}: found {value}, transformers' AST can only hold {expected}")
     return revert(checkpoint, rules(config))

@@ -13,12 +13,12 @@ VERSION = "flexiast-1"
 
 
 def describe(source: Source) -> Description | None:
-    """A model written by `save_checkpoint`, or None."""
+    """Describe a model in our own format; None for anything else."""
     if source.sidecar is None or "format" not in source.sidecar:
         return None
     sidecar = dict(source.sidecar)
-    if (found := sidecar.pop("format")) != VERSION:
-        raise CheckpointError(f"{source.sidecar_path}: found format {found!r}, expected {VERSION!r}")
+    if (version := sidecar.pop("format")) != VERSION:
+        raise CheckpointError(f"{source.sidecar_path}: found format {version!r}, expected {VERSION!r}")
     try:
         config = FlexiASTConfig(**sidecar.pop("model"))
     except (KeyError, TypeError, FlexiASTError) as error:

@@ -1,4 +1,4 @@
-"""What releases were trained with but do not say in their files, by number of classes and frames.
+"""Training settings that released checkpoints do not store, looked up by number of classes and frames.
 
 Sources: AST (github.com/YuanGongND/ast, egs/ and src/run.py), FlexiAST
 (github.com/JiuFengSC/FlexiAST_INTERSPEECH23, egs/ and src/). Both take the first channel of a stereo file.
@@ -31,12 +31,12 @@ TASKS = (
 
 
 def settings(classes: int, frames: int, bins: int) -> tuple[dict[str, Any], str]:
-    """Metadata (features, loss) of a release with these numbers, and a note that says where they come from."""
+    """Metadata (features, loss) of a release with these sizes, and a note that says where they come from."""
     known = next((task for task in TASKS if (task.classes, task.frames) == (classes, frames)), None)
     task = known or AUDIOSET
     loss = known.loss if known else "ce"
     note = f"mean {task.mean}, std {task.std}, loss {loss}: " + (
-        f"those of {task.name}, told by {classes} classes and {frames} frames"
+        f"those of {task.name}, inferred from {classes} classes and {frames} frames"
         if known
         else f"AudioSet's normalisation assumed, no release has {classes} classes and {frames} frames"
     )

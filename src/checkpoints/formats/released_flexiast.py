@@ -1,7 +1,7 @@
 """Released FlexiAST state dicts (github.com/JiuFengSC/FlexiAST_INTERSPEECH23).
 
-Live parts are v.{cls_token, dist_token, blocks, norm}, patch_embed.proj, pos_embed.pos_embed and mlp_head; the timm
-model's own embeddings and heads stay behind, unused.
+In use are v.{cls_token, dist_token, blocks, norm}, patch_embed.proj, pos_embed.pos_embed and mlp_head. The timm
+model's own embeddings and heads are still in the file, unused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LAYER_NORMS = "layer norm epsilons 1e-6 (encoder) and 1e-5 (classifier): those o
 
 
 def rules(config: FlexiASTConfig) -> list[Rule]:
-    """Every live tensor of the format."""
+    """Rules for every tensor of the format that is in use."""
     return [
         vit.prefix_tokens(config),
         vit.positions("pos_embed.pos_embed", config),
@@ -35,7 +35,7 @@ def rules(config: FlexiASTConfig) -> list[Rule]:
 
 
 def describe(source: Source) -> Description | None:
-    """A released FlexiAST, or None. Its base patches lie side by side: positions tell the number of frames."""
+    """Describe a released FlexiAST, or return None. Base patches do not overlap, so the positions give the frames."""
     if not source.has("patch_embed.proj.weight", "pos_embed.pos_embed", "v.cls_token"):
         return None
     prefix = 2 if source.has("v.dist_token") else 1
@@ -71,13 +71,13 @@ FORMAT = Format(
 
 
 def to_released_flexiast(checkpoint: Checkpoint) -> State:
-    """The live tensors of a released FlexiAST, without leftovers. Layer norm epsilons and labels are not in it.
+    """The tensors of a released FlexiAST that are in use. It does not hold layer norm epsilons or labels.
 
     Raises ConfigError for a network that the format cannot hold: overlapping patches, pooled patch tokens, or
-    padded coverage, which the original code does not know.
+    padded coverage, which the original code does not have.
     """
     config = checkpoint.config
     for field, expected in (("stride", None), ("pool", "cls"), ("coverage", "drop")):
-        if (found := getattr(config, field)) != expected:
-            raise ConfigError(f"model.{field}: found {found!r}, a released FlexiAST can only hold {expected!r}")
+        if (value := getattr(config, field)) != expected:
+            raise ConfigError(f"model.{field}: found {value!r}, a released FlexiAST can only hold {expected!r}")
     return revert(checkpoint, rules(config))

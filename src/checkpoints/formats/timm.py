@@ -1,7 +1,7 @@
-"""timm's image models ViT, DeiT (also distilled) and FlexiViT, as a start for training on sound.
+"""timm's image models ViT, DeiT (also distilled) and FlexiViT, as initial weights for training on sound.
 
-As AST does (Gong et al., INTERSPEECH 2021, section 2.2): the kernels of the three colours are summed, the position
-grid is cut to its centre or interpolated to the spectrogram's, and the classifier is new.
+As in AST (Gong et al., INTERSPEECH 2021, section 2.2), the kernels of the three colours are summed, the position grid
+is cut to its centre or interpolated to fit the spectrogram, and the classifier is new.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ UNSUPPORTED = {
     "blocks.0.mlp.fc1_g.": "a gated MLP",
     "blocks.0.ls1.gamma": "LayerScale",
 }
-"""Starts of names of parts that a FlexiAST has not."""
+"""Name prefixes of parts that a FlexiAST does not have."""
 ARGUMENTS = frozenset(
     {"img_size", "patch_size", "in_chans", "num_classes", "global_pool", "embed_dim", "depth", "num_heads", "mlp_ratio"}
     | {"qkv_bias", "qk_norm", "init_values", "class_token", "pos_embed", "no_embed_class", "reg_tokens", "pre_norm"}
     | {"final_norm", "fc_norm", "dynamic_img_size", "dynamic_img_pad", "drop_path_rate", "act_layer", "mlp_layer"}
 )
-"""`model_args` that may come from a file; others of timm's would fetch or load weights, or take memory for them."""
+"""`model_args` accepted from a file. Other timm arguments could download or load weights, or allocate memory."""
 
 
 NO_CLASSES = "an image model has no classes of sound"
@@ -50,22 +50,22 @@ NO_CLASSES = "an image model has no classes of sound"
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What the tensors alone do not tell."""
+    """What cannot be inferred from the tensors alone."""
 
     heads: int
     norm_eps: float = 1e-6
     grid: Grid | None = None
-    """Position grid; none if it is to be taken for square."""
+    """Position grid; None to assume a square."""
     pool: str = "token"
 
 
 def describe(source: Source) -> Description | None:
-    """A timm vision transformer, or None."""
+    """Describe a timm vision transformer; None for anything else."""
     if not source.has("patch_embed.proj.weight", "pos_embed", "blocks.0.norm1.weight"):
         return None
     for start, part in UNSUPPORTED.items():
-        if found := next((name for name in source.state if name.startswith(start)), None):
-            raise CheckpointError(f"{source.path}: this image model has {part} ({found}), which a FlexiAST has not")
+        if tensor := next((name for name in source.state if name.startswith(start)), None):
+            raise CheckpointError(f"{source.path}: this image model has {part} ({tensor}), which a FlexiAST lacks")
     source.need("cls_token")
     weight, positions = source.state["patch_embed.proj.weight"], source.state["pos_embed"]
     width, patch = weight.shape[0], PatchSize(*weight.shape[-2:])
@@ -92,7 +92,7 @@ def describe(source: Source) -> Description | None:
     features = {"bins": source.bins, "frames": config.frames, "mean": AUDIOSET.mean, "std": AUDIOSET.std}
     notes = [
         f"{known.heads} heads, layer norm epsilon {known.norm_eps}: "
-        + ("told by the architecture" if source.sidecar else "not in a state dict, those of every ViT of this width"),
+        + ("from the architecture" if source.sidecar else "not in a state dict, those of every ViT of this width"),
         "AudioSet's mean and std assumed: an image model has none for sound",
         f"{config.frames} frames on {config.bins} mel bins" + ("" if source.frames else ", none given"),
     ]
@@ -101,12 +101,12 @@ def describe(source: Source) -> Description | None:
 
 
 def _architecture(source: Source, width: int) -> Architecture:
-    """From the architecture that config.json names, built without its weights; or what is usual."""
+    """From the architecture named in config.json, built without weights; without config.json, the usual values."""
     if source.sidecar is None:
         return Architecture(source.heads_for(width))
     name, arguments = source.sidecar.get("architecture"), _arguments(source)
     try:
-        if not timm.is_model(str(name)):  # also hf-hub:... and local-dir:..., which are no names
+        if not timm.is_model(str(name)):  # rejects hf-hub:... and local-dir:... too
             raise RuntimeError("Unknown model")
         with torch.device("meta"):
             model: Any = timm.create_model(str(name), **arguments)
@@ -127,20 +127,20 @@ def _architecture(source: Source, width: int) -> Architecture:
 def _arguments(source: Source) -> dict[str, Any]:
     """`model_args` of config.json. Raises CheckpointError for one that is not in ARGUMENTS."""
     sidecar = source.sidecar or {}
-    found = sidecar.get("model_args") or {}
-    if not isinstance(found, dict) or found.keys() - ARGUMENTS:
-        unknown = some(found.keys() - ARGUMENTS) if isinstance(found, dict) else repr(found)
+    arguments = sidecar.get("model_args") or {}
+    if not isinstance(arguments, dict) or arguments.keys() - ARGUMENTS:
+        unknown = some(arguments.keys() - ARGUMENTS) if isinstance(arguments, dict) else repr(arguments)
         raise CheckpointError(
             f"{source.sidecar_path}, architecture: timm cannot build {sidecar.get('architecture')!r} with model_args"
             f" {unknown}, expected some of {some(ARGUMENTS, len(ARGUMENTS))}"
         )
-    if isinstance(depth := found.get("depth"), int):
+    if isinstance(depth := arguments.get("depth"), int):
         source.check_depth(depth)
-    return found
+    return arguments
 
 
 def _kernel(channels: int) -> list[Rule]:
-    """Three colours (D, 3, h, w) become one: grey sound in all three would give the same."""
+    """Sum the colours (D, 3, h, w) into one channel: the same response as to a grey image with three equal colours."""
     if channels == 1:
         return vit.kernel("patch_embed.proj")
     how = f"{channels} colours summed"
@@ -151,12 +151,12 @@ def _kernel(channels: int) -> list[Rule]:
 def _positions(
     source: Source, config: FlexiASTConfig, rows: int, known: Grid | None
 ) -> tuple[Rule, dict[str, tuple[Tensor, str]]]:
-    """Positions (1, P + N, D), or (1, N, D) for models that add none to their prefix tokens (FlexiViT)."""
+    """Positions (1, P + N, D), or (1, N, D) for models whose prefix tokens have none (FlexiViT)."""
     count, grid = config.prefix_tokens, config.base.grid
     old = next((g for n in (rows - count, rows) for g in (known, _square(n)) if g and g.tokens == n), None)
     if old is None:
         raise CheckpointError(f"{source.path}: pos_embed has {rows} rows, which are no square grid of image patches")
-    start = rows - old.tokens  # 0 without positions of prefix tokens
+    start = rows - old.tokens  # 0 if the prefix tokens have no positions
     how = f"grid {old.freq}x{old.time}" + (f" fitted to {grid.freq}x{grid.time}" if old != grid else "")
 
     def read(tensor: Tensor) -> list[Tensor]:
@@ -174,7 +174,7 @@ def _square(tokens: int) -> Grid | None:
 
 
 def _without_qkv_bias(rules: list[Rule], width: int) -> tuple[list[Rule], dict[str, tuple[Tensor, str]]]:
-    """Attention without biases is attention with biases of zero."""
+    """Rules without qkv biases, and zeros to stand in for them: the result is the same."""
     absent = [rule.ours[0] for rule in rules if rule.ours[0].endswith("attn.qkv.bias")]
     zeros = {name: (torch.zeros(3 * width), "zeros: attention without biases") for name in absent}
     return [rule for rule in rules if rule.ours[0] not in zeros], zeros

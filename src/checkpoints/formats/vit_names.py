@@ -1,4 +1,4 @@
-"""What formats share: the rules of timm's ViT names (released FlexiAST, AST, timm itself), and a new classifier.
+"""Shared by the formats: rules for timm's ViT names (released FlexiAST, AST, timm itself), and a new classifier.
 
 Dimensions: D width, h x w patch, H x W token grid, P prefix tokens.
 """
@@ -16,7 +16,7 @@ UNTRAINED = {"mids": ["untrained"], "names": ["untrained"]}
 
 
 def new_head(width: int, why: str) -> dict[str, tuple[Tensor, str]]:
-    """A classifier of one class, `untrained`: training replaces it. The same at every loading."""
+    """A classifier with one class, `untrained`, which training replaces. Its values are the same on every load."""
     values = {
         "head_norm.weight": torch.ones(width),
         "head_norm.bias": torch.zeros(width),
@@ -27,7 +27,7 @@ def new_head(width: int, why: str) -> dict[str, tuple[Tensor, str]]:
 
 
 def encoder(config: FlexiASTConfig, start: str = "v.") -> list[Rule]:
-    """Blocks and final norm, which have timm's names in our network too."""
+    """Blocks and final norm; our network uses timm's names for them too."""
     names = [name for name in network_state(config) if name.startswith(("blocks.", "norm."))]
     return [same(start + name, name) for name in names]
 
@@ -41,7 +41,7 @@ def kernel(theirs: str) -> list[Rule]:
 
 
 def prefix_tokens(config: FlexiASTConfig, start: str = "v.", cls: str = "cls_token", dist: str = "dist_token") -> Rule:
-    """Class token and, where there is one, distillation token, (1, 1, D) each."""
+    """Class token and, if present, distillation token, (1, 1, D) each."""
     names = (start + cls, start + dist)[: config.prefix_tokens]
 
     def write(prefix: Tensor) -> list[Tensor]:
