@@ -122,12 +122,15 @@ def _parse(parse: Callable[[], T]) -> T:
     except SystemExit as exit_:
         if not exit_.code:  # --help
             raise
-        output.truncate(0)
+        output.seek(0)
+        output.truncate()
     finally:
         sys.stderr.write(output.getvalue())
     # tyro draws a box as wide as the terminal: parse once more on a terminal so wide that no word is split.
     with contextlib.suppress(SystemExit), contextlib.redirect_stderr(output), _terminal_width(100_000):
-        parse()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="tyro")
+            parse()
     raise ConfigError(in_one_line(output.getvalue()))
 
 

@@ -100,7 +100,7 @@ def validation_lines(
     config: TrainConfig, epoch: float, train_loss: float | None, validation: Validation, last: bool
 ) -> Iterator[str]:
     """A line about a validation: losses, the score at each patch size; at the end a warning if nothing was learnt."""
-    text = f"epoch {epoch:.3g} of {config.epochs:g}"
+    text = f"epoch {min(epoch, config.epochs):.3g} of {config.epochs:g}"
     if train_loss is not None:
         text += f", training loss {train_loss:.3f}"
     if curve := validation.curve:

@@ -128,7 +128,8 @@ class Trainer:
         state = self.world.on_rank0(self._resumable_state)
         if state and (state["step"] >= steps or state.get("ended")) and not state.get("validating"):
             self.world.on_rank0(self.directory.require_model)
-            logger.info("%s: already trained to step %d of %d", out, state["step"], steps)
+            early = ", where it stopped improving (patience)" if state.get("ended") else ""
+            logger.info("%s: already trained to step %d of %d%s", out, state["step"], steps, early)
             return
         if state:
             logger.info("%s: going on from step %d of %d", out, state["step"], steps)

@@ -169,3 +169,11 @@ def test_help_names_it(capsys: pytest.CaptureFixture) -> None:
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Train a fixed or a flexible model" in said
     assert "--config FILE reads options from a TOML or JSON file" in said
+
+
+def test_a_missing_option_is_one_clean_line(capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", "--out", "x"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("flexiast: error: Missing from flexiast train: --data.train")
+    assert "Warning" not in error
+    assert error.count("\n") == 1
