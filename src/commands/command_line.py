@@ -127,10 +127,13 @@ def _parse(parse: Callable[[], T]) -> T:
     finally:
         sys.stderr.write(output.getvalue())
     # tyro draws a box as wide as the terminal: parse once more on a terminal so wide that no word is split.
-    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(output), _terminal_width(100_000):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="tyro")
-            parse()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(SystemExit))
+        stack.enter_context(contextlib.redirect_stderr(output))
+        stack.enter_context(_terminal_width(100_000))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", module="tyro")
+        parse()
     raise ConfigError(in_one_line(output.getvalue()))
 
 
