@@ -64,18 +64,18 @@ def bench(config: BenchConfig) -> Bench:
         model.config.grid(patch, model.feature_config.frames)
     if config.out is not None:
         require_writable(config.out)
-    found = measure_costs(
+    costs = measure_costs(
         model, config.patch_sizes, config.batch_size, config.seconds, config.precision, config.compile
     )
     if config.out is not None:
-        rows = [dataclasses.asdict(cost) for cost in found.costs]
+        rows = [dataclasses.asdict(cost) for cost in costs.costs]
         precision = resolve_precision(device, config.precision)
         origin = {"command": to_json(config), "precision": precision, **provenance(device)}
-        content = {"provenance": origin, **dataclasses.asdict(found)}
+        content = {"provenance": origin, **dataclasses.asdict(costs)}
         write_atomically(config.out / "bench.csv", to_csv(rows).encode())
         write_atomically(config.out / "bench.json", (to_json_text(content, 1) + "\n").encode())
-        write_atomically(config.out / "bench.png", plot_bench(found))
-    return found
+        write_atomically(config.out / "bench.png", plot_bench(costs))
+    return costs
 
 
 def run(config: BenchConfig) -> None:

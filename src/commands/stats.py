@@ -58,13 +58,13 @@ def run(config: StatsConfig) -> None:
     data = read_manifest(config.manifest, labels, config.root, config)
     if config.out:
         require_writable(config.out.parent)
-    found = measure_statistics(data, features, config.workers, max_bad=config.max_bad)
+    statistics = measure_statistics(data, features, config.workers, max_bad=config.max_bad)
     if config.out:
-        write_atomically(config.out, (json.dumps(dataclasses.asdict(found)) + "\n").encode())
-    print(f"mean {found.mean:.7f}, std {found.std:.7f}, frames {found.frames}, clips {found.clips}")
-    if found.clips < len(data):
-        print(f"left out: {len(data) - found.clips} of {len(data)} clips, which cannot be used")
-    print(f"--data.mean {found.mean:.7f} --data.std {found.std:.7f}")
+        write_atomically(config.out, (json.dumps(dataclasses.asdict(statistics)) + "\n").encode())
+    print(f"mean {statistics.mean:.7f}, std {statistics.std:.7f}, frames {statistics.frames}, clips {statistics.clips}")
+    if statistics.clips < len(data):
+        print(f"left out: {len(data) - statistics.clips} of {len(data)} clips, which cannot be used")
+    print(f"--data.mean {statistics.mean:.7f} --data.std {statistics.std:.7f}")
 
 
 CONFIG = StatsConfig

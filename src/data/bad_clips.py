@@ -1,4 +1,7 @@
-"""Clips that cannot be used: how many may be left out, and their names."""
+"""Clips that `stats` and `pack` leave out, and the limit on unusable clips that all commands share.
+
+Training replaces an unusable clip, see `dataset`, and lists it, see `traintest.bad_files`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model says of many files, as lines for people, CSV and JSON, written as it becomes known."""
+"""Predictions for many files as text, CSV and JSON, written as they are made."""
 
 from __future__ import annotations
 

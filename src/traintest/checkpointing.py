@@ -1,4 +1,7 @@
-"""The state of a training run on disk: saved atomically, restored exactly; and the running average of weights."""
+"""The state of a training run on disk: saved atomically, restored exactly; and the running average of weights.
+
+What a state holds is listed in `train.Trainer._save`.
+"""
 
 from __future__ import annotations
 

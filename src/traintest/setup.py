@@ -33,7 +33,7 @@ from .defaults import Choice, Chooser, Facts, choose_all, choose_loss, keeps_fea
 from .patch_sampler import PatchSampler
 
 MOST_HELD_OUT = 2_000
-"""Clips that a validation split takes at most, if it is not told its share."""
+"""Most clips in a validation split whose share is not given."""
 
 
 @dataclasses.dataclass(frozen=True)

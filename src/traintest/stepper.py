@@ -1,4 +1,4 @@
-"""One optimizer step on one batch, whatever it takes: parts that fit the memory, many processes, bad gradients.
+"""One optimizer step on one batch: micro-batches that fit the memory, DDP, gradients that are not finite.
 
 Dimensions: B clips of this process, N tokens of a clip.
 """

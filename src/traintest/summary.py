@@ -1,4 +1,4 @@
-"""What a person is told about a run: before it starts, at each validation, and at its end."""
+"""The lines a user sees about a run: before it starts, at each validation, and at its end."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ...features import FeatureConfig
+
 
 class Task(NamedTuple):
     """A data set as AST and FlexiAST recipes use it."""
@@ -20,7 +22,7 @@ class Task(NamedTuple):
     loss: str
 
 
-AUDIOSET = Task("AudioSet", 527, 1024, -4.2677393, 4.5689974, "bce")
+AUDIOSET = Task("AudioSet", 527, FeatureConfig.frames, FeatureConfig.mean, FeatureConfig.std, "bce")
 TASKS = (
     AUDIOSET,
     Task("VGGSound", 309, 1024, -5.0767093, 4.4533687, "bce"),
