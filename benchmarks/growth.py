@@ -16,9 +16,10 @@ from harness import RESULTS, arguments
 from networks import shake
 
 from flexiast import AudioClassifier, FeatureConfig, FlexiASTConfig, PatchSize
+from flexiast.commands.bench import BenchConfig, bench
 from flexiast.data.manifest import Labels
 from flexiast.models.config import SIZES
-from flexiast.traintest.bench import BenchConfig, bench, format_bench
+from flexiast.reports.bench import format_bench
 
 PATCHES = ("8", "10", "12", "16", "20", "24", "32", "40", "32x64")
 

@@ -17,7 +17,7 @@ from sounds import write_sounds
 from flexiast import FeatureConfig
 from flexiast.data.dataset import Batch, ClipDataset, load_batches
 from flexiast.data.manifest import Manifest, read_manifest
-from flexiast.data.pack import PackConfig, pack
+from flexiast.data.pack import pack
 from flexiast.data.sampler import BatchSchedule
 
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for suffix in (".wav", ".flac"):
             sounds = write_sounds(Path(folder) / f"files{suffix}", clips, seconds, 16_000, 1, suffix)
-            shards = pack(PackConfig(sounds, Path(folder) / f"shards{suffix}", shard_size=50), progress=False)
+            shards = pack(read_manifest(sounds), Path(folder) / f"shards{suffix}", shard_size=50, progress=False)
             race(report, suffix, read_manifest(sounds), shards)
     report.finish()
 

@@ -10,7 +10,7 @@
 # --dry-run prints the full commands and runs nothing.
 # --init: an ImageNet ViT or DeiT (timm:NAME), an AudioSet AST, or any other checkpoint; its kernel and positions are
 # resized to the patch size. Each published setting is an option (--lr, --epochs, --batch-size, --frames, ...): see
-# egs/recipe.sh and egs/DATASET/settings.sh. --extra "..." goes to `flexiast train` as it is, --prepare "..." to
+# egs/recipe.sh and egs/DATASET/settings.sh. --extra "..." is passed to `flexiast train` unchanged, --prepare "..." to
 # prepare.py. ESC-50 and Speech Commands are fetched to $FLEXIAST_DATA if there is no --data. Many GPUs: NPROC=4, see
 # egs/common.sh.
 set -euo pipefail

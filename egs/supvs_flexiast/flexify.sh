@@ -12,7 +12,7 @@
 # distillation. Stages: 1 manifests from --data, 2 training, 3 flexibility curves of teacher and student on the test
 # split, 4 the average over folds. The same command resumes an interrupted run; --dry-run prints the full commands and
 # runs nothing. Many GPUs: NPROC=4, see egs/common.sh. Options and sources of the settings: egs/recipe.sh,
-# egs/DATASET/settings.sh. --extra "..." goes to `flexiast train` as it is.
+# egs/DATASET/settings.sh. --extra "..." is passed to `flexiast train` unchanged.
 set -euo pipefail
 usage() { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"; exit "$1"; }
 [[ " $* " != *" --help "* ]] || usage 0

@@ -47,14 +47,14 @@ def read_split_list(path: Path) -> list[tuple[str, str]]:
 
 def find_speakers(folder: Path, depth: int = 3) -> dict[str, list[Path]]:
     """The folders of each speaker, in `folder` or up to `depth` levels below, others' folders first come."""
-    found = defaultdict(list)
+    folders = defaultdict(list)
     for place in sorted(p for p in folder.iterdir() if p.is_dir()):
         if SPEAKER.fullmatch(place.name):
-            found[place.name].append(place)
+            folders[place.name].append(place)
         elif depth:
             for speaker, places in find_speakers(place, depth - 1).items():
-                found[speaker] += places
-    return found
+                folders[speaker] += places
+    return folders
 
 
 def prepare(data_dir: Path, out_dir: Path, checks: Checks, split_list: Path | None = None) -> Report:

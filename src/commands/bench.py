@@ -44,7 +44,7 @@ class BenchConfig:
     """Time the model frozen and compiled at each patch size (torch.compile; on a GPU with CUDA graphs, which are worth
     most for single clips and large patches). Compiling, once for each size and batch, is not counted."""
     heads: int | None = None
-    """Attention heads of state dicts that do not tell (default: one per 64 of the width)."""
+    """Attention heads for state dicts that do not record the number (default: one per 64 of the width)."""
 
     def __post_init__(self) -> None:
         if not self.patch_sizes:

@@ -61,7 +61,7 @@ class MeasureConfig(TableOptions):
     device: str = "auto"
     """`auto`: the GPU where there is one, else the CPU."""
     heads: int | None = None
-    """Attention heads of state dicts that do not tell (default: one per 64 of the width)."""
+    """Attention heads for state dicts that do not record the number (default: one per 64 of the width)."""
     dist_timeout: float = TIMEOUT
     """Minutes that the processes of torchrun wait for one another."""
 
@@ -79,7 +79,7 @@ class MeasureConfig(TableOptions):
 
 
 def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
-    """Evaluate and write the three files, with the processes of torchrun if there are any; the leading one writes.
+    """Evaluate and write the three files, under torchrun all processes share the work and rank 0 writes.
 
     Raises FlexiASTError for wrong input before anything is measured.
     """

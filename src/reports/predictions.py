@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What there is to say of one file."""
+    """The predictions for one file, or its error."""
 
     path: str
     parts: list[Part]

@@ -1,4 +1,4 @@
-"""All processes of a training must have been started alike: what differs would be averaged without a word."""
+"""All processes of a training must have been started alike: what differs would be averaged silently by DDP."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class DataConfig(TableOptions):
     timeout: float = 300
     """Seconds a decoding process may take for a batch before the run stops and names the file it was on."""
     max_bad: float = 0.01
-    """Share of the training clips that may be unusable, or 5 clips if that is more (never over half of them; 0 allows
+    """Share of the training clips that may be unusable, but always 3 clips if they are no more than a quarter (0 allows
     none). Each is named in bad_files.csv and replaced by another clip; beyond that the run stops."""
     strict: bool = False
     """Stop at the first unusable clip."""
@@ -229,7 +229,7 @@ class TrainConfig:
     augment: AugmentConfig = AugmentConfig()
     distill: DistillConfig = DistillConfig()
     loss: AutoLoss = AUTO
-    """`ce`: one class per clip. `bce`: any number of classes. `auto`: as the labels are."""
+    """`ce`: one class per clip. `bce`: any number of classes. `auto`: chosen from the labels."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
     epochs: AutoFloat = AUTO
@@ -253,7 +253,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     """Checkpoints kept in `out`/checkpoints, the newest ones."""
     override: bool = False
-    """Go on with a saved run though its settings or data were others."""
+    """Go on with a saved run even if its settings or data have changed."""
     log_every: int = 20
     """Steps per line of the log."""
     micro_batch: int = 0

@@ -52,7 +52,7 @@ class Result:
     """10^9 floating-point operations of one window's forward pass."""
     clips_per_second: float
     """Forward passes alone, decoding and features not counted, at the batch size used; a clip that is heard in
-    several windows counts as so many."""
+    several windows counts once per window."""
     loss: float
     """Mean over the clips of the loss, cross-entropy or binary cross-entropy, of a clip's scores."""
     metrics: Metrics

@@ -129,7 +129,7 @@ class Stepper:
         return [optimizer.state_dict() for optimizer in self.optimizers]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Put the optimizers back; raises ValueError if they are others."""
+        """Put the optimizers back; raises ValueError if they do not match."""
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
 

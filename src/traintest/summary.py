@@ -122,7 +122,7 @@ def duration(seconds: float) -> str:
 
 
 def estimate_seconds(config: TrainConfig, plan: Plan, model: AudioClassifier, processes: int) -> float:
-    """Expected time of the steps, from a pass there and back at the base patch; decoding not counted."""
+    """Expected time of the steps, from a forward and backward pass at the base patch; decoding not counted."""
     network, device, frames = model.config, model.kernel.device, model.feature_config.frames
     clips = min(4, config.data.batch_size)
     log_mel = torch.zeros(clips, frames, network.bins, device=device)
