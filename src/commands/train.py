@@ -10,7 +10,7 @@ from ..traintest.train import Trainer
 
 def run(config: TrainConfig) -> None:
     """Train, or resume, and print the result and where the model is."""
-    with connected() as world:
+    with connected(config.dist_timeout) as world:
         trainer = Trainer(config, world=world)
         trainer.run()
         if world.is_rank0:

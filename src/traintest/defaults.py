@@ -56,9 +56,11 @@ class Facts:
         """Whether the start goes on with its own task: made flexible, or trained further on the same classes."""
         return keeps_features(self.start, self.train, self.flexible)
 
-    @property
-    def width(self) -> int | None:
-        return self.start.config.width if self.start else None
+    def architecture(self, size: str) -> tuple[int, int]:
+        """Width and depth of the network: the start's, or those of a size from scratch."""
+        if self.start is not None:
+            return self.start.config.width, self.start.config.depth
+        return SIZES[size]["width"], SIZES[size]["depth"]
 
 
 def keeps_features(start: AudioClassifier | None, train: Manifest, flexible: bool) -> bool:
@@ -157,9 +159,7 @@ def _choose_batches(chooser: Chooser, facts: Facts) -> None:
 
 
 def _choose_threads(chooser: Chooser, facts: Facts) -> None:
-    architecture = SIZES[chooser.get("model.size") or "base"] if facts.start is None else None
-    width = architecture["width"] if architecture else facts.start.config.width if facts.start else 0
-    depth = architecture["depth"] if architecture else facts.start.config.depth if facts.start else 0
+    width, depth = facts.architecture(chooser.get("model.size"))
     tokens = chooser.get("features.frames") * 128 / 16**2
     gflops = 24 * depth * tokens * width**2 / 1e9  # of a clip at patch 16, attention not counted
     if gflops < LEAST_SHARED:
@@ -182,7 +182,7 @@ def _choose_length(chooser: Chooser, facts: Facts) -> None:
 
 
 def _choose_rate(chooser: Chooser, facts: Facts) -> None:
-    width = facts.width or SIZES[chooser.get("model.size") or "base"]["width"]
+    width, _ = facts.architecture(chooser.get("model.size"))
     if facts.start is None:
         chooser.choose("optim.lr", round(1e-3 * (96 / width) ** 0.5, 6), f"from scratch, width {width}")
     else:
