@@ -126,7 +126,7 @@ def _class_folders(folder: Path) -> tuple[list[Path], list[str]]:
 def _log_left_out(folder: Path, others: Counter[str], loose: list[str]) -> None:
     if others:
         total = others.total()
-        logger.info("%s: %d files are left out, no audio by their names (%s)", folder, total, _kinds(others))
+        logger.info("%s: %d files are left out, not audio by their names (%s)", folder, total, _kinds(others))
     if loose:
         logger.warning("%s: %d audio files lie in no class and are left out (%s)", folder, len(loose), loose[0])
 

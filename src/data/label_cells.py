@@ -106,7 +106,7 @@ def _separator(table: Table, texts: Iterable[str], lines: Mapping[Cell, int], op
         where = next(text for text in texts if marks[0] in text)
         raise _ambiguous(table, where, lines, options)
     if marks:
-        logger.info("%s: labels are parted at %r", table.source, marks[0])
+        logger.info("%s: labels are separated by %r", table.source, marks[0])
         return marks[0]
     # A comma and a space may also be part of a name ("Male speech, man speaking"): such a cell is a list only if every
     # part is a label elsewhere too.

@@ -27,7 +27,7 @@ class Labels:
 
     def __post_init__(self) -> None:
         if not all(isinstance(text, str) and is_unicode(text) for text in (*self.mids, *self.names)):
-            raise DataError("labels: found ids or names that are no text that can be written")
+            raise DataError("labels: found ids or names that are not text, or cannot be encoded")
         if len(set(self.mids)) != len(self.mids) or len(self.mids) != len(self.names) or not self.mids:
             raise DataError(
                 f"labels: found {len(self.mids)} ids, {len(set(self.mids))} distinct, and {len(self.names)} names"

@@ -193,7 +193,7 @@ def _joined(table: Table, paths: list[Path], classes: Mapping[Cell, tuple[int, .
     joined: dict[Path, dict[int, None]] = {}
     for path, row in zip(paths, table.rows, strict=True):
         joined.setdefault(path, {}).update(dict.fromkeys(classes[row.label]))
-    logger.info("%s: %d rows are of %d clips, joined by file", table.source, len(paths), len(joined))
+    logger.info("%s: %d rows belong to %d clips, joined by file", table.source, len(paths), len(joined))
     return tuple(Clip(path, tuple(indices)) for path, indices in joined.items())
 
 
