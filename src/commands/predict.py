@@ -30,7 +30,7 @@ FEW = 64
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
-    """Name the sounds in audio files. Files that cannot be used are reported and skipped, and the exit code is 2."""
+    """Name the sounds in audio files. Files that cannot be used are reported and skipped; the exit code is then 2."""
 
     checkpoint: tyro.conf.Positional[Path]
     """Checkpoint of any readable format."""
