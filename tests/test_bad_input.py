@@ -264,7 +264,7 @@ MEASUREMENTS = {
     "flexiast measure {model} nowhere --data {train} --out {out}": "nowhere: no such checkpoint",
     "flexiast pack {good.json} {out}": "good.json: a manifest needs a label table",
     "flexiast pack {train} {out} --shard-size nan": "shard_size: found nan, expected a positive number of megabytes",
-    "flexiast pack {train} {shards}": "index.json already exists; choose another folder",
+    "flexiast pack {train} {shards}": "index.json: exists already, expected another folder, or --overwrite",
     "flexiast bench {model} --patch-sizes 300": "patch size 300x300 (bins x frames) is larger than the input",
     "flexiast bench {model} --seconds nan": "seconds: found nan, expected at least 0",
 }

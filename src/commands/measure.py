@@ -25,11 +25,14 @@ from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
 from ..runtime.device import pick_device, resolve_precision
 from ..runtime.distributed import TIMEOUT, World, connected, print_once
-from ..runtime.files import replacing, require_writable, to_json_text, write_atomically
+from ..runtime.files import replacing, require_no_results, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance, sha256
 from ..traintest.evaluate import Result, describe_lengths, sweep
 
 logger = logging.getLogger(__name__)
+
+FILES = ("flexibility.csv", "flexibility.json", "flexibility.png")
+"""What a measurement writes, in this order, beside the scores."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,8 @@ class MeasureConfig(TableOptions):
     """Manifest JSON or table (CSV, TSV, JSONL) of the test clips, or a folder with one sub-folder per class."""
     out: Path
     """Directory for flexibility.csv, flexibility.json and flexibility.png."""
+    overwrite: bool = False
+    """Replace the results of an earlier measurement in that directory."""
     labels: Path | None = None
     """Label CSV (default: the labels of the first model)."""
     root: Path | None = None
@@ -88,6 +93,7 @@ def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
 
 
 def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result]:
+    world.on_rank0(lambda: require_no_results(config.out, FILES, config.overwrite))
     device = world.own(pick_device(config.device))
     paths = dict(zip(model_names(config.checkpoints), map(locate, config.checkpoints), strict=True))
     models = {name: load(path, device, config.heads) for name, path in paths.items()}

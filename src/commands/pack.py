@@ -10,8 +10,10 @@ import tyro
 from ..data.bad_clips import MAX_BAD
 from ..data.manifest import read_manifest
 from ..data.pack import BAD_FILES, pack
+from ..data.shards import INDEX
 from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
+from ..runtime.files import require_no_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +23,9 @@ class PackConfig(TableOptions):
     manifest: tyro.conf.Positional[Path]
     """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
     out: tyro.conf.Positional[Path]
-    """Folder for the shards and their index; must not hold an index yet."""
+    """Folder for the shards and their index."""
+    overwrite: bool = False
+    """Replace the shards that an earlier run has packed there."""
     labels: Path | None = None
     """Label CSV (index, mid, display_name); folders and CSVs do without."""
     root: Path | None = None
@@ -46,8 +50,11 @@ class PackConfig(TableOptions):
 
 def run(config: PackConfig) -> None:
     """Pack, and say what is where."""
+    require_no_results(config.out, (INDEX,), config.overwrite)
     manifest = read_manifest(config.manifest, config.labels, config.root, config)
-    packed = pack(manifest, config.out, config.shard_size, config.shuffle, max_bad=config.max_bad)
+    packed = pack(
+        manifest, config.out, config.shard_size, config.shuffle, max_bad=config.max_bad, overwrite=config.overwrite
+    )
     left_out = len(manifest) - len(packed)
     print(f"written: {config.out}, {len(packed)} clips")
     if left_out:

@@ -16,7 +16,7 @@ from ..data.statistics import measure_statistics
 from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..features import FeatureConfig
-from ..runtime.files import require_writable, write_atomically
+from ..runtime.files import require_new, require_writable, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,8 @@ class StatsConfig(TableOptions):
     """Decoding processes; 0 decodes in this process."""
     out: Path | None = None
     """JSON file to write the statistics to."""
+    overwrite: bool = False
+    """Replace that file if it is there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +55,8 @@ class StatsConfig(TableOptions):
 
 def run(config: StatsConfig) -> None:
     """Print the statistics, and the options that use them."""
+    if config.out:
+        require_new(config.out, config.overwrite)
     features = FeatureConfig(config.sample_rate, config.bins, downmix=config.downmix, resampler=config.resampler)
     labels = config.labels or distinct_labels(config.manifest, config)
     data = read_manifest(config.manifest, labels, config.root, config)

@@ -14,11 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
-from ..runtime.files import replacing, write_atomically
+from ..runtime.files import replacing, require_no_results, write_atomically
 from .audio import check_audio
 from .bad_clips import BadClips
 from .manifest import Clip, Manifest, read_manifest
-from .shards import FORMAT, INDEX, ShardMember
+from .shards import FORMAT, INDEX, ShardMember, read_shards
 
 BAD_FILES = "bad_files.csv"
 
@@ -30,21 +30,25 @@ def pack(
     shuffle: int | None = None,
     progress: bool = True,
     max_bad: float = 0.0,
+    overwrite: bool = False,
 ) -> Manifest:
     """Write the shards, and last their index; returns the manifest as read from there.
 
     Every clip is decoded to its end. shard_size: megabytes (10^6 bytes). shuffle: seed to shuffle the clips with first.
     max_bad: share of the clips that may be unusable, with a floor; these are logged, left out, and listed in
-    bad_files.csv beside the index. Raises DataError beyond that, ConfigError if `out` already holds an index.
+    bad_files.csv beside the index. overwrite: replace the shards that are there. Raises DataError beyond that,
+    ConfigError if `out` already holds an index and is not to be overwritten, or holds the clips themselves.
     """
-    if (out / INDEX).exists():
-        raise ConfigError(f"out: {out / INDEX} already exists; choose another folder")
+    require_no_results(out, (INDEX,), overwrite)
+    earlier = _withdraw(out, manifest)
     order = np.arange(len(manifest))
     if shuffle is not None:
         order = np.random.default_rng(shuffle).permutation(order)
     bad = BadClips(manifest.source, len(manifest), max_bad)
     clips = tqdm([manifest.clips[i] for i in order], unit="clip", desc="pack", disable=not progress)
     packed, shards = _write_shards(out, _usable(clips, bad), shard_size * 1e6, manifest)
+    for tar in earlier - {out / shard["file"] for shard in shards}:
+        tar.unlink(missing_ok=True)
     if not packed:
         raise DataError(f"{manifest.source}: found no usable clip")
     index = {
@@ -59,6 +63,18 @@ def pack(
         bad.write(out / BAD_FILES)
     write_atomically(out / INDEX, json.dumps(index).encode())
     return read_manifest(out)
+
+
+def _withdraw(out: Path, manifest: Manifest) -> set[Path]:
+    """Take away the index of earlier shards, which would not fit new ones; returns these shards."""
+    if not (out / INDEX).exists():
+        return set()
+    earlier = {member.shard for member in read_shards(out).members}
+    own = {clip.path.shard.resolve() for clip in manifest.clips if isinstance(clip.path, ShardMember)}
+    if any(shard.resolve() in own for shard in earlier):
+        raise ConfigError(f"out: {out} holds the shards to be packed, expected another folder")
+    (out / INDEX).unlink()
+    return earlier
 
 
 def _usable(clips: Iterable[Clip], bad: BadClips) -> Iterator[tuple[Clip, bytes]]:

@@ -84,6 +84,12 @@ def require_new(out: Path, overwrite: bool, ours: Collection[str] = ()) -> None:
         raise ConfigError(f"{out}: holds other files too ({others[0]}), expected nothing but a model to overwrite")
 
 
+def require_no_results(out: Path, names: Collection[str], overwrite: bool) -> None:
+    """Raise ConfigError if a folder holds one of these files already, unless they may be overwritten."""
+    if not overwrite and (there := next((out / name for name in names if (out / name).exists()), None)):
+        raise ConfigError(f"{there}: exists already, expected another folder, or --overwrite to replace it")
+
+
 def put_in_place(new: Path, out: Path) -> None:
     """Rename a finished file or folder to `out`, in place of what `require_new` has allowed to be replaced."""
     if out.is_dir():
