@@ -250,7 +250,7 @@ AUDIO = {
     f"{PREDICT} {{clip}} --hop 0": "hop: found 0.0, expected seconds above 0, at most the window of 0.96 s",
     f"{PREDICT} {{clip}} --hop nan": "hop: found nan, expected seconds above 0",
     f"{PREDICT} {{clip}} --aggregate median": "invalid choice 'median' for argument '--aggregate'",
-    "flexiast predict": "Missing from flexiast predict: PATH Checkpoint of any readable format",
+    "flexiast predict": "Missing from flexiast predict: MODEL Checkpoint of any readable format",
 }
 MEASUREMENTS = {
     f"{MEASURE} --data {{good.json}} --labels {{labels.csv}}": "labels: model model has other classes (6) than",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from ..checkpoints.checkpoint import weight_files
 from ..checkpoints.hub import locate
 from ..classifier.class_order import class_order, reordered
 from ..classifier.load import load
-from ..data.manifest import Manifest, read_manifest
+from ..data.labels import IN_TABLE
+from ..data.manifest import Manifest, read_manifest, require_tables
 from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..models.geometry import PAPER_SIZES
@@ -72,6 +73,7 @@ class MeasureConfig(TableOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_tables(self, self.data)
         for name in ("checkpoints", "patch_sizes", "resize"):
             if not getattr(self, name):
                 raise ConfigError(f"{name}: found none, expected at least one")
@@ -81,6 +83,10 @@ class MeasureConfig(TableOptions):
             raise ConfigError(
                 f"batch_size, workers: found {self.batch_size}, {self.workers}, expected at least 1 and 0"
             )
+
+    def of_splits(self, splits: Mapping[str, Path]) -> str:
+        """The test split as this command takes it, or another one."""
+        return f"--data {splits.get('test') or splits.get('val') or splits['train']}"
 
 
 def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
@@ -98,7 +104,8 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
     paths = dict(zip(model_names(config.checkpoints), map(locate, config.checkpoints), strict=True))
     models = {name: load(path, device, config.heads) for name, path in paths.items()}
     first = next(iter(models.values()))
-    data = read_manifest(config.data, config.labels or first.labels, config.root, config)
+    whose = IN_TABLE if config.labels else f"classes of model {next(iter(models))}"
+    data = read_manifest(config.data, config.labels or first.labels, config.root, config, whose)
     for name, model in models.items():
         order = class_order(model.labels, data.labels, table=config.labels is not None or None)
         if order is None:

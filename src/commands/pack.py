@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from ..data.bad_clips import MAX_BAD
-from ..data.manifest import read_manifest
+from ..data.manifest import read_manifest, require_tables
 from ..data.pack import BAD_FILES, pack
 from ..data.shards import INDEX
 from ..data.table_options import TableOptions
@@ -41,6 +41,7 @@ class PackConfig(TableOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_tables(self, self.manifest)
         if not self.shard_size > 0:
             raise ConfigError(f"shard_size: found {self.shard_size}, expected a positive number of megabytes")
         if self.shuffle is not None and self.shuffle < 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
-from ..runtime.files import replacing, require_no_results, write_atomically
+from ..runtime.files import replacing, require_no_results, to_json_text, write_atomically
 from .audio import check_audio
 from .bad_clips import BadClips
 from .manifest import Clip, Manifest, read_manifest
@@ -61,7 +60,7 @@ def pack(
     }
     if bad:
         bad.write(out / BAD_FILES)
-    write_atomically(out / INDEX, json.dumps(index).encode())
+    write_atomically(out / INDEX, to_json_text(index).encode())
     return read_manifest(out)
 
 
@@ -132,7 +131,7 @@ def _add_clip(
     columns["names"].append(name)
     columns["classes"].append(list(clip.classes))
     labels = {"name": name, "labels": [manifest.labels.mids[c] for c in clip.classes]}
-    _add(tar, file, f"{number:09d}.json", json.dumps(labels).encode())
+    _add(tar, file, f"{number:09d}.json", to_json_text(labels).encode())
 
 
 def _add(tar: tarfile.TarFile, file: BinaryIO, name: str, content: bytes) -> int:
