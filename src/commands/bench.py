@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
@@ -26,7 +27,7 @@ FILES = ("bench.csv", "bench.json", "bench.png")
 class BenchConfig:
     """Time a model at many patch sizes: clips per second, latency, tokens, GFLOPs and memory."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Model directory, or any other readable checkpoint."""
     out: Path | None = None
     """Directory for bench.csv, bench.json and bench.png (default: only the table is printed)."""

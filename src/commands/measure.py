@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -40,7 +40,7 @@ FILES = ("flexibility.csv", "flexibility.json", "flexibility.png")
 class MeasureConfig(TableOptions):
     """Measure models at many patch sizes in one pass over the data."""
 
-    checkpoints: tyro.conf.Positional[tuple[str, ...]]
+    checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]")]
     """Checkpoints of any readable format: directories, files, Hub ids."""
     data: Path
     """Manifest JSON or table (CSV, TSV, JSONL) of the test clips, or a folder with one sub-folder per class."""

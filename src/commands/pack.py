@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -20,9 +21,9 @@ from ..runtime.files import require_no_results
 class PackConfig(TableOptions):
     """Pack the clips of a manifest into tar shards, which read faster than files; --data.train takes their folder."""
 
-    manifest: tyro.conf.Positional[Path]
+    manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the shards and their index."""
     overwrite: bool = False
     """Replace the shards that an earlier run has packed there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -22,7 +22,7 @@ from ..runtime.files import require_new, require_writable, to_json_text, write_a
 class StatsConfig(TableOptions):
     """Measure mean and standard deviation of the log-mel over all real frames of a data set, for normalisation."""
 
-    manifest: tyro.conf.Positional[Path]
+    manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
     labels: Path | None = None
     """Label CSV to check the labels against; the statistics do not depend on it."""

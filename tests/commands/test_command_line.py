@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from flexiast import PatchSize
-from flexiast.cli import main
+from flexiast.cli import COMMANDS, main
 from flexiast.commands.bench import BenchConfig
 from flexiast.commands.command_line import read_arguments
 from flexiast.commands.train import CONFIG as TrainConfig
@@ -177,3 +178,16 @@ def test_a_missing_option_is_one_clean_line(capsys: pytest.CaptureFixture) -> No
     assert error.startswith("flexiast: error: Missing from flexiast train: --data.train")
     assert "Warning" not in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_default_is_said_twice_and_positional_arguments_have_names(name: str, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        read_arguments(import_module(f"flexiast.commands.{name}").CONFIG, ["--help"], f"flexiast {name}")
+    lines = [cell for line in capsys.readouterr().out.splitlines() for cell in line.split("│")]
+    assert [line for line in lines if line.count("(default:") > 1 or "(default: None)" in line] == []
+    assert "PATH" not in lines[0]
+    expected = {"predict": "MODEL AUDIO [AUDIO ...]", "measure": "MODEL [MODEL ...]", "pack": "DATA OUT"}
+    assert lines[0].endswith(expected.get(name, ""))
+    assert name != "train" or any("(default: 0.01)" in line for line in lines)  # real ones stay

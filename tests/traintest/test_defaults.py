@@ -219,6 +219,6 @@ def test_a_validation_label_that_the_training_lacks_is_named_with_what_is_near(t
     text = table.read_text().replace(",low_up,0", ",low_Upp,0", 1)
     table.write_text(text)
     with pytest.raises(
-        DataError, match="unknown label 'low_Upp', expected one of the 6 classes in the training data; t"
+        DataError, match="'low_Upp', expected one of the 6 classes in the training data; the nearest: 'lo"
     ):
         Trainer(TrainConfig(DataConfig(table, val_where="fold=0"), tmp_path / "run"), progress=False)
