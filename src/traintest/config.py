@@ -131,6 +131,8 @@ class ModelOptions:
     """What to start from: a checkpoint of any readable format (a fixed-patch model to flexify, an AudioSet AST), a
     Hub id, or `timm:NAME`, an ImageNet ViT or DeiT of timm. Its width and depth are kept, so `size`, `pool` and
     `prefix_tokens` must be left alone."""
+    new_head: bool = False
+    """Put a new classifier on it, even if its classes are as many as the data's, or the same."""
     size: Size | None = None
     """Width, depth and heads (default: base)."""
     patch_size: PatchArg | None = None

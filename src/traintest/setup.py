@@ -146,7 +146,11 @@ def setup_model(
     options = config.model
     if start is not None:
         table = config.data.labels is not None or None  # a label table orders the classes of a numbered model
-        return adapt(start, features, data.labels, config.loss, options.coverage, options.patch_size, table=table)
+        return adapt(
+            start, features, data.labels, config.loss, options.coverage, options.patch_size, table=table,
+            new_head=options.new_head,
+        )  # fmt: skip
+    require(not options.new_head, "model.new_head", True, "it beside a start (model.init) only")
     network = FlexiASTConfig(
         classes=len(data.labels),
         frames=features.frames,
