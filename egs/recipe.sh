@@ -107,12 +107,12 @@ has_val() {
   esac
 }
 
-# measure FOLD OUT CHECKPOINT... -- SIZE...: the flexibility curves on the test split.
+# measure FOLD OUT CHECKPOINT... -- SIZE...: the flexibility curves on the test split; a repeated stage replaces them.
 measure() {
   local where out=$2 models=(); where=$(of_fold "$1" "$manifests")
   shift 2
   while [ "$1" != -- ]; do models+=("$1"); shift; done
   shift
   launch measure "${models[@]}" --data "$where/test.json" --labels "$where/labels.csv" --patch-sizes "$@" \
-    --workers "$workers" --out "$out"
+    --workers "$workers" --out "$out" --overwrite
 }

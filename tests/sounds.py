@@ -1,9 +1,14 @@
 """Small data sets of generated sounds in the layouts that users have."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
+
+import flexiast
+from flexiast.data.manifest import Labels
 
 SAMPLE_RATE = 16_000
 CLASSES = {
@@ -33,3 +38,11 @@ def write_folder(folder: Path, clips_per_class: int, seed: int) -> Path:
         for number in range(clips_per_class):
             soundfile.write(folder / name / f"{number}.wav", sweep(start, end, rng), SAMPLE_RATE)
     return folder
+
+
+def tiny_model(names: Sequence[str], frames: int = 96) -> flexiast.AudioClassifier:
+    """An untrained model of one block for these classes."""
+    torch.manual_seed(0)
+    network = flexiast.FlexiASTConfig(len(names), frames=frames, width=16, depth=1, heads=2)
+    labels = Labels(tuple(names), tuple(names))
+    return flexiast.AudioClassifier(network, flexiast.FeatureConfig(frames=frames), labels).eval()

@@ -174,7 +174,7 @@ SETTINGS = {
     f"{ON} --distill.patch-size 16": "distill.patch_size: found 16, expected nothing without distill.teacher",
     f"{ON} --distill.teacher {{model}} --distill.temperature 0": "distill.temperature: found 0.0, expected a positive",
     f"{ON} --distill.teacher {{model}} --distill.label-weight nan": "distill.label_weight: found nan, expected a share",
-    f"{ON} --distill.teacher nobody": "nobody: no such checkpoint",
+    f"{ON} --distill.teacher nobody": "nobody: no such file or directory",
     f"{ON} --distill.teacher {{released}}": "flexiast_vit_tiny.pth has other feature settings or labels than the",
     f"{ON} --loss mse": "invalid choice 'mse' for argument '--loss'. Expected one of ('auto', 'ce', 'bce').",
     f"{ON} --device quantum": "device: found 'quantum', which is not usable here (Expected one of cpu, cuda",
@@ -187,7 +187,7 @@ SETTINGS = {
     "flexiast": "found no command, expected one of train, flexify",
 }
 CHECKPOINTS = {
-    "flexiast predict nowhere {clip}": "nowhere: no such checkpoint, expected a file, or a directory with model.safet",
+    "flexiast predict nowhere {clip}": "nowhere: no such file or directory, expected a checkpoint: a file, or a dir",
     "flexiast predict {truncated} {clip}": "model.safetensors: not readable as a checkpoint (",
     "flexiast predict {no_weights} {clip}": "model.safetensors: not readable as a checkpoint (",
     "flexiast predict {no_sidecar} {clip}": "config.json: not readable as a model description (",
@@ -208,18 +208,26 @@ CHECKPOINTS = {
     "flexiast predict {std} {clip}": "features.std: found 0, expected a positive number",
     "flexiast predict {bins} {clip}": "classifier: found 6 labels and 64 mel bins, expected the network's 6 and 128",
     "flexiast predict {labels} {clip}": "its description is not valid (classifier: found 1 labels",
-    "flexiast predict {text.pth} {clip}": "text.pth: not readable as a checkpoint (",
-    "flexiast predict {empty.pth} {clip}": "empty.pth: not readable as a checkpoint (",
+    "flexiast predict {text.pth} {clip}": "text.pth: not readable as a checkpoint (found text, expected",
+    "flexiast predict {empty.pth} {clip}": "empty.pth: not readable as a checkpoint (found an empty",
     "flexiast predict {cut.pth} {clip}": "cut.pth: not readable as a checkpoint (",
     "flexiast predict {payload.pth} {clip}": "payload.pth: not readable as a checkpoint (unsupported GLOBAL posix.",
     "flexiast predict {number.pth} {clip}": "number.pth: found int, expected a state dict (names to tensors)",
     "flexiast predict {other.pth} {clip}": "other.pth: found 1 tensors (conv.weight), of no known format; nearest is",
     "flexiast predict {expanded.pth} {clip}": "its tensors would take 4000000000000 bytes, expected at most twice",
-    "flexiast predict {clip} {clip}": "0.wav: not readable as a checkpoint (",
+    "flexiast predict {clip} {clip}": "0.wav: not readable as a checkpoint (found audio, expected weights",
+    "flexiast convert {labels.csv} {out}": "labels.csv: not readable as a checkpoint (found text, expected weights in",
+    "flexiast convert {model.onnx} {out}": "model.onnx: not readable as a checkpoint (found an export, which is not",
+    "flexiast predict {model}s {clip}": "models: no such file or directory, expected a checkpoint: a file, or a",
+    "flexiast predict {root}/modle {clip}": "; near it: {root}/model",
+    "flexiast predict {text.pth}x {clip}": "text.pthx: no such file or directory",
+    "flexiast predict ast_audioset_16_61 {clip}": "; near it: ast_audioset_16_16",
+    "flexiast predict runs/best.pth {clip}": "runs/best.pth: no such file or directory, expected a checkpoint",
+    "flexiast train --out {out} --data.train {train} --model.new-head": "model.new_head: found True, expected it ",
     f"{ON} --model.init {{model}}": "model.size: found micro, expected nothing beside model.init",
     "flexiast train --out {out} --data.train {train} --model.init {truncated}": "not readable as a checkpoint (",
     "flexiast train --out {out} --data.train {train} --model.init timm:no_such_model": "timm knows no such model",
-    "flexiast convert nowhere {out}": "nowhere: no such checkpoint",
+    "flexiast convert nowhere {out}": "nowhere: no such file or directory",
     "flexiast convert {model} {train}": "train: exists already, expected a new name, or --overwrite",
     "flexiast convert {released} {out} --heads 7": "model.heads: found 7, expected a divisor of the width 64",
     "flexiast convert {released} {out} --heads -1": "model.heads: found -1, expected a whole number from 1",
@@ -250,7 +258,7 @@ AUDIO = {
     f"{PREDICT} {{clip}} --hop 0": "hop: found 0.0, expected seconds above 0, at most the window of 0.96 s",
     f"{PREDICT} {{clip}} --hop nan": "hop: found nan, expected seconds above 0",
     f"{PREDICT} {{clip}} --aggregate median": "invalid choice 'median' for argument '--aggregate'",
-    "flexiast predict": "Missing from flexiast predict: PATH Checkpoint of any readable format",
+    "flexiast predict": "Missing from flexiast predict: MODEL Checkpoint of any readable format",
 }
 MEASUREMENTS = {
     f"{MEASURE} --data {{good.json}} --labels {{labels.csv}}": "labels: model model has other classes (6) than",
@@ -261,10 +269,10 @@ MEASUREMENTS = {
     "measure_flexibility.py {model} --data {train} --out {clip}/x": "x is not writable (Not a directory)",
     "measure_flexibility.py {model} {model} --data {train} --out {out}": "checkpoints: found one given twice in",
     "measure_flexibility.py {model}": "Missing from measure_flexibility.py: --data PATH",
-    "flexiast measure {model} nowhere --data {train} --out {out}": "nowhere: no such checkpoint",
+    "flexiast measure {model} nowhere --data {train} --out {out}": "nowhere: no such file or directory",
     "flexiast pack {good.json} {out}": "good.json: a manifest needs a label table",
     "flexiast pack {train} {out} --shard-size nan": "shard_size: found nan, expected a positive number of megabytes",
-    "flexiast pack {train} {shards}": "index.json already exists; choose another folder",
+    "flexiast pack {train} {shards}": "index.json: exists already, expected another folder, or --overwrite",
     "flexiast bench {model} --patch-sizes 300": "patch size 300x300 (bins x frames) is larger than the input",
     "flexiast bench {model} --seconds nan": "seconds: found nan, expected at least 0",
 }
@@ -305,7 +313,7 @@ AT_WORK = {
     f"{ON.replace('{out}', '{flipped_run}')} --epochs 0.1": "is damaged); remove them to start anew",
     f"{MEASURE} --data {{broken}} --patch-sizes 16": "broken: found no usable clip; the first: ",
     "flexiast stats {broken} --workers 0": "0.wav: not readable as audio",
-    f"{ON} --optim.lr 1e30 --optim.warmup-steps 0 --epochs 2": "its weights have diverged; a lower --optim.lr may help",
+    f"{ON} --optim.lr 1e30 --optim.warmup-steps 0 --epochs 2": "weights have diverged; training it at a lower rate may",
     "egs/speechcommands/prepare.py {words} {out}": "3 of 36 clips have no usable file: ",
     "egs/esc50/prepare.py {esc50} {out} --val-share 1.5": "val share: found 1.5, expected 0 to below 1",
 }
@@ -347,6 +355,7 @@ TEXTS = {
     "latin1.csv": (HEADER + "0,a,café\n").encode("latin1"),
     "text.pth": "no weights",
     "empty.pth": "",
+    "model.onnx": "\x08\x0a\x12",
     "text.wav": "no sound",
     "raw.raw": "no header",
     "shards/index.json": '{"format": "other"}',
@@ -476,7 +485,12 @@ def places(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     write_runs(root, sounds / "train")
     write_esc50(root / "esc50", per_fold=1)
     write_speechcommands(root / "words", broken=True)
-    known = {"clip": clip, "train": sounds / "train", "released": ROOT / "tests" / "golden" / "flexiast_vit_tiny.pth"}
+    known = {
+        "root": root,
+        "clip": clip,
+        "train": sounds / "train",
+        "released": ROOT / "tests" / "golden" / "flexiast_vit_tiny.pth",
+    }
 
     def place(name: str) -> str:
         path = known.get(name, root / name)
@@ -535,7 +549,7 @@ def test_a_mistake_gets_one_line_that_names_it(command: str, places, tmp_path: P
     code, lines = run_and_read(command, places, tmp_path, monkeypatch, capsys)
     assert code == 2
     assert len(lines) == 1
-    expected = re.sub(r"\{([\w.]+)\}", lambda m: places(m[1]) if m[1] == "other" else m[0], AT_ONCE[command])
+    expected = re.sub(r"\{([\w.]+)\}", lambda m: places(m[1]) if m[1] in ("other", "root") else m[0], AT_ONCE[command])
     assert expected in lines[0]
     assert "error: " in lines[0]
 

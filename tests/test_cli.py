@@ -132,5 +132,5 @@ def test_what_was_measured_before_survives_a_mistake(model_dir: Path, sounds: Pa
     options = ["--data", str(sounds / "val"), "--out", str(tmp_path), "--workers", "0", "--patch-sizes"]
     assert measure_main([str(model_dir), *options, "16"]) == 0
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert measure_main([str(model_dir), *options, "16", "200"]) == 2
+    assert measure_main([str(model_dir), *options, "16", "200", "--overwrite"]) == 2
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

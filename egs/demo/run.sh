@@ -78,7 +78,7 @@ join
 if runs 6 "measurement of all four on the test split"; then
   run python "$here/../../measure_flexibility.py" "$exp/fixed" "$exp/control" "$exp/supervised" "$exp/distilled" \
     --data "$manifests/test.json" --labels "$manifests/labels.csv" --patch-sizes "${patch_sizes[@]}" \
-    --batch-size 50 --workers 0 --out "$exp/flexibility"
+    --batch-size 50 --workers 0 --out "$exp/flexibility" --overwrite
 fi
 
 if runs 7 "table and picture"; then

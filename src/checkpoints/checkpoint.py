@@ -8,8 +8,11 @@ content of a source, never by its name. The formats are in `formats`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -92,9 +95,7 @@ def read_checkpoint(path: Path, heads: int | None = None, frames: int | None = N
     """
     path = Path(path)
     if not path.exists():
-        raise CheckpointError(
-            f"{path}: no such checkpoint, expected a file, or a directory with {WEIGHTS} and {SIDECAR}"
-        )
+        raise no_such_checkpoint(path)
     source, beside = _open(path)
     source.heads, source.frames = heads, frames
     for form in FORMATS:
@@ -114,6 +115,18 @@ def read_checkpoint(path: Path, heads: int | None = None, frames: int | None = N
                 checkpoint.report.notes.append(f"every name began with {source.removed}, which is left out")
             return checkpoint
     raise CheckpointError(_unknown(path, source))
+
+
+def no_such_checkpoint(path: Path, others: Iterable[str] = ()) -> CheckpointError:
+    """The error for a path where nothing is, with names that are near: of the files beside it, and others."""
+    folder = path.parent
+    there = [str(folder / name) for name in os.listdir(folder)] if os.access(folder, os.R_OK) else []
+    near = difflib.get_close_matches(str(path), [*there, *others], 3, 0.7)
+    hint = f"; near it: {', '.join(near)}" if near else ""
+    return CheckpointError(
+        f"{path}: no such file or directory, expected a checkpoint: a file, or a directory with {WEIGHTS} and"
+        f" {SIDECAR}{hint}"
+    )
 
 
 def _open(path: Path) -> tuple[Source, list[str]]:

@@ -12,10 +12,21 @@ import timm
 from huggingface_hub import ModelHubMixin, snapshot_download
 
 from ..errors import CheckpointError
-from .checkpoint import INDEX, PREPROCESSOR, SIDECAR, WEIGHT_FILES, Checkpoint, read_checkpoint, save_checkpoint
+from .checkpoint import (
+    INDEX,
+    PREPROCESSOR,
+    SIDECAR,
+    WEIGHT_FILES,
+    Checkpoint,
+    no_such_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from .released import RELEASES, released_file
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NO_HUB_ID = (".pth", ".pt", ".pt2", ".bin", ".ckpt", ".safetensors", ".json", ".onnx", ".csv")
+"""Ends of names that are files, though a Hub id could be spelled so."""
 TIMM = "timm:"
 CARD = """---
 {{ card_data }}
@@ -32,18 +43,19 @@ A FlexiAST: one Audio Spectrogram Transformer for every patch size. Settings, la
 def locate(source: str | os.PathLike[str], **options: Any) -> Path:
     """The local file or directory of a source: an existing path, a release by name, or a Hub model (downloaded).
 
-    options: passed to `huggingface_hub.snapshot_download`. Any other source is returned unchanged, as a path.
-    Raises CheckpointError if the Hub cannot be reached or does not have the model, or if a release has not been
-    fetched.
+    options: passed to `huggingface_hub.snapshot_download`. Raises CheckpointError if there is no such file, if the Hub
+    cannot be reached or does not have the model, or if a release has not been fetched.
     """
     text = os.fspath(source)
     if text.startswith(TIMM):
         return _download(_timm_repository(text.removeprefix(TIMM)), text, options)
-    if not os.path.exists(text) and text in RELEASES:
+    if os.path.exists(text):
+        return Path(text)
+    if text in RELEASES:
         return released_file(text)
-    if not os.path.exists(text) and HUB_ID.fullmatch(text):
-        return _download(text, text, options)
-    return Path(text)
+    if not HUB_ID.fullmatch(text) or text.lower().endswith(NO_HUB_ID) or os.path.exists(os.path.dirname(text)):
+        raise no_such_checkpoint(Path(text), () if os.path.dirname(text) else RELEASES)
+    return _download(text, text, options)
 
 
 def read_located(
@@ -74,7 +86,9 @@ def _download(repository: str, source: str, options: dict[str, Any]) -> Path:
             if (directory / weights).exists() or (directory / (weights + INDEX)).exists():
                 break
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{source}: no such path, and the Hub did not give it ({_reason(error)})") from None
+        raise CheckpointError(
+            f"{source}: no such file or directory, and the Hub did not give it ({_reason(error)})"
+        ) from None
     return directory
 
 

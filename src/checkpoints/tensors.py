@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,9 +36,11 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str], list[str]]:
     """
     try:
         with open(path, "rb") as file:
-            start = file.read(9)
+            start = file.read(512)
+        if kind := _other_kind(path, start):
+            raise CheckpointError(f"{path}: not readable as a checkpoint (found {kind}, {EXPECTED})")
         # Zip archive or older bare pickle. safetensors may start the same way, but its JSON header begins at byte 8.
-        if start[:2] in (b"PK", b"\x80\x02") and start[8:] != b"{":
+        if start[:2] in (b"PK", b"\x80\x02") and start[8:9] != b"{":
             content = load_pickle(path, placeholders=True)
         else:
             with safetensors.safe_open(path, "pt") as opened:
@@ -48,6 +51,32 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str], list[str]]:
     state, header, beside = _state_dict(content, path)
     _require_plain(state, path)
     return state, header, beside
+
+
+EXPECTED = "expected weights in the format of PyTorch or safetensors"
+EXPORTS = (".onnx", ".pt2")
+_STARTS = {b"RIFF": "audio", b"fLaC": "audio", b"OggS": "audio", b"ID3": "audio", b"\x89PNG": "a picture"}
+
+
+def _other_kind(path: Path, start: bytes) -> str | None:
+    """What a file is that holds no checkpoint, in words; None for what may be one."""
+    if path.suffix.lower() in EXPORTS:
+        return "an export, which is not read back: give the checkpoint that it was made from"
+    if not start:
+        return "an empty file"
+    if start[:2] in (b"PK", b"\x80\x02") or start[8:9] == b"{":
+        return None
+    kind = next((kind for mark, kind in _STARTS.items() if start.startswith(mark)), None)
+    return kind or ("text" if _is_text(start) else None)
+
+
+def _is_text(start: bytes) -> bool:
+    """Whether a file that begins with these bytes is UTF-8 text."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in start
 
 
 def _reason(error: Exception) -> str:

@@ -15,6 +15,8 @@ from ..models.resize import apply_to_grid, extent_matrices, fit_positions, pi_re
 from .audio_classifier import AudioClassifier
 from .class_order import class_order
 
+REMEDY = "--model.new-head if these are other classes, a label table (--data.labels)"
+
 
 def adapt(
     model: AudioClassifier,
@@ -25,12 +27,13 @@ def adapt(
     patch_size: PatchLike | None = None,
     overlap: bool = False,
     table: bool | None = None,
+    new_head: bool = False,
 ) -> AudioClassifier:
     """Fit the weights to another task: other labels, another length, another base patch.
 
     - Other labels get a new classifier; the same labels in another order get its rows in that order. A model without
       class names keeps its classifier if the labels are its numbers, or come from a label table (`table`) in its
-      order; see `class_order`.
+      order; see `class_order`. `new_head` gives a new classifier in any case.
     - Another `patch_size` resizes the kernel by PI-resize and the positions with it.
     - Overlapping patches, as in AST, are replaced by patches side by side, with positions resampled to match;
       `overlap` keeps the overlap.
@@ -54,7 +57,7 @@ def adapt(
     state = model.state_dict()
     state["kernel"] = pi_resize(state["kernel"], patch)
     state["pos_embed"] = fit_positions(_rebased(state["pos_embed"], old, config), config.base.grid)
-    order = class_order(model.labels, labels, table)
+    order = None if new_head else class_order(model.labels, labels, table, REMEDY)
     for name in ("head.weight", "head.bias"):
         state[name] = adapted.state_dict()[name] if order is None else state[name][order]
     adapted.load_state_dict(state)

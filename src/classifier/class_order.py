@@ -9,13 +9,16 @@ from ..errors import ConfigError
 from .audio_classifier import AudioClassifier
 
 
-def class_order(model: Labels, data: Labels, table: bool | None = None) -> list[int] | None:
+def class_order(
+    model: Labels, data: Labels, table: bool | None = None, remedy: str = "a label table (--labels)"
+) -> list[int] | None:
     """For each class of the data, the index of the same class in the model; None if the model has other classes.
 
     Classes are matched by id or name, in any order. A model whose classes are only numbered matches if the data's
     classes are those numbers, or if there are equally many and a label table (`table`) gives their order. table=None:
-    infer it from the labels; those of folders and manifests are sorted and have no ids apart from their names. Raises
-    ConfigError if a model with numbered classes has as many as the data, but nothing says which is which.
+    infer it from the labels; those of folders and manifests are sorted and have no ids apart from their names. remedy:
+    what gives the order, for the message. Raises ConfigError if a model with numbered classes has as many as the data,
+    but nothing says which is which.
     """
     if model.mids == data.mids:
         return list(range(len(model)))
@@ -32,9 +35,8 @@ def class_order(model: Labels, data: Labels, table: bool | None = None) -> list[
         return list(range(len(model)))
     raise ConfigError(
         f"labels: found a model of {len(model)} classes that are only numbered, and data of {len(data)} classes"
-        f" ({', '.join(data.names[:3])}, ...), expected a label table (--data.labels, --labels: index, mid,"
-        f" display_name) with the classes in the model's order, or the data's labels to be 0 to {len(model) - 1};"
-        " another number of classes gets a new classifier"
+        f" ({', '.join(data.names[:3])}, ...), expected {remedy} with the classes in the model's order, or the data's"
+        f" labels to be 0 to {len(model) - 1}"
     )
 
 

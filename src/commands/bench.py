@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
@@ -15,19 +16,23 @@ from ..reports.bench import format_bench, plot_bench
 from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, to_json
 from ..runtime.device import pick_device, resolve_precision
-from ..runtime.files import require_writable, to_json_text, write_atomically
+from ..runtime.files import require_no_results, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance
 from ..traintest.bench import Bench, measure_costs
+
+FILES = ("bench.csv", "bench.json", "bench.png")
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchConfig:
     """Time a model at many patch sizes: clips per second, latency, tokens, GFLOPs and memory."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Model directory, or any other readable checkpoint."""
     out: Path | None = None
-    """Directory for bench.csv, bench.json and bench.png (default: only print the table)."""
+    """Directory for bench.csv, bench.json and bench.png (default: only the table is printed)."""
+    overwrite: bool = False
+    """Replace the results of an earlier run in that directory."""
     patch_sizes: tuple[PatchArg, ...] = PAPER_SIZES
     """Patch sizes to time."""
     batch_size: int = 8
@@ -55,10 +60,9 @@ class BenchConfig:
 
 
 def bench(config: BenchConfig) -> Bench:
-    """Time the model, and write the three files if `out` is set.
-
-    Raises FlexiASTError for wrong input, before anything is timed.
-    """
+    """Time, and write the three files if there is an `out`. Raises FlexiASTError for wrong input before any timing."""
+    if config.out is not None:
+        require_no_results(config.out, FILES, config.overwrite)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -12,7 +13,7 @@ import tomllib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -28,7 +29,8 @@ def read_arguments(config_type: type[T], arguments: Sequence[str], program: str)
     train_config.json. Options on the command line override those in the file. Raises ConfigError, in one line, for
     arguments or a file that cannot be read.
     """
-    given, file = _without_config(arguments)
+    _name_real_defaults(config_type)
+    own, file = _without_config(arguments)
     options = {} if file is None else file_options(file)
     # After those on the command line, so that a list in the file does not swallow a positional argument.
     from_file = [word for name, words in options.items() if name not in _names(given) for word in words]
@@ -44,6 +46,22 @@ def read_arguments(config_type: type[T], arguments: Sequence[str], program: str)
         if option and _canonical(option.group()) in options.keys() - _names(given):
             raise ConfigError(f"{file}: {error}") from None
         raise ConfigError(f"{error} (beside the options in {file})") from None
+
+
+def _name_real_defaults(config_type: Any) -> None:
+    """Leave `(default: None)` out of the help: what an option is when it is not given stands in its description."""
+    for cls in config_type.__mro__:
+        if not dataclasses.is_dataclass(cls):
+            continue
+        hints, fields = get_type_hints(cls, include_extras=True), {field.name for field in dataclasses.fields(cls)}
+        for name in fields & vars(cls).get("__annotations__", {}).keys():
+            cls.__annotations__[name] = Annotated[hints[name], _HINT]
+            inner = get_args(hints[name])[0] if get_origin(hints[name]) is Annotated else hints[name]
+            if dataclasses.is_dataclass(inner):
+                _name_real_defaults(inner)
+
+
+_HINT = tyro.conf.arg(help_behavior_hint=lambda label: "" if label in ("None", "", "''") else f"(default: {label})")
 
 
 def _without_config(arguments: Sequence[str]) -> tuple[list[str], Path | None]:

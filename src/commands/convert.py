@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import tyro
 
@@ -18,9 +19,9 @@ from ..runtime.files import put_in_place, require_new
 class ConvertConfig:
     """Convert a checkpoint of any readable format to our own, and print what happened to every tensor."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """File, directory, Hub id (owner/name) or timm:NAME."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Directory to write, or file with --single-file."""
     single_file: bool = False
     """Write one safetensors file, with the description in its header, instead of a directory."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -16,7 +17,7 @@ from ..runtime.arguments import PatchArg
 class ExportConfig:
     """Write one patch size as a fixed model for ONNX Runtime, transformers or PyTorch, and check its output."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Model directory, or any other readable checkpoint."""
     out: Path
     """File to write, ending in .onnx or .pt2; for `hf`, a new directory."""

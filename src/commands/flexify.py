@@ -20,7 +20,7 @@ from ..traintest.train import Trainer
 class FlexifyConfig:
     """Make a trained model flexible, and show its accuracy at every patch size before and after."""
 
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Checkpoint of any readable format: a directory, a file, a Hub id, or `timm:NAME`."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")]
     """Training settings. Unless patch sizes are given, all sizes from 8 to 48 are drawn, coarse ones most often."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -15,7 +15,8 @@ from ..checkpoints.checkpoint import weight_files
 from ..checkpoints.hub import locate
 from ..classifier.class_order import class_order, reordered
 from ..classifier.load import load
-from ..data.manifest import Manifest, read_manifest
+from ..data.labels import IN_TABLE
+from ..data.manifest import Manifest, read_manifest, require_tables
 from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..models.geometry import PAPER_SIZES
@@ -25,23 +26,28 @@ from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
 from ..runtime.device import pick_device, resolve_precision
 from ..runtime.distributed import TIMEOUT, World, connected, print_once
-from ..runtime.files import replacing, require_writable, to_json_text, write_atomically
+from ..runtime.files import replacing, require_no_results, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance, sha256
 from ..traintest.evaluate import Result, describe_lengths, sweep
 
 logger = logging.getLogger(__name__)
+
+FILES = ("flexibility.csv", "flexibility.json", "flexibility.png")
+"""What a measurement writes, in this order, beside the scores."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MeasureConfig(TableOptions):
     """Measure models at many patch sizes in one pass over the data."""
 
-    checkpoints: tyro.conf.Positional[tuple[str, ...]]
+    checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]")]
     """Checkpoints of any readable format: directories, files, Hub ids."""
     data: Path
     """Manifest JSON or table (CSV, TSV, JSONL) of the test clips, or a folder with one sub-folder per class."""
     out: Path
     """Directory for flexibility.csv, flexibility.json and flexibility.png."""
+    overwrite: bool = False
+    """Replace the results of an earlier measurement in that directory."""
     labels: Path | None = None
     """Label CSV (default: the labels of the first model)."""
     root: Path | None = None
@@ -67,6 +73,7 @@ class MeasureConfig(TableOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_tables(self, self.data)
         for name in ("checkpoints", "patch_sizes", "resize"):
             if not getattr(self, name):
                 raise ConfigError(f"{name}: found none, expected at least one")
@@ -76,6 +83,10 @@ class MeasureConfig(TableOptions):
             raise ConfigError(
                 f"batch_size, workers: found {self.batch_size}, {self.workers}, expected at least 1 and 0"
             )
+
+    def of_splits(self, splits: Mapping[str, Path]) -> str:
+        """The test split as this command takes it, or another one."""
+        return f"--data {splits.get('test') or splits.get('val') or splits['train']}"
 
 
 def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
@@ -88,11 +99,13 @@ def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
 
 
 def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result]:
+    world.on_rank0(lambda: require_no_results(config.out, FILES, config.overwrite))
     device = world.own(pick_device(config.device))
     paths = dict(zip(model_names(config.checkpoints), map(locate, config.checkpoints), strict=True))
     models = {name: load(path, device, config.heads) for name, path in paths.items()}
     first = next(iter(models.values()))
-    data = read_manifest(config.data, config.labels or first.labels, config.root, config)
+    whose = IN_TABLE if config.labels else f"classes of model {next(iter(models))}"
+    data = read_manifest(config.data, config.labels or first.labels, config.root, config, whose)
     for name, model in models.items():
         order = class_order(model.labels, data.labels, table=config.labels is not None or None)
         if order is None:

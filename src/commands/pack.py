@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from ..data.bad_clips import MAX_BAD
-from ..data.manifest import read_manifest
+from ..data.manifest import read_manifest, require_tables
 from ..data.pack import BAD_FILES, pack
+from ..data.shards import INDEX
 from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
+from ..runtime.files import require_no_results
 
 
 @dataclasses.dataclass(frozen=True)
 class PackConfig(TableOptions):
     """Pack clips into tar shards, which read faster than single files; pass their folder to --data.train."""
 
-    manifest: tyro.conf.Positional[Path]
+    manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
-    out: tyro.conf.Positional[Path]
-    """Folder for the shards and their index; must not hold an index yet."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder for the shards and their index."""
+    overwrite: bool = False
+    """Replace the shards that an earlier run has packed there."""
     labels: Path | None = None
     """Label CSV (index, mid, display_name); folders and tables do not need one."""
     root: Path | None = None
@@ -37,6 +42,7 @@ class PackConfig(TableOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_tables(self, self.manifest)
         if not self.shard_size > 0:
             raise ConfigError(f"shard_size: found {self.shard_size}, expected a positive number of megabytes")
         if self.shuffle is not None and self.shuffle < 0:
@@ -45,9 +51,12 @@ class PackConfig(TableOptions):
 
 
 def run(config: PackConfig) -> None:
-    """Pack, and print what was written."""
+    """Pack, and say what is where."""
+    require_no_results(config.out, (INDEX,), config.overwrite)
     manifest = read_manifest(config.manifest, config.labels, config.root, config)
-    packed = pack(manifest, config.out, config.shard_size, config.shuffle, max_bad=config.max_bad)
+    packed = pack(
+        manifest, config.out, config.shard_size, config.shuffle, max_bad=config.max_bad, overwrite=config.overwrite
+    )
     left_out = len(manifest) - len(packed)
     print(f"written: {config.out}, {len(packed)} clips")
     if left_out:

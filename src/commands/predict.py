@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from tqdm import tqdm
@@ -17,8 +18,10 @@ from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.listening import Answer, Hearing, answers
 from ..classifier.load import load
 from ..classifier.tally import Aggregate
+from ..data.manifest import require_tables
 from ..data.shards import ShardMember
 from ..data.sources import audio_sources
+from ..data.table_options import PathOptions
 from ..errors import ConfigError, DataError
 from ..reports.predictions import Part, Report, as_json, as_lines, require_results_file, results_file
 from ..runtime.arguments import PatchArg, Precision
@@ -29,13 +32,13 @@ FEW = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictConfig:
-    """Name the sounds in audio files. Files that cannot be used are reported and skipped; the exit code is then 2."""
+class PredictConfig(PathOptions):
+    """Name the sounds in audio files. A file that cannot be used is reported, the rest goes on; exit code 2 then."""
 
-    checkpoint: tyro.conf.Positional[Path]
-    """Checkpoint of any readable format."""
-    audio: tyro.conf.Positional[tuple[Path, ...]]
-    """Audio files, folders (searched with all sub-folders), quoted patterns such as 'calls/**/*.wav', manifests."""
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Checkpoint of any readable format: a directory, a file, a Hub id."""
+    audio: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="AUDIO [AUDIO ...]")]
+    """Audio files, folders (with all folders below), patterns in quotes such as 'calls/**/*.wav', manifests."""
     patch_size: PatchArg | None = None
     """Patch size to use (default: the model's base patch)."""
     top_k: int = 5
@@ -67,8 +70,10 @@ class PredictConfig:
     """`auto`: bfloat16 where the device has fast bfloat16."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.audio:
             raise ConfigError("audio: found no files, expected at least one file, folder, pattern or manifest")
+        require_tables(self, *self.audio)
         if self.out is not None:
             require_results_file(self.out, self.overwrite)
             if self.json:
@@ -79,7 +84,10 @@ def run(config: PredictConfig) -> None:
     """Print or write the best classes of each file. Raises DataError, at the very end, if some cannot be used."""
     if config.quiet:
         logging.getLogger("flexiast").setLevel(logging.WARNING)
-    sources = audio_sources(config.audio, config.root)
+    sources, refused = audio_sources(config.audio, config.root, config)
+    total = len(sources) + len(refused)
+    if not sources and total == 1:
+        raise DataError(refused[0].reason)
     model = load(config.checkpoint, config.device)
     how = Hearing(
         config.patch_size, None, config.hop, config.aggregate, config.batch_size,
@@ -89,7 +97,10 @@ def run(config: PredictConfig) -> None:
     failed: list[str] = []
     done = 0
     try:
-        with _shown(config, len(sources)) as show:
+        with _shown(config, total) as show:
+            for name in refused:
+                failed.append(name.reason)
+                show(Report(str(name.path), [], name.reason))
             for answer in answers(model, sources, how, config.windows):
                 report = _report(model, sources[answer.clip], answer, config.top_k)
                 if report.error is not None:
@@ -98,12 +109,11 @@ def run(config: PredictConfig) -> None:
                 done += 1
     except KeyboardInterrupt:
         where = f"; their results are in {config.out}" if config.out and done else ""
-        print(f"flexiast: stopped after {done} of {len(sources)} files{where}", file=sys.stderr)
+        print(f"flexiast: stopped after {done} of {total} files{where}", file=sys.stderr)
         raise
     if failed:
-        if len(sources) == 1:
-            raise DataError(failed[0])
-        raise DataError(f"{len(failed)} of {len(sources)} files could not be used; the first: {failed[0]}")
+        named = failed[0] if total == 1 else f"{len(failed)} of {total} files could not be used"  # and were reported
+        raise DataError(named)
 
 
 def _workers(requested: int | None, files: int) -> int:

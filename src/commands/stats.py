@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from ..data.bad_clips import MAX_BAD
 from ..data.dataset import MAX_WORKERS
-from ..data.manifest import distinct_labels, read_manifest
+from ..data.manifest import distinct_labels, read_manifest, require_tables
 from ..data.statistics import measure_statistics
 from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..features import FeatureConfig
-from ..runtime.files import require_writable, write_atomically
+from ..runtime.files import require_new, require_writable, to_json_text, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
 class StatsConfig(TableOptions):
     """Measure the mean and standard deviation of the log-mel over all real frames of a data set, for normalisation."""
 
-    manifest: tyro.conf.Positional[Path]
+    manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
     labels: Path | None = None
     """Label CSV to check the labels against; the statistics do not depend on it."""
@@ -43,16 +42,21 @@ class StatsConfig(TableOptions):
     """Decoding processes; 0 decodes in this process."""
     out: Path | None = None
     """JSON file to write the statistics to."""
+    overwrite: bool = False
+    """Replace that file if it is there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_tables(self, self.manifest)
         if not 0 <= self.workers <= MAX_WORKERS:
             raise ConfigError(f"workers: found {self.workers}, expected 0 to {MAX_WORKERS}")
         require(0 <= self.max_bad <= 1, "max_bad", self.max_bad, "a share from 0 to 1")
 
 
 def run(config: StatsConfig) -> None:
-    """Measure, and print the statistics and the options that use them."""
+    """Print the statistics, and the options that use them."""
+    if config.out:
+        require_new(config.out, config.overwrite)
     features = FeatureConfig(config.sample_rate, config.bins, downmix=config.downmix, resampler=config.resampler)
     labels = config.labels or distinct_labels(config.manifest, config)
     data = read_manifest(config.manifest, labels, config.root, config)
@@ -60,7 +64,7 @@ def run(config: StatsConfig) -> None:
         require_writable(config.out.parent)
     statistics = measure_statistics(data, features, config.workers, max_bad=config.max_bad)
     if config.out:
-        write_atomically(config.out, (json.dumps(dataclasses.asdict(statistics)) + "\n").encode())
+        write_atomically(config.out, (to_json_text(dataclasses.asdict(statistics)) + "\n").encode())
     print(f"mean {statistics.mean:.7f}, std {statistics.std:.7f}, frames {statistics.frames}, clips {statistics.clips}")
     if statistics.clips < len(data):
         print(f"left out: {len(data) - statistics.clips} of {len(data)} clips, which cannot be used")

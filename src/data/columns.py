@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from .labels import is_number
 from .suffixes import AUDIO_SUFFIXES
-from .table_options import TableOptions
+from .table_options import PathOptions, TableOptions
 
 PATH_COLUMNS = (
     *("path", "file", "filename", "file_name", "file_path", "filepath", "fname", "audio", "audio_path"),
@@ -52,17 +52,17 @@ class Columns:
             cells = [row[column].strip() for row in rows if len(row) > column and row[column].strip()]
             return any(not is_number(cell) for cell in cells)
 
+        if not self.labels:
+            return self
         chosen = next(filter(holds_names, self.labels), self.labels[0])
         return dataclasses.replace(self, labels=(chosen, *(c for c in self.labels if c != chosen)))
 
     def description(self) -> str:
-        """The chosen columns, in a few words."""
-        path, label, *others = (self.header[c] for c in (self.path, *self.labels))
-        text = f"files from column {path}, labels from column {label}"
-        if others:
-            text += f" (not from {', '.join(others)})"
-        if self.groups:
-            text += f"; rows of every {' and '.join(self.header[c] for c in self.groups)}"
+        """What was chosen, in a few words."""
+        path, *labels = (self.header[c] for c in (self.path, *self.labels))
+        text = f"files from column {path}" + (f", labels from column {labels[0]}" if labels else "")
+        if labels[1:]:
+            text += f" (not from {', '.join(labels[1:])})"
         return text if self.headed else f"no header; {text}"
 
 
@@ -76,29 +76,37 @@ def parse_line(line: str, delimiter: str) -> list[str]:
     return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
 
 
-def columns_of(header: Sequence[str], options: TableOptions) -> Columns | None:
-    """The columns of a table with this header; None if that of the file names or of the labels cannot be found."""
+def columns_of(header: Sequence[str], options: PathOptions) -> Columns | None:
+    """The columns of a table with this header; None if its file names or labels are not to be told.
+
+    Labels are looked for only if the options have settings for them.
+    """
     plain = [plain_name(name) for name in header]
     paths = _places(header, plain, options.path_column, PATH_COLUMNS)
-    labels = _places(header, plain, options.label_column, LABEL_COLUMNS)
-    labels = [c for c in labels if c not in paths[:1]]
-    if not paths or not labels:
+    labels: list[int] = []
+    if isinstance(options, TableOptions):
+        labels = [c for c in _places(header, plain, options.label_column, LABEL_COLUMNS) if c not in paths[:1]]
+        if not labels:
+            return None
+    if not paths:
         return None
     span = None
     if plain[paths[0]] in VIDEO_COLUMNS:
         ends = [next((c for c, name in enumerate(plain) if name.startswith(key)), -1) for key in ("start", "end")]
         span = (ends[0], ends[1]) if min(ends) >= 0 else None
-    groups = tuple(c for c, name in enumerate(plain) if name in GROUP_COLUMNS and c not in (paths[0], labels[0]))
+    groups = tuple(c for c, name in enumerate(plain) if name in GROUP_COLUMNS and c not in (paths[0], *labels[:1]))
     return Columns(tuple(header), paths[0], tuple(labels), groups, span)
 
 
-def columns_without_header(cells: Sequence[str], options: TableOptions) -> Columns | None:
-    """The columns of a table without a header, given its first line: a file name, and its label in the next column."""
+def columns_without_header(cells: Sequence[str], options: PathOptions) -> Columns | None:
+    """The columns of a table whose first line is a clip already: a file's name, and its label in the next column."""
     header = tuple(str(c + 1) for c in range(len(cells)))
     paths = [c for c, cell in enumerate(cells) if os.path.splitext(cell)[1].lower() in AUDIO_SUFFIXES]
     if options.path_column is not None:
         paths = [c for c, name in enumerate(header) if name == options.path_column]
-    if not paths or len(cells) < 2:
+    if paths and not isinstance(options, TableOptions):
+        return Columns(header, paths[0], (), headed=False)
+    if not paths or len(cells) < 2 or not isinstance(options, TableOptions):
         return None
     label = paths[0] + 1 if paths[0] + 1 < len(cells) else 0
     if options.label_column is not None:
@@ -108,8 +116,13 @@ def columns_without_header(cells: Sequence[str], options: TableOptions) -> Colum
     return Columns(header, paths[0], (label,), headed=False)
 
 
-def _places(header: Sequence[str], plain: Sequence[str], requested: str | None, usual: Sequence[str]) -> list[int]:
-    if requested is None:
+def place_of(header: Sequence[str], name: str) -> int | None:
+    """The place of a column of this name; None if there is none."""
+    return next(iter(_places(header, [plain_name(own) for own in header], name, ())), None)
+
+
+def _places(header: Sequence[str], plain: Sequence[str], asked: str | None, usual: Sequence[str]) -> list[int]:
+    if asked is None:
         return [plain.index(name) for name in usual if name in plain]
     return [c for c, name in enumerate(header) if name.strip("\ufeff ") == requested] or [
         c for c, name in enumerate(plain) if name == plain_name(requested)

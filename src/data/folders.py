@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from ..errors import DataError
-from .labels import composed, is_unicode
-from .suffixes import AUDIO_SUFFIXES
+from .labels import IN_TABLE, composed, is_unicode, unknown_label
+from .suffixes import AUDIO_SUFFIXES, TABLE_SUFFIXES
+from .table_options import USUAL, PathOptions
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +32,15 @@ class _Files(NamedTuple):
     """Number of files with other suffixes than audio files have, by suffix."""
 
 
-def read_class_folders(folder: Path) -> dict[str, list[Path]]:
-    """The files of each class, sorted by class name; what is left out is logged.
+def read_class_folders(folder: Path, options: PathOptions = USUAL) -> dict[str, list[Path]]:
+    """The files of each class, by name in the order of the alphabet; what is left out is told.
 
     Raises DataError, with the folder's name, for a folder of splits, one without any clip, or a name that is not UTF-8.
     """
     if splits := split_root(folder):
-        given = " ".join(f"--data.{kind} {path}" for kind, path in splits.items() if kind != "test")
-        raise DataError(f"{folder}: found folders for {', '.join(splits)}, expected one per class; give {given}")
+        what = "folders" if next(iter(splits.values())).is_dir() else "tables"
+        given = options.of_splits(splits)
+        raise DataError(f"{folder}: found {what} for {', '.join(splits)}, expected one folder per class; give {given}")
     places, loose = _class_folders(folder)
     classes: dict[str, list[Path]] = {}
     others: Counter[str] = Counter()
@@ -55,10 +57,13 @@ def read_class_folders(folder: Path) -> dict[str, list[Path]]:
     return dict(sorted(classes.items()))
 
 
-def check_classes(folder: Path, classes: Mapping[str, list[Path]], known: Mapping[str, int] | None) -> None:
-    """Raise DataError, with the folder's name, if a class is empty, unknown, or the only one.
+def check_classes(
+    folder: Path, classes: Mapping[str, list[Path]], known: Mapping[str, int] | None, whose: str = IN_TABLE
+) -> None:
+    """Raise DataError, with the folder's name, for an empty class, a single one, or one that is not known.
 
-    known: index of the names and ids of given classes. With it, a class may be empty, which is logged, or the only one.
+    known: index of the names and ids of given classes; then a class may be empty, which is told, or the only one.
+    whose: where these are from.
     """
     for name, files in classes.items():
         if not files and known is None:
@@ -69,8 +74,7 @@ def check_classes(folder: Path, classes: Mapping[str, list[Path]], known: Mappin
         if not files:
             logger.warning("%s: found no audio files in it", folder / name)
         elif known is not None and name not in known:
-            count = len(set(known.values()))
-            raise DataError(f"{folder / name}: unknown label {name!r}, expected one of the {count} in the label table")
+            raise unknown_label(folder / name, name, known, whose)
     if known is None and len(classes) == 1:
         name = next(iter(classes))
         nested = f" (if it holds the classes, give {folder / name})" if _sub_folders(folder / name) else ""
@@ -78,13 +82,21 @@ def check_classes(folder: Path, classes: Mapping[str, list[Path]], known: Mappin
 
 
 def split_root(folder: Path) -> dict[str, Path] | None:
-    """The folders of the splits in a folder that holds no other ones, each with classes in it; else None.
+    """Tables or folders `train`, `val` and `test` in a folder; else None.
 
-    The keys are `train`, `val` and `test`, whatever the folders are called; `train` and another one must be there.
-    Raises DataError if a folder cannot be read or two are for the same split.
+    Folders count if there are no others, and each has classes in it. The keys are these names, whatever the splits are
+    called; `train` must be there, and of folders another one. Raises DataError if a folder cannot be read or two are
+    for the same split.
     """
     names = {name: kind for kind, names in SPLITS.items() for name in names}
-    splits: dict[str, Path] = {}
+    found: dict[str, Path] = {}
+    for name in _names(folder):
+        stem, suffix = os.path.splitext(name.casefold())
+        if suffix in TABLE_SUFFIXES and stem in names and (folder / name).is_file():
+            found.setdefault(names[stem], folder / name)
+    if "train" in found:
+        return {kind: found[kind] for kind in SPLITS if kind in found}
+    found.clear()
     for place in _sub_folders(folder):
         kind = names.get(place.name.casefold())
         if kind is None or not _sub_folders(place) or any(map(_is_audio, _names(place))):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import difflib
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import DataError
 
 logger = logging.getLogger(__name__)
 
+IN_TABLE = "in the label table"
+"""Where the classes are from that labels are looked up in, unless said otherwise."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?")
 
@@ -94,6 +97,14 @@ class Labels:
             writer = csv.writer(file)
             writer.writerow(["index", "mid", "display_name"])
             writer.writerows([i, mid, name] for i, (mid, name) in enumerate(zip(self.mids, self.names, strict=True)))
+
+
+def unknown_label(where: object, label: str, known: Mapping[str, int], whose: str) -> DataError:
+    """The error for a label that is in no list of classes. known: their ids and names. whose: where they are from."""
+    near = difflib.get_close_matches(label.casefold(), {name.casefold() for name in known}, 3, 0.6)
+    names = [name for name in known if name.casefold() in near]
+    hint = f"; the nearest: {', '.join(map(repr, names[:3]))}" if names else ""
+    return DataError(f"{where}: unknown label {label!r}, expected one of the {len(set(known.values()))} {whose}{hint}")
 
 
 def is_number(text: str) -> bool:

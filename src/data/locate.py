@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
 from .suffixes import AUDIO_SUFFIXES, SUFFIX_ORDER
-from .table_options import TableOptions
+from .table_options import PathOptions
 from .tables import Row, Table
 from .youtube import youtube_stems
 
@@ -53,11 +54,20 @@ class Rule(NamedTuple):
         if self.group is not None:
             value = row.groups[self.group] if self.group >= 0 else str(row.label)
             name = os.path.join(self.group_format.format(value.replace("/", "_")), name)
-        return os.path.join(self.folder, name)
+        return on_disk(self.folder, name)
 
 
-def locate(table: Table, root: Path | None, options: TableOptions) -> list[Path]:
-    """The path of every row's file. Raises DataError if no file exists, or two folders hold files with these names."""
+def on_disk(folder: str, name: str) -> str:
+    """The path of a file, its name in the form of Unicode, composed or not, in which it is on the disk."""
+    path = os.path.join(folder, name)
+    if name.isascii() or os.path.exists(path):
+        return path
+    forms = (os.path.join(folder, unicodedata.normalize(form, name)) for form in ("NFC", "NFD"))
+    return next(filter(os.path.exists, forms), path)
+
+
+def locate(table: Table, root: Path | None, options: PathOptions) -> list[Path]:
+    """The path of every row's file. Raises DataError if none is there, or two folders hold files of these names."""
     rows = table.rows
     base = str(table.source.parent if root is None else root)
     plain = Rule(base)
@@ -66,24 +76,25 @@ def locate(table: Table, root: Path | None, options: TableOptions) -> list[Path]
     named = any(row.span is None and os.path.exists(plain.place(row)) for row in probes)
     rules = [] if named else _rules(table, root, probes, options)
     if not rules:
-        paths = [Path(base, row.name) for row in rows]
+        paths = [Path(plain.place(row)) for row in rows]
         require_some(table.source, paths, options)
         return paths
     if len(rules) == 1:
         chosen = rules * len(rows)
     else:
         chosen = [next((r for r in rules if os.path.exists(r.place(row))), rules[0]) for row in rows]
-    for rule in rules:
-        example = next(row for row in probes if os.path.exists(rule.place(row)))
-        logger.info(
-            "%s: %d of %d files are looked for as %r in %s",
-            *(table.source, chosen.count(rule), len(rows), example.name, rule.place(example)),
-        )
+    example = next(row for row in probes if os.path.exists(rules[0].place(row)))
+    others = len({rule.folder for rule in rules} - {rules[0].folder}) if len(rules) > 1 else 0
+    logger.info(
+        "%s: %d files are looked for as %r in %s%s",
+        *(table.source, len(rows), example.name, rules[0].place(example)),
+        f", and in the same way in {others} other folders" if others else "",
+    )
     return [Path(rule.place(row)) for rule, row in zip(chosen, rows, strict=True)]
 
 
-def require_some(source: Path, paths: Sequence[Path], options: TableOptions) -> None:
-    """Raise DataError if none of the files exists."""
+def require_some(source: Path, paths: Sequence[Path], options: PathOptions) -> None:
+    """Raise DataError if none of the files is there, however many there should be."""
     if not any(os.path.exists(path) for path in paths):
         raise DataError(
             f"{source}: none of the {len(paths)} files in it is there (the first would be {paths[0]}); say with"
@@ -94,8 +105,8 @@ def require_some(source: Path, paths: Sequence[Path], options: TableOptions) -> 
 # Seeking a rule --------------------------------------------------------------------------------------------------
 
 
-def _rules(table: Table, root: Path | None, probes: Sequence[Row], options: TableOptions) -> list[Rule]:
-    """The rules that find the clips; more than one if they are spread over a few folders."""
+def _rules(table: Table, root: Path | None, probes: Sequence[Row], options: PathOptions) -> list[Rule]:
+    """The rules by which the clips are found; more than one where they are spread over a few folders."""
     rules: list[Rule] = []
     left = list(probes)
     while left and len(rules) < _MOST_RULES:
@@ -107,8 +118,8 @@ def _rules(table: Table, root: Path | None, probes: Sequence[Row], options: Tabl
     return rules
 
 
-def _first_rule(
-    table: Table, root: Path | None, probes: Sequence[Row], options: TableOptions, spelling: int | None
+def _sought(
+    table: Table, root: Path | None, probes: Sequence[Row], options: PathOptions, spelling: int | None
 ) -> Rule | None:
     """The first rule that finds any of the first clips, using only the given spelling if there is one."""
     tiers = list(_tiers(table.source, root))

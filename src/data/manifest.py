@@ -12,14 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
+from ..runtime.files import to_json_text
 from .folders import check_classes, read_class_folders
 from .label_cells import Cell, read_labels
-from .labels import Labels, composed, is_unicode, reason_of, report_twins
-from .locate import locate, require_some
+from .labels import IN_TABLE, Labels, composed, is_unicode, reason_of, report_twins, unknown_label
+from .locate import locate, on_disk, require_some
 from .shards import INDEX, ShardMember, read_shards
-from .table_options import USUAL, TableOptions
-from .tables import Table, is_table, read_table
+from .table_options import ONLY_PATHS, USUAL, PathOptions, TableOptions
+from .tables import Table, group_lines, is_table, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -59,33 +60,60 @@ def read_manifest(
     labels: Labels | Path | None = None,
     root: Path | None = None,
     options: TableOptions = USUAL,
+    whose: str = IN_TABLE,
 ) -> Manifest:
     """Read a manifest (AST's JSON), a table, a folder with one sub-folder per class, or a folder of shards.
 
     source: JSON `{"data": [{"wav": path, "labels": "mid,mid"}, ...]}`, which needs `labels`; or a table *.csv, *.tsv,
-    *.txt or *.jsonl with a column of files and one of labels, where rows with the same file are one clip; or a folder
-    of classes or of shards (`flexiast pack`). labels: the label table, or the path of its CSV (default: the sub-folders
-    of a folder, the distinct labels of a table, sorted, or the label table of the shards). root: folder that relative
-    paths start from (default: the manifest's folder; for tables also the folders around it). options: how to read a
-    table. Raises DataError that names the file and the entry or line at fault.
+    *.txt or *.jsonl with a column of files and one of labels, rows of the same file being one clip; or a folder, of
+    classes or of shards (`flexiast pack`). labels: table or CSV path; the default is the sub-folders of a folder, the
+    distinct labels of a table, in order, or the table of the shards. root: where relative paths start (default: the
+    manifest's folder; for tables also the folders about it). options: how a table is read. whose: where `labels` are
+    from, for messages. Raises DataError that names the file and the entry or line at fault.
     """
     source = Path(source)
     table = Labels.read(labels) if isinstance(labels, Path) else labels
     if (source / INDEX).is_file():
-        return _read_packed(source, table)
+        return _read_packed(source, table, whose)
     if source.is_dir():
-        return _read_folder(source, table)
+        return _read_folder(source, table, options, whose)
     _require_file(source)
     if is_table(source):
-        return _read_table(source, table, root, options)
+        return _read_table(source, table, root, options, whose)
     if table is None:
         raise DataError(f"{source}: a manifest needs a label table (CSV with index, mid, display_name); none was given")
     entries, index = _entries(source), table.index(with_names=False)
-    root = source.parent if root is None else root
-    classes = [_classes(f"{source}, data[{e.number}]", _split(e.label), index) for e in entries]
-    paths = [root / entry.path for entry in entries]
+    classes = [_classes(f"{source}, data[{e.number}]", _split(e.label), index, whose) for e in entries]
+    return Manifest(source, tuple(map(Clip, _paths(source, entries, root, options), classes)), table)
+
+
+def _paths(source: Path, entries: list[_Entry], root: Path | None, options: PathOptions) -> list[Path]:
+    """The paths of the clips of a JSON."""
+    folder = str(source.parent if root is None else root)
+    paths = [Path(on_disk(folder, entry.path)) for entry in entries]
     require_some(source, paths, options)
-    return Manifest(source, tuple(map(Clip, paths, classes)), table)
+    return paths
+
+
+def read_paths(source: Path, root: Path | None = None, options: PathOptions = ONLY_PATHS) -> list[Path | ShardMember]:
+    """The files of the clips in a manifest, a table or a folder of shards, in order; their labels do not count.
+
+    Raises DataError as `read_manifest`.
+    """
+    if (source / INDEX).is_file():
+        return [*read_shards(source).members]
+    _require_file(source)
+    if is_table(source):
+        return [*locate(read_table(source, options), root, options)]
+    return [*_paths(source, _entries(source), root, options)]
+
+
+def require_tables(options: PathOptions, *sources: Path) -> None:
+    """Raise ConfigError if options for tables are given and none of the sources is a table."""
+    given = options.given()
+    if given and not any(is_table(source) and not source.is_dir() for source in sources):
+        beside = ", ".join(map(str, sources))
+        raise ConfigError(f"{', '.join(given)}: found beside {beside}, expected a table of clips (CSV, TSV, JSONL)")
 
 
 def distinct_labels(source: Path, options: TableOptions = USUAL) -> Labels:
@@ -93,7 +121,7 @@ def distinct_labels(source: Path, options: TableOptions = USUAL) -> Labels:
     if (source / INDEX).is_file():
         return _read_packed(source, None).labels
     if source.is_dir():
-        return Labels.of(name for name, files in read_class_folders(source).items() if files)
+        return Labels.of(name for name, files in read_class_folders(source, options).items() if files)
     _require_file(source)
     if is_table(source):
         return _labels_of(source, read_labels(read_table(source, options), options))
@@ -104,8 +132,8 @@ def write_manifest(path: Path, entries: Iterable[tuple[str, str]]) -> None:
     """Write (wav path, comma-separated mids) pairs as a manifest JSON."""
     with open(path, "w", encoding="utf-8") as file:
         separator = '{"data": [\n'
-        for wav, mids in entries:  # line by line: millions of clips as one string would fill the memory
-            file.write(separator + json.dumps({"wav": wav, "labels": mids}))
+        for wav, mids in entries:  # a line for each clip: as one text, millions of clips would fill the memory
+            file.write(separator + to_json_text({"wav": wav, "labels": mids}))
             separator = ",\n"
         file.write('{"data": []}\n' if separator[0] == "{" else "\n]}\n")
 
@@ -151,18 +179,18 @@ def _split(label: str) -> list[str]:
     return list(dict.fromkeys(composed(part.strip()) for part in label.split(","))) if label.strip() else []
 
 
-def _classes(where: str, labels: Iterable[str], index: Mapping[str, int]) -> tuple[int, ...]:
+def _classes(where: str, labels: Iterable[str], index: Mapping[str, int], whose: str) -> tuple[int, ...]:
     for label in labels:
         if label not in index:
-            raise DataError(
-                f"{where}: unknown label {label!r}, expected one of the {len(set(index.values()))} in the label table"
-            )
+            raise unknown_label(where, label, index, whose)
     return tuple(dict.fromkeys(index[label] for label in labels))
 
 
-def _read_table(source: Path, labels: Labels | None, root: Path | None, options: TableOptions) -> Manifest:
+def _read_table(source: Path, labels: Labels | None, root: Path | None, options: TableOptions, whose: str) -> Manifest:
     table = read_table(source, options)
     logger.info("%s: %s", source, table.columns.description())
+    for line in group_lines(table, options):
+        logger.info("%s", line)
     index = labels.index() if labels else None
     cells = read_labels(table, options, index)
     if labels is None:
@@ -174,7 +202,7 @@ def _read_table(source: Path, labels: Labels | None, root: Path | None, options:
     classes: dict[Cell, tuple[int, ...]] = {}
     for row in table.rows:
         if row.label not in classes:
-            classes[row.label] = _classes(table.where(row), cells[row.label], index or {})
+            classes[row.label] = _classes(table.where(row), cells[row.label], index or {}, whose)
     paths = locate(table, root, options)
     return Manifest(source, _joined(table, paths, classes), labels)
 
@@ -197,9 +225,9 @@ def _joined(table: Table, paths: list[Path], classes: Mapping[Cell, tuple[int, .
     return tuple(Clip(path, tuple(indices)) for path, indices in joined.items())
 
 
-def _read_folder(folder: Path, labels: Labels | None) -> Manifest:
-    classes = read_class_folders(folder)
-    check_classes(folder, classes, labels.index() if labels else None)
+def _read_folder(folder: Path, labels: Labels | None, options: TableOptions, whose: str) -> Manifest:
+    classes = read_class_folders(folder, options)
+    check_classes(folder, classes, labels.index() if labels else None, whose)
     if labels is None:
         labels = Labels.of(classes)
         report_twins(folder, labels)
@@ -209,7 +237,7 @@ def _read_folder(folder: Path, labels: Labels | None) -> Manifest:
     return Manifest(folder, clips, labels)
 
 
-def _read_packed(folder: Path, labels: Labels | None) -> Manifest:
+def _read_packed(folder: Path, labels: Labels | None, whose: str = IN_TABLE) -> Manifest:
     shards = read_shards(folder)
     try:
         packed = Labels(shards.mids, shards.names)
@@ -219,13 +247,9 @@ def _read_packed(folder: Path, labels: Labels | None) -> Manifest:
     index = {mid: i for i, mid in enumerate(labels.mids)}
     for c in {c for classes in shards.classes for c in classes}:
         if packed.mids[c] not in index:
-            raise DataError(
-                f"{folder / INDEX}: unknown label {packed.mids[c]!r}, expected one of the {len(labels)} in the"
-                " label table"
-            )
-    members = zip(shards.members, shards.classes, strict=True)
-    clips = tuple(Clip(member, tuple(index[packed.mids[c]] for c in classes)) for member, classes in members)
-    return Manifest(folder, clips, labels)
+            raise unknown_label(folder / INDEX, packed.mids[c], index, whose)
+    clips = zip(shards.members, shards.classes, strict=True)
+    return Manifest(folder, tuple(Clip(m, tuple(index[packed.mids[c]] for c in own)) for m, own in clips), labels)
 
 
 def _size(path: Path | ShardMember) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,11 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
-from ..runtime.files import replacing, write_atomically
+from ..runtime.files import replacing, require_no_results, to_json_text, write_atomically
 from .audio import check_audio
 from .bad_clips import BadClips
 from .manifest import Clip, Manifest, read_manifest
-from .shards import FORMAT, INDEX, ShardMember
+from .shards import FORMAT, INDEX, ShardMember, read_shards
 
 BAD_FILES = "bad_files.csv"
 
@@ -30,21 +29,25 @@ def pack(
     shuffle: int | None = None,
     progress: bool = True,
     max_bad: float = 0.0,
+    overwrite: bool = False,
 ) -> Manifest:
     """Write the shards and, last, their index; returns the manifest of the shards.
 
-    Every clip is decoded to its end as a check. shard_size: megabytes (10^6 bytes). shuffle: seed to shuffle the clips
-    with first. max_bad: share of the clips that may be unusable, with a floor; these are logged, left out, and listed
-    in bad_files.csv beside the index. Raises DataError if there are more, ConfigError if `out` already holds an index.
+    Every clip is decoded to its end. shard_size: megabytes (10^6 bytes). shuffle: seed to shuffle the clips with first.
+    max_bad: share of the clips that may be unusable, with a floor; these are logged, left out, and listed in
+    bad_files.csv beside the index. overwrite: replace the shards that are there. Raises DataError beyond that,
+    ConfigError if `out` already holds an index and is not to be overwritten, or holds the clips themselves.
     """
-    if (out / INDEX).exists():
-        raise ConfigError(f"out: {out / INDEX} already exists; choose another folder")
+    require_no_results(out, (INDEX,), overwrite)
+    earlier = _withdraw(out, manifest)
     order = np.arange(len(manifest))
     if shuffle is not None:
         order = np.random.default_rng(shuffle).permutation(order)
     bad = BadClips(manifest.source, len(manifest), max_bad)
     clips = tqdm([manifest.clips[i] for i in order], unit="clip", desc="pack", disable=not progress)
     packed, shards = _write_shards(out, _usable(clips, bad), shard_size * 1e6, manifest)
+    for tar in earlier - {out / shard["file"] for shard in shards}:
+        tar.unlink(missing_ok=True)
     if not packed:
         raise DataError(f"{manifest.source}: found no usable clip")
     index = {
@@ -57,8 +60,20 @@ def pack(
     }
     if bad:
         bad.write(out / BAD_FILES)
-    write_atomically(out / INDEX, json.dumps(index).encode())
+    write_atomically(out / INDEX, to_json_text(index).encode())
     return read_manifest(out)
+
+
+def _withdraw(out: Path, manifest: Manifest) -> set[Path]:
+    """Take away the index of earlier shards, which would not fit new ones; returns these shards."""
+    if not (out / INDEX).exists():
+        return set()
+    earlier = {member.shard for member in read_shards(out).members}
+    own = {clip.path.shard.resolve() for clip in manifest.clips if isinstance(clip.path, ShardMember)}
+    if any(shard.resolve() in own for shard in earlier):
+        raise ConfigError(f"out: {out} holds the shards to be packed, expected another folder")
+    (out / INDEX).unlink()
+    return earlier
 
 
 def _usable(clips: Iterable[Clip], bad: BadClips) -> Iterator[tuple[Clip, bytes]]:
@@ -116,7 +131,7 @@ def _add_clip(
     columns["names"].append(name)
     columns["classes"].append(list(clip.classes))
     labels = {"name": name, "labels": [manifest.labels.mids[c] for c in clip.classes]}
-    _add(tar, file, f"{number:09d}.json", json.dumps(labels).encode())
+    _add(tar, file, f"{number:09d}.json", to_json_text(labels).encode())
 
 
 def _add(tar: tarfile.TarFile, file: BinaryIO, name: str, content: bytes) -> int:

@@ -3,35 +3,70 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import DataError
 from .folders import audio_below
-from .manifest import distinct_labels, read_manifest
+from .locate import on_disk
+from .manifest import read_paths
 from .shards import INDEX, ShardMember
+from .table_options import ONLY_PATHS, PathOptions
 from .tables import is_table
 
+logger = logging.getLogger(__name__)
 
-def audio_sources(names: Sequence[Path], root: Path | None = None) -> list[Path | ShardMember]:
-    """The audio files that these names stand for, in order, each once.
 
-    names: audio files; folders, which are searched with all folders below them, or hold shards; patterns with `*`, `?`,
-    `[...]`, or `**` for any number of folders; manifests and tables. root: folder that relative paths in manifests
-    start from. A missing file is kept, to be reported later. Raises DataError for a folder, pattern or manifest without
-    any files.
+class Refused(NamedTuple):
+    """Something typed that stands for no audio file, and why."""
+
+    path: Path
+    reason: str
+
+
+class Sources(NamedTuple):
+    """What the names stand for."""
+
+    files: list[Path | ShardMember]
+    refused: list[Refused]
+
+
+def audio_sources(names: Sequence[Path], root: Path | None = None, options: PathOptions = ONLY_PATHS) -> Sources:
+    """The audio files that these names stand for, in order, each once; and the names that stand for none.
+
+    names: audio files; folders, which are searched with all folders below them, or hold shards; patterns with `*`, `?`
+    or `[...]`, `**` for any folders; manifests and tables. root: where relative paths of manifests start. options: how
+    tables are read. A file that is not there is kept, to be reported with the others.
     """
-    return list(dict.fromkeys(source for name in names for source in _expanded(Path(name), root)))
+    files: dict[Path | ShardMember, None] = {}
+    refused: list[Refused] = []
+    for name in map(Path, names):
+        try:
+            files.update(dict.fromkeys(_expanded(name, root, options)))
+        except DataError as error:
+            refused.append(Refused(name, str(error)))
+    return Sources(list(files), refused)
 
 
-def _expanded(name: Path, root: Path | None) -> list[Path | ShardMember]:
-    if name.suffix.lower() == ".json" or is_table(name) or (name / INDEX).is_file():
-        labels = None if name.is_dir() else distinct_labels(name)
-        return [clip.path for clip in read_manifest(name, labels, root).clips]
+def is_list(name: Path) -> bool:
+    """Whether a name stands for a manifest or a table, by its suffix."""
+    return name.suffix.lower() == ".json" or is_table(name)
+
+
+def _expanded(name: Path, root: Path | None, options: PathOptions) -> list[Path | ShardMember]:
+    if (name / INDEX).is_file():
+        return read_paths(name)
     if name.is_dir():
         return [*audio_below(name)]
+    if is_list(name):
+        try:
+            return read_paths(name, root, options)
+        except DataError as error:
+            raise DataError(f"{error}; it is no audio file either" if name.exists() else str(error)) from None
     if name.exists() or not glob.has_magic(str(name)):
-        return [name]
+        return [Path(on_disk("", str(name)))]
     matches = sorted(Path(match) for match in glob.glob(str(name), recursive=True))
     if not matches:
         raise DataError(f"{name}: found no file that matches this pattern")

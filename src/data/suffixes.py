@@ -13,6 +13,8 @@ FFMPEG_SUFFIXES = frozenset(
 )
 """Files that need ffmpeg."""
 AUDIO_SUFFIXES = SNDFILE_SUFFIXES | FFMPEG_SUFFIXES
-"""All of them."""
+"""All that are read."""
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".jsonl", ".ndjson"})
+"""Tables of clips; a .txt may be one too."""
 SUFFIX_ORDER = (".wav", ".flac", ".ogg", ".mp3", *sorted(AUDIO_SUFFIXES - {".wav", ".flac", ".ogg", ".mp3"}))
 """All of them, the usual ones first."""

@@ -3,45 +3,98 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, NamedTuple
 
-from ..errors import require
+from ..errors import ConfigError, require
 
 NO_SEPARATOR = "none"
 """The `label_separator` of tables in which every cell is one label, whatever characters it holds."""
 
 
+class Condition(NamedTuple):
+    """Which rows of a table are read."""
+
+    column: str
+    values: tuple[str, ...]
+    negated: bool
+    """Whether rows with these values are left out."""
+
+    @classmethod
+    def parse(cls, text: str, option: str) -> Condition:
+        """Read COLUMN=VALUE,VALUE,... or COLUMN!=VALUE,... Raises ConfigError, naming the option."""
+        column, equals, values = text.partition("=")
+        negated = column.endswith("!")
+        column, found = column.removesuffix("!").strip(), tuple(value.strip() for value in values.split(","))
+        if not (equals and column and all(found)):
+            raise ConfigError(f"{option}: found {text!r}, expected COLUMN=VALUE or COLUMN=VALUE,VALUE,...")
+        return cls(column, found, negated)
+
+    def __str__(self) -> str:
+        return f"{self.column}{'!' * self.negated}={','.join(self.values)}"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TableOptions:
-    """Columns and cells of a table of clips (CSV, TSV, JSONL). Raises ConfigError for an unknown encoding."""
+class PathOptions:
+    """Which files a table (CSV, TSV, JSONL) names. Raises ConfigError for an unknown encoding or a bad condition."""
 
     path_column: str | None = None
-    """Table column with the names of the audio files (default: path, file, filename, fname, ...). In a table without a
-    header, the columns are called 1, 2, 3, ..."""
-    label_column: str | None = None
-    """Table column with the labels (default: label, labels, class, category, ...; names rather than numbers)."""
-    label_separator: str | None = None
-    """Separator between the labels in a table cell, such as `,` or `|`; `none` if each cell is one label (default:
-    inferred from the cells, if unambiguous)."""
+    """Column of a table that holds the audio files' names (default: path, file, filename, fname, ...). Columns of a
+    table without a header are called 1, 2, 3, ..."""
     path_prefix: str = ""
     """Text to put before every file name in a table."""
     path_suffix: str = ""
-    """Text to append to every file name in a table, such as `.wav`."""
+    """What a table leaves out after every file name, such as `.wav`."""
+    where: tuple[str, ...] = ()
+    """Rows of a table that are read, such as fold=1,2,3 or split!=test; several conditions must all hold."""
     encoding: str | None = None
     """Encoding of the table, such as latin-1 or cp1252 (default: UTF-8, or UTF-16 with a byte order mark)."""
 
     flag_prefix: ClassVar[str] = "--"
 
     def __post_init__(self) -> None:
-        require(self.label_separator != "", self.flag("label_separator"), "nothing", "a text, or none")
+        self.conditions  # noqa: B018
         try:
             "".encode(self.encoding or "utf-8")
         except (LookupError, ValueError):
             require(False, self.flag("encoding"), self.encoding, "an encoding that Python knows, such as latin-1")
 
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What `where` says."""
+        return tuple(Condition.parse(text, self.flag("where")) for text in self.where)
+
     def flag(self, name: str) -> str:
         """An option's name on the command line."""
         return self.flag_prefix + name.replace("_", "-")
 
+    def given(self) -> list[str]:
+        """The options that were set, as the command line calls them."""
+        own = (field for kind in (PathOptions, TableOptions) for field in dataclasses.fields(kind))
+        names = dict.fromkeys(field.name for field in own)
+        usual = TableOptions()
+        return [self.flag(name) for name in names if getattr(self, name, None) not in (None, getattr(usual, name))]
+
+    def of_splits(self, splits: Mapping[str, Path]) -> str:
+        """The splits (train, val, test) in a folder, as a command takes them."""
+        return str(next(iter(splits.values())))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableOptions(PathOptions):
+    """Columns and cells of a table of clips (CSV, TSV, JSONL). Raises ConfigError as `PathOptions`."""
+
+    label_column: str | None = None
+    """Column of a table that holds the labels (default: label, labels, class, category, ...; names before numbers)."""
+    label_separator: str | None = None
+    """What parts the labels in a cell of a table, such as `,` or `|`; `none` if a cell is one label (default: told
+    by the cells, if it is plain)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.label_separator != "", self.flag("label_separator"), "nothing", "a text, or none")
+
 
 USUAL = TableOptions()
+ONLY_PATHS = PathOptions()

@@ -7,17 +7,18 @@ import csv
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from ..errors import DataError
-from .columns import DELIMITERS, Columns, columns_of, columns_without_header, parse_line
+from .columns import DELIMITERS, Columns, columns_of, columns_without_header, parse_line, place_of
 from .labels import is_unicode, reason_of
-from .table_options import TableOptions
+from .suffixes import TABLE_SUFFIXES
+from .table_options import PathOptions, TableOptions
 
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
-TABLES = frozenset({".csv", ".tsv", ".tab", ".txt"}) | JSON_LINES
+TABLES = TABLE_SUFFIXES | {".txt"}
 _SAMPLE = 1000
 """Number of rows to choose the label column from."""
 
@@ -54,8 +55,11 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLES
 
 
-def read_table(path: Path, options: TableOptions) -> Table:
-    """Read a table. Raises DataError that says which file and line is at fault and what to do."""
+def read_table(path: Path, options: PathOptions) -> Table:
+    """Read a table, with its labels if the options have settings for them (`TableOptions`).
+
+    Raises DataError that names the file, the line and what to do.
+    """
     read = _json_lines if path.suffix.lower() in JSON_LINES else _delimited
     try:
         with open(path, newline="", encoding=options.encoding or _encoding(path)) as file:
@@ -77,7 +81,7 @@ def _encoding(path: Path) -> str:
     return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
-def _encoding_hint(path: Path, options: TableOptions) -> str:
+def _encoding_hint(path: Path, options: PathOptions) -> str:
     flag = options.flag("encoding")
     with open(path, "rb") as file:
         start = file.read(1000)
@@ -92,7 +96,7 @@ def _encoding_hint(path: Path, options: TableOptions) -> str:
 # Delimited text --------------------------------------------------------------------------------------------------
 
 
-def _delimited(path: Path, file: TextIO, options: TableOptions) -> Table:
+def _delimited(path: Path, file: TextIO, options: PathOptions) -> Table:
     skipped, comment, line = 0, "", file.readline()
     while line and (line.lstrip("\ufeff").startswith("#") or not line.strip()):
         skipped, comment, line = skipped + 1, line if line.strip() else comment, file.readline()
@@ -112,30 +116,30 @@ def _is_header(comment: str, columns: Columns) -> bool:
     return bool(comment) and any(parse_line(comment, d) == list(columns.header) for d in DELIMITERS)
 
 
-def _layout(path: Path, comment: str, line: str, options: TableOptions) -> tuple[str, Columns]:
-    """Delimiter and columns, from the header, the comment above it, or the first line of a table without a header."""
+def _layout(path: Path, comment: str, line: str, options: PathOptions) -> tuple[str, Columns]:
+    """Delimiter and columns, told by the header, the comment above, or the first line of a table without header."""
     for text, find in ((line, columns_of), (comment, columns_of), (line, columns_without_header)):
         for delimiter in DELIMITERS:
             if columns := find(parse_line(text, delimiter), options):
                 return delimiter, columns
-    cells = max((parse_line(line, delimiter) for delimiter in DELIMITERS), key=len)
-    requested = [
-        f"{options.flag(name)} {value}"
-        for name, value in (("path_column", options.path_column), ("label_column", options.label_column))
-        if value is not None
-    ]
-    usual = "one of files (path, file, fname, ...) and one of labels"
-    expected = f"one for {' and '.join(requested)}" if requested else usual
-    raise DataError(
-        f"{path}: found columns {cells}, expected {expected} (label, class, category, ...); name them with"
-        f" {options.flag('path_column')} and {options.flag('label_column')}"
-    )
+    found = max((parse_line(line, delimiter) for delimiter in DELIMITERS), key=len)
+    raise DataError(f"{path}: found columns {found}, {_expected_columns(options)}")
 
 
-def _rows(path: Path, columns: Columns, lines: Iterator[tuple[int, list[str]]], options: TableOptions) -> Iterator[Row]:
-    width, place, label, groups = len(columns.header), columns.path, columns.labels[0], columns.groups
-    prefix, suffix, needed = options.path_prefix, options.path_suffix, max(place, label)
-    for line, cells in lines:
+def _expected_columns(options: PathOptions) -> str:
+    """What a table must have, and the options that name it."""
+    names = ["path_column", "label_column"] if isinstance(options, TableOptions) else ["path_column"]
+    asked = [f"{options.flag(name)} {value}" for name in names if (value := getattr(options, name)) is not None]
+    kinds = ("one of files (path, file, fname, ...)", "one of labels (label, class, category, ...)")
+    expected = f"one for {' and '.join(asked)}" if asked else " and ".join(kinds[: len(names)])
+    pronoun = "them" if len(names) > 1 else "it"
+    return f"expected {expected}; name {pronoun} with {' and '.join(map(options.flag, names))}"
+
+
+def _rows(path: Path, columns: Columns, lines: Iterator[tuple[int, list[str]]], options: PathOptions) -> Iterator[Row]:
+    width, place, label, groups = len(columns.header), columns.path, columns.labels[:1], columns.groups
+    prefix, suffix, needed = options.path_prefix, options.path_suffix, max(place, *label, 0)
+    for line, cells in _chosen(path, columns, lines, options):
         if len(cells) > width:
             raise DataError(
                 f"{path}, line {line}: found {len(cells)} cells, expected {width}; several labels, or a path with a"
@@ -147,8 +151,52 @@ def _rows(path: Path, columns: Columns, lines: Iterator[tuple[int, list[str]]], 
         if not name or not _is_path(name):
             raise DataError(f"{path}, line {line}: found path {name!r}, expected the name of a file")
         span = _span(path, line, cells, columns.span) if columns.span else None
-        group_cells = tuple([cells[c].strip() if c < len(cells) else "" for c in groups]) if groups else ()
-        yield Row(line, f"{prefix}{name}{suffix}", cells[label].strip(), span, group_cells)
+        own = tuple([cells[c].strip() if c < len(cells) else "" for c in groups]) if groups else ()
+        yield Row(line, f"{prefix}{name}{suffix}", cells[label[0]].strip() if label else "", span, own)
+
+
+def _chosen(
+    path: Path, columns: Columns, lines: Iterator[tuple[int, list[str]]], options: PathOptions
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows that `where` asks for. Raises DataError if it names no column, or no row is left."""
+    if not options.conditions:
+        yield from lines
+        return
+    places, seen, left = [], [dict[str, None]() for _ in options.conditions], 0
+    for one in options.conditions:
+        if (place := place_of(columns.header, one.column)) is None:
+            header, flag = list(columns.header), options.flag("where")
+            raise DataError(f"{path}: found columns {header}, expected one for {flag} {one}")
+        places.append(place)
+    for line, cells in lines:
+        own = [cells[place].strip() if place < len(cells) else "" for place in places]
+        for values, cell in zip(seen, own, strict=True):
+            values.setdefault(cell)
+        if all((cell in one.values) != one.negated for one, cell in zip(options.conditions, own, strict=True)):
+            left += 1
+            yield line, cells
+    if not left:
+        there = "; ".join(f"{one.column} is {_some(v)}" for one, v in zip(options.conditions, seen, strict=True))
+        asked = " ".join(map(str, options.conditions))
+        raise DataError(f"{path}: found no row for {options.flag('where')} {asked}, expected at least one ({there})")
+
+
+def _some(values: Iterable[str]) -> str:
+    values = sorted(values, key=lambda value: (len(value), value))
+    return ", ".join(values[:10]) + (", ..." if len(values) > 10 else "")
+
+
+def group_lines(table: Table, options: PathOptions) -> Iterator[str]:
+    """A line for each column of folds or splits that was not asked for: its values, all of which are read."""
+    asked = {place_of(table.columns.header, one.column) for one in options.conditions}
+    for number, place in enumerate(table.columns.groups):
+        values = _some({row.groups[number] for row in table.rows})
+        if place not in asked and "," in values:
+            name, first = table.columns.header[place], values.split(",")[0]
+            yield (
+                f"{table.source}: rows of every {name} ({values}) are read; {options.flag('where')} {name}={first}"
+                " takes some of them"
+            )
 
 
 def _is_path(text: str) -> bool:
@@ -168,7 +216,7 @@ def _span(path: Path, line: int, cells: Sequence[str], span: tuple[int, int]) ->
 # JSON lines ------------------------------------------------------------------------------------------------------
 
 
-def _json_lines(path: Path, file: TextIO, options: TableOptions) -> Table:
+def _json_lines(path: Path, file: TextIO, options: PathOptions) -> Table:
     objects: list[tuple[int, dict[str, Any]]] = []
     for line, text in enumerate(file, start=1):
         if not text.strip():
@@ -183,18 +231,16 @@ def _json_lines(path: Path, file: TextIO, options: TableOptions) -> Table:
     header = list(dict.fromkeys(key for _, record in objects[:_SAMPLE] for key in record))
     columns = columns_of(header, options)
     if objects and columns is None:
-        raise DataError(
-            f"{path}: found fields {header}, expected one of files (path, file, fname, ...) and one of labels (label,"
-            f" class, category, ...); name them with {options.flag('path_column')} and {options.flag('label_column')}"
-        )
+        raise DataError(f"{path}: found fields {header}, {_expected_columns(options)}")
     if columns is None:
         return Table(path, Columns((), 0, (0,)), [])
     texts = [[_text(record.get(name)) for name in header] for _, record in objects[:_SAMPLE]]
     columns = columns.with_names_preferred(texts)
-    key = header[columns.labels[0]]
-    labels = [_labels(path, line, record, key) for line, record in objects]
-    lines = ((line, [_text(record.get(name)) for name in header]) for line, record in objects)
-    rows = [r._replace(label=label) for r, label in zip(_rows(path, columns, lines, options), labels, strict=True)]
+    lines = ((line, [_text(found.get(name)) for name in header]) for line, found in objects)
+    rows = list(_rows(path, columns, lines, options))
+    if columns.labels:
+        key, by_line = header[columns.labels[0]], dict(objects)
+        rows = [row._replace(label=_labels(path, row.line, by_line[row.line], key)) for row in rows]
     return Table(path, columns, rows)
 
 

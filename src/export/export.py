@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
-import json
 import os
 import shutil
 import tempfile
@@ -183,7 +182,7 @@ def write_torch(job: Job, path: Path) -> None:
     """A `torch.export` program, with the description in `flexiast.json`."""
     example, axes = _example(job)
     program = torch.export.export(_scorer(job), example, dynamic_shapes=axes)
-    torch.export.save(program, path, extra_files={"flexiast.json": json.dumps(description(job))})
+    torch.export.save(program, path, extra_files={"flexiast.json": to_json_text(description(job))})
 
 
 def write_onnx(job: Job, path: Path) -> None:

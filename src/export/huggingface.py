@@ -66,7 +66,8 @@ def _require_expressible(config: FlexiASTConfig, patch: PatchSize) -> None:
         raise ConfigError(f"patch size: found {patch}, transformers' AST has square patches only{INSTEAD}")
     if config.pool != "cls":
         raise ConfigError(
-            f"model.pool: found {config.pool!r}, transformers' AST classifies prefix tokens ('cls'){INSTEAD}"
+            f"model.pool: found {config.pool!r}, transformers' AST classifies prefix tokens: train the model with"
+            f" --model.pool cls for it{INSTEAD}"
         )
     layout = config.layout(patch)
     padded = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..classifier.results import Prediction
 from ..errors import ConfigError
-from ..runtime.files import file_errors, require_new
+from ..runtime.files import file_errors, require_new, to_json_text
 from ..runtime.terminal import printable
 
 SUFFIXES = (".csv", ".json")
@@ -46,23 +45,28 @@ def as_lines(report: Report) -> str:
 
 
 def as_json(report: Report) -> str:
-    """The report as a JSON object in one line of ASCII."""
+    """One object in one line."""
     content: dict[str, Any] = {"path": report.path}
     if report.error is not None:
-        return json.dumps(content | {"error": report.error})
+        return to_json_text(content | {"error": _reason(report)})
     parts = [
         ({} if start is None else {"start": round(start, 4), "end": round(end or 0, 4)})
         | {"predictions": [{"label": label, "score": round(score, 6)} for label, score in best]}
         for start, end, best in report.parts
     ]
     windows = len(parts) != 1 or "start" in parts[0]
-    return json.dumps(content | ({"windows": parts} if windows else parts[0]))
+    return to_json_text(content | ({"windows": parts} if windows else parts[0]))
+
+
+def _reason(report: Report) -> str:
+    """The error without the path, which stands beside it."""
+    return (report.error or "").removeprefix(f"{report.path}: ")
 
 
 def as_rows(report: Report) -> list[list[str]]:
     """CSV rows with the columns COLUMNS: one per class, or one with the error if the file cannot be used."""
     if report.error is not None:
-        return [[report.path, "", "", "", "", report.error]]
+        return [[report.path, "", "", "", "", _reason(report)]]
     return [
         [report.path, *("" if time is None else f"{time:.4f}" for time in (start, end)), label, f"{score:.6f}", ""]
         for start, end, best in report.parts

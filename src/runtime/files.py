@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
@@ -57,9 +58,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+_ESCAPED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that could steer a terminal, and halves of characters, which UTF-8 has not."""
+
+
 def to_json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that every parser reads: infinity and NaN, which JSON does not have, become null."""
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+    """JSON that every parser reads, names in their own letters: infinity and NaN, which JSON has not, become null."""
+    text = json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    return _ESCAPED.sub(lambda character: f"\\u{ord(character[0]):04x}", text)
 
 
 def _finite(value: Any) -> Any:
@@ -81,6 +87,12 @@ def require_new(out: Path, overwrite: bool, ours: Collection[str] = ()) -> None:
         raise ConfigError(f"{out}: exists already, expected a new name, or --overwrite to replace it")
     if out.is_dir() and (others := sorted(path.name for path in out.iterdir() if path.name not in ours)):
         raise ConfigError(f"{out}: holds other files too ({others[0]}), expected nothing but a model to overwrite")
+
+
+def require_no_results(out: Path, names: Collection[str], overwrite: bool) -> None:
+    """Raise ConfigError if a folder holds one of these files already, unless they may be overwritten."""
+    if not overwrite and (there := next((out / name for name in names if (out / name).exists()), None)):
+        raise ConfigError(f"{there}: exists already, expected another folder, or --overwrite to replace it")
 
 
 def put_in_place(new: Path, out: Path) -> None:

@@ -261,7 +261,7 @@ def _result(name: str, done: _Pass, heard: _Heard, data: Manifest) -> Result:
     if not np.isfinite(scores).all():
         raise ConfigError(
             f"model {name}: its scores at patch size {done.patch} are not finite, expected numbers: its weights have"
-            " diverged; a lower --optim.lr may help"
+            " diverged; training it at a lower rate may help"
         )
     return Result(
         model=name,

@@ -41,8 +41,8 @@ logger = logging.getLogger(__name__)
 # are compared by what is in them, not by where they are.
 FREE_SETTINGS = frozenset(
     {"out", "data.train", "data.val", "data.labels", "data.root", "data.workers", "data.timeout", "data.strict"}
-    | {"data.max_bad", "micro_batch", "token_budget", "device", "threads", "compile", "log", "log_every"}
-    | {"save_every", "save_every_minutes", "keep_checkpoints", "override", "dist_timeout"}
+    | {"data.max_bad", "data.val_where", "micro_batch", "token_budget", "device", "threads", "compile", "log"}
+    | {"log_every", "save_every", "save_every_minutes", "keep_checkpoints", "override", "dist_timeout"}
     | {f"data.{field.name}" for field in dataclasses.fields(TableOptions)}
 )
 

@@ -16,7 +16,7 @@ from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.load import load
 from ..data.bad_clips import most_bad
 from ..data.folders import split_root
-from ..data.manifest import Manifest, read_manifest
+from ..data.manifest import Manifest, read_manifest, require_tables
 from ..data.sampler import BatchSchedule, balancing_weights
 from ..data.shards import ShardMember, ShardSchedule
 from ..data.split import split_off
@@ -62,7 +62,8 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
     _take_splits(chooser)
     chooser.take_over(saved)
     data = chooser.config.data
-    train = read_manifest(data.train, data.labels, data.root, data)
+    require_tables(data, *(source for source in (data.train, data.val) if isinstance(source, Path)))
+    train = read_manifest(data.train, data.labels, data.root, data.train_table())
     choose_loss(chooser, train)
     _check_labels(train, chooser.config.loss)
     train, val = _setup_validation(chooser, train, by_us=config.data.val is AUTO)
@@ -84,10 +85,11 @@ def _take_splits(chooser: Chooser) -> None:
     splits = split_root(root) if root.is_dir() else None
     if splits is None:
         return
+    what = "folder" if splits["train"].is_dir() else "table"
     chooser.put("data.train", splits["train"])
-    chooser.choices.append(Choice("data.train", splits["train"], f"{root} holds the folders of the splits"))
+    chooser.choices.append(Choice("data.train", splits["train"], f"{root} holds the {what}s of the splits"))
     if "val" in splits:
-        chooser.choose("data.val", splits["val"], f"the folder beside {splits['train'].name}")
+        chooser.choose("data.val", splits["val"], f"the {what} beside {splits['train'].name}")
 
 
 def _check_labels(train: Manifest, loss: Loss) -> None:
@@ -100,8 +102,11 @@ def _check_labels(train: Manifest, loss: Loss) -> None:
 def _setup_validation(chooser: Chooser, train: Manifest, by_us: bool) -> tuple[Manifest, Manifest | None]:
     """The training and the validation clips: those given, or a share that is split off. by_us: nothing was given."""
     data = chooser.config.data
+    if data.val is AUTO and data.val_where is not None:
+        chooser.choose("data.val", data.train, f"its rows with {data.val_where}")
+        data = chooser.config.data
     if isinstance(data.val, Path):
-        return train, read_manifest(data.val, train.labels, data.root, data)
+        return train, read_manifest(data.val, train.labels, data.root, data.val_table(), "classes in the training data")
     share = min(0.2, MOST_HELD_OUT / len(train)) if data.val is AUTO else data.val
     if share == 0:
         return train, None
@@ -142,7 +147,11 @@ def setup_model(
     options = config.model
     if start is not None:
         table = config.data.labels is not None or None  # a label table orders the classes of a numbered model
-        return adapt(start, features, data.labels, config.loss, options.coverage, options.patch_size, table=table)
+        return adapt(
+            start, features, data.labels, config.loss, options.coverage, options.patch_size, table=table,
+            new_head=options.new_head,
+        )  # fmt: skip
+    require(not options.new_head, "model.new_head", True, "it beside a start (model.init) only")
     network = FlexiASTConfig(
         classes=len(data.labels),
         frames=features.frames,

@@ -211,7 +211,7 @@ def test_damaged_file_is_refused(content, tmp_path):
 
 
 def test_missing_file_is_refused(tmp_path):
-    with refused(tmp_path / "none.pth", "no such checkpoint"):
+    with refused(tmp_path / "none.pth", "no such file or directory"):
         flexiast.load(tmp_path / "none.pth")
 
 

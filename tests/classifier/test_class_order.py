@@ -36,7 +36,7 @@ def test_only_a_table_orders_the_classes_of_a_model_of_numbers() -> None:
     own = Labels.numbers(3)
     assert class_order(own, Labels(("/m/1", "/m/2", "/m/3"), ("a", "b", "c"))) == [0, 1, 2]
     assert class_order(own, named("a", "b", "c"), table=True) == [0, 1, 2]
-    with pytest.raises(ConfigError, match=r"expected a label table \(--data\.labels, --labels"):
+    with pytest.raises(ConfigError, match=r"expected a label table \(--labels\) with the classes in the model's order"):
         class_order(own, named("a", "b", "c"))
     with pytest.raises(ConfigError, match="only numbered"):
         class_order(own, named("1", "2", "3"))  # counted from 1: which is which is not said

@@ -107,12 +107,12 @@ def test_a_timm_name(hub, tmp_path):
     [
         (
             "nobody/nothing",
-            r"nobody/nothing: no such path, and the Hub did not give it .*no repository nobody/nothing\)",
+            r"nobody/nothing: no such file or directory, and the Hub did not give it .*no repository nobody/nothing\)",
         ),
         ("timm:vit_tiny_patch16_224", "the Hub did not give it"),
         ("timm:no_such_model", "timm knows no such model"),
-        ("nothing", "nothing: no such checkpoint"),
-        ("a/b/c", "a/b/c: no such checkpoint"),
+        ("nothing", "nothing: no such file or directory"),
+        ("a/b/c", "a/b/c: no such file or directory"),
     ],
 )
 def test_what_is_nowhere_is_one_line(source, found, hub):
@@ -267,6 +267,12 @@ def test_a_model_of_numbers_refuses_as_many_names_that_no_table_orders():
         adapt(model, model.feature_config, named("a", "b", "c"), "ce")
     adapted = adapt(model, model.feature_config, named("a", "b", "c"), "ce", table=True)
     assert torch.equal(adapted.head.weight, model.head.weight)
+    with pytest.raises(ConfigError, match=r"expected --model\.new-head if these are other classes, a label table"):
+        adapt(model, model.feature_config, named("a", "b", "c"), "ce")
+    adapted = adapt(model, model.feature_config, named("a", "b", "c"), "ce", new_head=True)
+    assert not torch.equal(adapted.head.weight, model.head.weight)
+    assert torch.equal(adapted.kernel, model.kernel)
+    assert adapted.load_report.of("new").keys() == {"head.weight", "head.bias"}
 
 
 def test_a_device_that_is_not_there_is_one_line(monkeypatch):

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from flexiast import PatchSize
-from flexiast.cli import main
+from flexiast.cli import COMMANDS, main
 from flexiast.commands.bench import BenchConfig
 from flexiast.commands.command_line import read_arguments
 from flexiast.commands.train import CONFIG as TrainConfig
@@ -177,3 +179,18 @@ def test_a_missing_option_is_one_clean_line(capsys: pytest.CaptureFixture) -> No
     assert error.startswith("flexiast: error: Missing from flexiast train: --data.train")
     assert "Warning" not in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_default_is_said_twice_and_positional_arguments_have_names(name: str, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "80")  # one option below the other
+    with pytest.raises(SystemExit):
+        read_arguments(import_module(f"flexiast.commands.{name}").CONFIG, ["--help"], f"flexiast {name}")
+    lines = capsys.readouterr().out.splitlines()
+    text = " ".join(" ".join(lines).replace("│", " ").split())
+    assert re.findall(r"\(default: ?(?:None|'')?\)|\(default: [^()]*\)[. ]*\(default:[^)]*\)", text) == []
+    usage = text[: text.index("--config FILE")]
+    assert "PATH" not in usage
+    expected = {"predict": "MODEL AUDIO [AUDIO ...]", "measure": "MODEL [MODEL ...]", "pack": "DATA OUT"}
+    assert expected.get(name, "flexiast") in usage
+    assert name != "train" or "(default: 0.01)" in text  # real ones stay

@@ -70,8 +70,7 @@ def test_a_folder_is_named_past_its_bad_file(model_dir, folder, expected, worker
     assert [float(line[2]) for line in lines] == pytest.approx(scores, abs=1e-4)
     assert shown.err.splitlines() == [
         f"flexiast: {folder}/4.wav: not readable as audio (Format not recognised)",
-        "flexiast: error: 1 of 9 files could not be used; the first:"
-        f" {folder}/4.wav: not readable as audio (Format not recognised)",
+        "flexiast: error: 1 of 9 files could not be used",
     ]
 
 
@@ -93,7 +92,7 @@ def test_a_csv_keeps_the_truth(model_dir, folder, expected, tmp_path: Path, caps
     (bad,) = [row for row in rows if row["error"]]
     assert bad["path"] == f"{folder}/4.wav"
     assert bad["label"] == ""
-    assert "Format not recognised" in bad["error"]
+    assert bad["error"] == "not readable as audio (Format not recognised)"
     assert list(out.parent.iterdir()) == [out]
 
 
@@ -105,9 +104,14 @@ def test_json_in_a_file_and_on_the_terminal(model_dir, folder, expected, tmp_pat
     printed = capsys.readouterr().out
     assert [json.loads(line) for line in printed.splitlines()] == content
     assert len(content) == 9
+    assert r"\u001b[2Jكلب" in out.read_text(encoding="utf-8")  # letters as they are, what steers a terminal escaped
+    assert r"\u001b[2Jكلب" in printed
     for entry in content:
         if "error" in entry:
-            assert entry["path"].endswith("4.wav")
+            assert entry == {
+                "path": f"{folder}/4.wav",
+                "error": "not readable as audio (Format not recognised)",
+            }
         else:
             assert [p["label"] for p in entry["predictions"]] == [p.label for p in expected[entry["path"]]]
 
@@ -196,3 +200,25 @@ def test_sounds_of_shards_and_manifests(model_dir, folder, tmp_path: Path, capsy
     (tmp_path / "list.csv").write_text("path,label\na.wav,x\n")
     assert main(command(model_dir, tmp_path / "list.csv")) == 0
     assert {line.split("\t")[0] for line in capsys.readouterr().out.splitlines()} == {str(tmp_path / "a.wav")}
+
+
+def test_what_is_no_audio_is_reported_and_the_rest_goes_on(model_dir, folder, tmp_path: Path, capsys) -> None:
+    (tmp_path / "notes.txt").write_text("Recorded in May.\n")
+    out = tmp_path / "results.csv"
+    assert main(command(model_dir, tmp_path / "notes.txt", folder / "0.wav", "--out", out)) == 2
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert [Path(row["path"]).name for row in rows] == ["notes.txt"] + ["0.wav"] * 4
+    assert rows[0]["error"].startswith("found columns ['Recorded in May.'], expected one of files")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"flexiast: {tmp_path}/notes.txt: {rows[0]['error']}"
+    assert lines[1:] == ["flexiast: error: 1 of 2 files could not be used"]
+    assert main(command(model_dir, tmp_path / "notes.txt")) == 2
+    assert capsys.readouterr().err.splitlines() == [lines[0].replace("flexiast: ", "flexiast: error: ")]
+
+
+def test_table_options_beside_audio_files_are_refused(model_dir, folder, capsys) -> None:
+    assert main(command(model_dir, folder / "0.wav", "--path-column", "x", "--encoding", "cp1252")) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"--path-column, --encoding: found beside {folder}/0.wav, expected a table of clips (CSV, TSV, JSONL)" in said
+    )

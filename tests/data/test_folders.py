@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from flexiast.commands.measure import MeasureConfig
 from flexiast.data.folders import split_root
 from flexiast.data.labels import Labels
 from flexiast.data.manifest import distinct_labels, read_manifest
 from flexiast.data.suffixes import AUDIO_SUFFIXES
 from flexiast.errors import DataError
+from flexiast.traintest.config import DataConfig
 
 
 def lay(root: Path, *names: str) -> Path:
@@ -76,9 +78,25 @@ def test_one_class_is_refused_unless_labels_are_given(tmp_path):
 def test_a_root_of_splits_is_recognised_and_refused_with_the_command(names, tmp_path):
     lay(tmp_path, *(f"{split}/{name}/1.wav" for split in names for name in ("up", "down")), "README.md")
     assert split_root(tmp_path) == dict(zip(("train", "val", "test"), (tmp_path / n for n in names), strict=True))
-    with pytest.raises(DataError, match=f"give --data.train {tmp_path}/{names[0]} --data.val {tmp_path}/{names[1]}"):
+    with pytest.raises(DataError, match=rf"expected one folder per class; give {tmp_path}/{names[0]}$"):
         read_manifest(tmp_path)
+    for options, given in (
+        (DataConfig(tmp_path), f"--data.train {tmp_path}/{names[0]} --data.val {tmp_path}/{names[1]}"),
+        (MeasureConfig(checkpoints=("m",), data=tmp_path, out=tmp_path), f"--data {tmp_path}/{names[2]}"),
+    ):
+        with pytest.raises(DataError, match=f"expected one folder per class; give {given}$"):
+            read_manifest(tmp_path, options=options)
     assert len(read_manifest(tmp_path / names[0])) == 2
+
+
+def test_tables_of_splits_beside_folders_are_recognised(tmp_path):
+    lay(tmp_path, "up/1.wav", "down/1.wav", "train.csv", "val.csv", "Test.CSV")
+    tables = {"train": tmp_path / "train.csv", "val": tmp_path / "val.csv", "test": tmp_path / "Test.CSV"}
+    assert split_root(tmp_path) == tables
+    with pytest.raises(DataError, match=f"found tables for train, val, test, .*; give --data {tmp_path}/Test.CSV$"):
+        read_manifest(tmp_path, options=MeasureConfig(checkpoints=("m",), data=tmp_path, out=tmp_path))
+    (tmp_path / "train.csv").rename(tmp_path / "meta.csv")
+    assert len(read_manifest(tmp_path)) == 2  # without one to train on they are no splits
 
 
 def test_other_roots_are_none_of_splits(tmp_path):
@@ -133,3 +151,13 @@ def test_a_class_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(DataError, match=r"b: not readable as a folder of clips \(Permission denied\)"):
         read_manifest(tmp_path)
+
+
+def test_an_unknown_class_says_whose_list_lacks_it_and_what_is_near(tmp_path):
+    lay(tmp_path, "meow/1.wav", "bark/1.wav")
+    labels = Labels(("Meow", "moo", "woof"), ("Meow", "moo", "woof"))
+    expected = "meow: unknown label 'meow', expected one of the 3 classes of model m; the nearest: 'Meow'"
+    (tmp_path / "bark" / "1.wav").rename(tmp_path / "meow" / "2.wav")
+    with pytest.raises(DataError) as caught:
+        read_manifest(tmp_path, labels, whose="classes of model m")
+    assert str(caught.value) == str(tmp_path / expected)

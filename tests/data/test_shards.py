@@ -171,7 +171,7 @@ def test_the_limit_is_a_share_with_a_floor(share: float, clips: int, most: int) 
 
 
 def test_packing_twice_into_one_folder_is_refused(sounds: Path, packed: Path) -> None:
-    with pytest.raises(ConfigError, match="already exists"):
+    with pytest.raises(ConfigError, match="exists already, expected another folder, or --overwrite"):
         pack(read_manifest(sounds / "val"), packed, progress=False)
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from flexiast.data.labels import Labels
-from flexiast.data.manifest import Manifest, distinct_labels, read_manifest
+from flexiast.data.manifest import Manifest, distinct_labels, read_manifest, require_tables
 from flexiast.data.table_options import TableOptions
 from flexiast.errors import ConfigError, DataError
 
 FILES = ("a.wav", "b.wav", "c.wav", "d.wav")
 
 
-def read(folder: Path, content: str, name: str = "t.csv", labels: Labels | None = None, **options: str) -> Manifest:
+def read(folder: Path, content: str, name: str = "t.csv", labels: Labels | None = None, **options: object) -> Manifest:
     """A table of a.wav, b.wav, c.wav and d.wav, read."""
     for file in FILES:
         (folder / file).touch()
@@ -175,3 +175,81 @@ def test_names_map_to_the_labels_of_a_model_by_name(tmp_path):
     assert [clip.classes for clip in read(tmp_path, content, labels=model).clips] == [(1,), (0,)]
     with pytest.raises(DataError, match="line 2: unknown label 'down', expected one of the 12"):
         read(tmp_path, content, labels=Labels.numbers(12))
+
+
+FOLDS = "path,label,fold\na.wav,x,1\nb.wav,y,2\nc.wav,x,10\nd.wav,y,10\n"
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [(("fold=1,10",), "acd"), (("fold!=10",), "ab"), (("FOLD=10", "label=y"), "d"), ((), "abcd")],
+)
+def test_rows_are_chosen_by_what_a_column_holds(where, kept, tmp_path):
+    labels = Labels(("x", "y"), ("x", "y"))
+    manifest = read(tmp_path, FOLDS, labels=labels, where=where)
+    assert [clip.path.stem for clip in manifest.clips] == list(kept)
+    rows = [dict(zip(("path", "label", "fold"), line.split(","), strict=True)) for line in FOLDS.splitlines()[1:]]
+    manifest = read(tmp_path, "\n".join(map(json.dumps, rows)), "t.jsonl", labels, where=where)
+    assert [clip.path.stem for clip in manifest.clips] == list(kept)
+    assert labels_of(manifest) == [(dict(zip("abcd", "xyxy", strict=True))[name],) for name in kept]
+
+
+def test_conditions_that_choose_nothing_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"found no row for --where fold=3, expected at least one \(fold is 1, 2, 10\)"):
+        read(tmp_path, FOLDS, where=("fold=3",))
+    with pytest.raises(DataError, match=r"found columns \['path', 'label', 'fold'\], expected one for --where set!=a"):
+        read(tmp_path, FOLDS, where=("set!=a",))
+    with pytest.raises(ConfigError, match="--where: found 'fold', expected COLUMN=VALUE or COLUMN=VALUE,VALUE"):
+        TableOptions(where=("fold",))
+
+
+def test_a_column_of_folds_is_told_once_with_the_remedy(tmp_path, caplog):
+    caplog.set_level("INFO", "flexiast")
+    read(tmp_path, FOLDS)
+    assert caplog.text.count("rows of every fold (1, 2, 10) are read; --where fold=1 takes some of them") == 1
+    caplog.clear()
+    read(tmp_path, FOLDS, where=("fold!=2",))
+    read(tmp_path, FOLDS.replace("10", "1").replace("2", "1"))
+    assert "rows of every" not in caplog.text
+
+
+@pytest.mark.parametrize(("written", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("table", ["t.csv", "t.json"])
+def test_file_names_in_the_other_form_of_unicode_are_the_same(table, written, there, tmp_path):
+    name = "M\u00f6we/\u00e9t\u00e9.wav"
+    file = tmp_path / unicodedata.normalize(there, name)
+    file.parent.mkdir()
+    file.touch()
+    path = unicodedata.normalize(written, name)
+    entries = {"data": [{"wav": path, "labels": "y"}, {"wav": "a.wav", "labels": "x"}]}
+    content = json.dumps(entries) if table == "t.json" else f"path,label\n{path},y\na.wav,x\n"
+    manifest = read(tmp_path, content, table, Labels(("x", "y"), ("x", "y")))
+    assert manifest.clips[0].path == file
+    assert file.exists()
+
+
+def test_where_names_are_looked_for_is_one_line(tmp_path, caplog):
+    caplog.set_level("INFO", "flexiast")
+    for number in range(3):
+        (tmp_path / f"part{number}").mkdir()
+        (tmp_path / f"part{number}" / f"clip{number}.wav").touch()
+    manifest = read(tmp_path, "path,label\nclip0,x\nclip1,y\nclip2,x\n")
+    assert [clip.path.parent.name for clip in manifest.clips] == ["part0", "part1", "part2"]
+    lines = [record.getMessage() for record in caplog.records if "looked for" in record.getMessage()]
+    first = f"{tmp_path}/t.csv: 3 files are looked for as 'clip0' in {tmp_path}/part0/clip0.wav"
+    assert lines == [f"{first}, and in the same way in 2 other folders"]
+
+
+@pytest.mark.parametrize("source", ["folder", "m.json"])
+def test_options_for_tables_are_refused_beside_anything_else(source, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "m.json").touch()
+    (tmp_path / "t.csv").touch()
+    options = TableOptions(label_column="x", where=("a=b",))
+    expected = (
+        rf"--where, --label-column: found beside {tmp_path / source}, expected a table of clips \(CSV, TSV, JSONL\)"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        require_tables(options, tmp_path / source)
+    require_tables(options, tmp_path / source, tmp_path / "t.csv")
+    require_tables(TableOptions(), tmp_path / source)

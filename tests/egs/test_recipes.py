@@ -149,7 +149,9 @@ def measuring(command: list[str]) -> MeasureConfig:
         assert Path(command[1]).resolve() == EGS.parent / "measure_flexibility.py"
     else:
         assert command[:2] == ["flexiast", "measure"]
-    return read_arguments(MeasureConfig, command[2:], "flexiast measure")
+    config = read_arguments(MeasureConfig, command[2:], "flexiast measure")
+    assert config.overwrite  # the same command runs again
+    return config
 
 
 def setting(config: object, name: str) -> object:

@@ -62,7 +62,11 @@ def test_other_number_of_frames(tmp_path: Path) -> None:
     ("settings", "patch", "message"),
     [
         ({}, "16x32", "found 16x32, transformers' AST has square patches only"),
-        ({"pool": "mean"}, 16, "model.pool: found 'mean'"),
+        (
+            {"pool": "mean"},
+            16,
+            "model.pool: found 'mean', .*: train the model with --model.pool cls for it; onnx and torch exports",
+        ),
         ({"coverage": "pad"}, 24, r"pads 128 bins to 144 \(coverage pad\)"),
         ({"coverage": "pad", "frames": 90}, 16, "pads 90 frames to 96"),
         ({"coverage": "pad", "stride": 10}, 16, "pads 128 bins to 136"),

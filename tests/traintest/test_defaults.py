@@ -12,7 +12,7 @@ import flexiast
 from flexiast.cli import main
 from flexiast.data.manifest import Labels, read_manifest
 from flexiast.data.table_options import TableOptions
-from flexiast.errors import ConfigError
+from flexiast.errors import ConfigError, DataError
 from flexiast.runtime.arguments import AUTO, to_json
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.config import TrainConfig
@@ -33,7 +33,7 @@ def still_open(config: object, prefix: str = "") -> list[str]:
     """Settings that are AUTO though they must not be, in a configuration that a run has resolved."""
     optional = {f"data.{field.name}" for field in dataclasses.fields(TableOptions)} | {"features.resampler"}
     optional |= {"data.labels", "data.root", "features.downmix", "model.init", "model.patch_size", "model.pool"}
-    optional |= {"model.prefix_tokens", "model.coverage", "distill.teacher", "distill.patch_size"}
+    optional |= {"data.val_where", "model.prefix_tokens", "model.coverage", "distill.teacher", "distill.patch_size"}
     names = []
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), prefix + field.name
@@ -167,3 +167,59 @@ def test_a_run_goes_on_with_what_it_chose_and_not_with_what_it_was_given(sounds:
     with pytest.raises(ConfigError, match=r"belongs to a run with other settings \(model\.patch_size"):
         again.run()
     assert {choice.reason for choice in again.prepared.choices} == {"as the run began"}
+
+
+@pytest.fixture
+def table(sounds: Path, tmp_path: Path) -> Path:
+    """A table of 120 clips in four folds of 30, all six classes in each."""
+    clips = sorted((sounds / "train").rglob("*.wav"))
+    rows = [f"{clip},{clip.parent.name},{int(clip.stem) % 4}" for clip in clips]
+    (tmp_path / "all.csv").write_text("\n".join(["path,label,fold", *rows]))
+    return tmp_path / "all.csv"
+
+
+def test_a_fold_of_a_table_is_validated_on_and_the_others_trained_on(table: Path, tmp_path: Path) -> None:
+    data = DataConfig(table, val_where="fold=3", workers=0)
+    made = Trainer(TrainConfig(data, tmp_path / "run", log="none", epochs=0.1), progress=False)
+    assert {int(Path(clip.path).stem) % 4 for clip in made.train_data.clips} == {0, 1, 2}
+    assert {int(Path(clip.path).stem) % 4 for clip in made.val_data.clips} == {3}
+    assert (len(made.train_data), len(made.val_data)) == (90, 30)
+    made.run()
+    again = Trainer(TrainConfig(data, tmp_path / "run", log="none", epochs=0.1), progress=False)
+    assert to_json(again.config) == to_json(made.config)
+    again.run()
+    assert again.progress.step == 0  # it is the same run
+
+
+def test_rows_to_train_on_can_be_named_beside_those_to_validate_on(table: Path, tmp_path: Path) -> None:
+    data = DataConfig(table, where=("fold=0",), val_where="fold=1,2", workers=0)
+    made = Trainer(TrainConfig(data, tmp_path / "run"), progress=False)
+    assert (len(made.train_data), len(made.val_data)) == (30, 60)
+    assert {int(Path(clip.path).stem) % 4 for clip in made.train_data.clips} == {0}
+
+
+def test_rows_to_validate_on_need_a_table_and_no_share(table: Path, sounds: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.val_where: found fold=3, expected nothing beside a share"):
+        DataConfig(table, val=0.2, val_where="fold=3")
+    with pytest.raises(ConfigError, match=r"--data\.val-where: found beside .*train, expected a table of clips"):
+        Trainer(TrainConfig(DataConfig(sounds / "train", val_where="fold=3"), tmp_path / "run"), progress=False)
+
+
+def test_a_folder_with_tables_of_splits_is_trained_and_validated_on_them(sounds: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        clips = sorted((sounds / split).rglob("*.wav"))
+        rows = [f"{clip},{clip.parent.name}" for clip in clips]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["path,label", *rows]))
+    (tmp_path / "audio").mkdir()
+    made = Trainer(TrainConfig(DataConfig(tmp_path), tmp_path / "run"), progress=False)
+    assert (len(made.train_data), len(made.val_data)) == (120, 30)
+    assert made.config.data.val == tmp_path / "val.csv"
+
+
+def test_a_validation_label_that_the_training_lacks_is_named_with_what_is_near(table: Path, tmp_path: Path) -> None:
+    text = table.read_text().replace(",low_up,0", ",low_Upp,0", 1)
+    table.write_text(text)
+    with pytest.raises(
+        DataError, match="'low_Upp', expected one of the 6 classes in the training data; the nearest: 'lo"
+    ):
+        Trainer(TrainConfig(DataConfig(table, val_where="fold=0"), tmp_path / "run"), progress=False)

@@ -274,8 +274,8 @@ def test_a_damaged_state_is_named_and_the_one_before_is_used(sounds: Path, tmp_p
     [
         ({"patches": PatchOptions((PatchSize(16, 128),))}, r"patch size 16x128"),
         ({"patches": PatchOptions((PatchSize(16, 16),), (1.0, 2.0))}, r"patches\.weights"),
-        ({"model": ModelOptions(init="nowhere")}, r"nowhere: no such checkpoint"),
-        ({"distill": DistillConfig(teacher="nobody")}, r"nobody: no such checkpoint"),
+        ({"model": ModelOptions(init="nowhere")}, r"nowhere: no such file or directory"),
+        ({"distill": DistillConfig(teacher="nobody")}, r"nobody: no such file or directory"),
         ({"device": "quantum"}, r"device: found 'quantum'"),
         ({"data": DataConfig(train=Path("no/such/folder.json"), labels=Path("no.csv"))}, r"no\.csv"),
     ],
