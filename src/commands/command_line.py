@@ -30,7 +30,7 @@ def read_arguments(config_type: type[T], arguments: Sequence[str], program: str)
     arguments or a file that cannot be read.
     """
     _name_real_defaults(config_type)
-    own, file = _without_config(arguments)
+    given, file = _without_config(arguments)
     options = {} if file is None else file_options(file)
     # After those on the command line, so that a list in the file does not swallow a positional argument.
     from_file = [word for name, words in options.items() if name not in _names(given) for word in words]

@@ -121,8 +121,8 @@ def place_of(header: Sequence[str], name: str) -> int | None:
     return next(iter(_places(header, [plain_name(own) for own in header], name, ())), None)
 
 
-def _places(header: Sequence[str], plain: Sequence[str], asked: str | None, usual: Sequence[str]) -> list[int]:
-    if asked is None:
+def _places(header: Sequence[str], plain: Sequence[str], requested: str | None, usual: Sequence[str]) -> list[int]:
+    if requested is None:
         return [plain.index(name) for name in usual if name in plain]
     return [c for c, name in enumerate(header) if name.strip("\ufeff ") == requested] or [
         c for c, name in enumerate(plain) if name == plain_name(requested)

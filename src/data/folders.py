@@ -89,14 +89,14 @@ def split_root(folder: Path) -> dict[str, Path] | None:
     for the same split.
     """
     names = {name: kind for kind, names in SPLITS.items() for name in names}
-    found: dict[str, Path] = {}
+    splits: dict[str, Path] = {}
     for name in _names(folder):
         stem, suffix = os.path.splitext(name.casefold())
         if suffix in TABLE_SUFFIXES and stem in names and (folder / name).is_file():
-            found.setdefault(names[stem], folder / name)
-    if "train" in found:
-        return {kind: found[kind] for kind in SPLITS if kind in found}
-    found.clear()
+            splits.setdefault(names[stem], folder / name)
+    if "train" in splits:
+        return {kind: splits[kind] for kind in SPLITS if kind in splits}
+    splits.clear()
     for place in _sub_folders(folder):
         kind = names.get(place.name.casefold())
         if kind is None or not _sub_folders(place) or any(map(_is_audio, _names(place))):

@@ -118,7 +118,7 @@ def _rules(table: Table, root: Path | None, probes: Sequence[Row], options: Path
     return rules
 
 
-def _sought(
+def _first_rule(
     table: Table, root: Path | None, probes: Sequence[Row], options: PathOptions, spelling: int | None
 ) -> Rule | None:
     """The first rule that finds any of the first clips, using only the given spelling if there is one."""

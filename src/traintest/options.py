@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from ..data.dataset import MAX_WORKERS
-from ..data.table_options import TableOptions
+from ..data.table_options import Condition, TableOptions
 from ..errors import require
 from ..features import FeatureConfig
 from ..models.config import SIZES, Pool
@@ -53,10 +54,17 @@ class DataConfig(TableOptions):
     strict: bool = False
     """Stop at the first unusable clip."""
 
+    val_where: str | None = None
+    """Rows of the table that are validated on, such as fold=5; of the training table, unless data.val names another.
+    The other rows are trained on, or those that data.where says."""
+
     flag_prefix: ClassVar[str] = "--data."
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.val_where is not None:
+            Condition.parse(self.val_where, "--data.val-where")
+            require(not isinstance(self.val, float), "data.val_where", self.val_where, "nothing beside a share")
         if self.batch_size is not AUTO:
             require(1 <= self.batch_size <= 1 << 20, "data.batch_size", self.batch_size, f"1 to {1 << 20}")
         if self.workers is not AUTO:
@@ -67,6 +75,26 @@ class DataConfig(TableOptions):
             require(0 <= self.val < 1, "data.val", self.val, "a path, or a share from 0 to below 1")
         require(self.std is AUTO or 0 < self.std < math.inf, "data.std", self.std, "a positive number")
         require(self.mean is AUTO or math.isfinite(self.mean), "data.mean", self.mean, "a finite number")
+
+    def given(self) -> list[str]:
+        """The options for tables that were set, as the command line calls them."""
+        return [*super().given(), *(["--data.val-where"] if self.val_where is not None else [])]
+
+    def of_splits(self, splits: Mapping[str, Path]) -> str:
+        """The splits as `train` takes them."""
+        return " ".join(f"--data.{kind} {path}" for kind, path in splits.items() if kind != "test")
+
+    def train_table(self) -> DataConfig:
+        """How the training table is read: without the rows that are validated on, unless `where` says which."""
+        if self.val_where is None or self.where or self.val not in (AUTO, self.train):
+            return self
+        column, values, negated = Condition.parse(self.val_where, "--data.val-where")
+        return dataclasses.replace(self, where=(str(Condition(column, values, not negated)),), val_where=None)
+
+    def val_table(self) -> DataConfig:
+        """How the validation table is read."""
+        where = self.where if self.val_where is None else (self.val_where,)
+        return dataclasses.replace(self, where=where, val_where=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +126,8 @@ class ModelOptions:
     """What to start from: a checkpoint of any readable format (a fixed-patch model to flexify, an AudioSet AST), a
     Hub id, or `timm:NAME`, an ImageNet ViT or DeiT of timm. Its width and depth are kept, so `size`, `pool` and
     `prefix_tokens` must be left alone."""
+    new_head: bool = False
+    """Put a new classifier on it, even if its classes are as many as the data's, or the same."""
     size: Size | None = None
     """Width, depth and heads (default: base)."""
     patch_size: PatchArg | None = None
