@@ -90,7 +90,7 @@ def step(model: AudioClassifier, inputs: Inputs, patch: PatchSize, **settings: A
     stepper = Stepper(config, model, Objective(config, model, None), World())
 
     def train() -> float:
-        loss, _ = stepper.step(inputs, patch, 1.0)
+        loss, _ = stepper.step(inputs, [patch], 1.0)
         if stepper.most_clips:  # it went on with fewer at once
             sys.exit(f"error: gpu: the memory does not suffice at patch {patch}; lower --batch or --part")
         return loss
@@ -163,7 +163,7 @@ def training_loop(report: Report, folder: Path) -> None:
 
     def train(several: Iterator[Batch]) -> None:
         for batch in itertools.islice(several, options.steps):
-            trainer.stepper.step(trainer.objective.prepare(batch), BASE, 1.0)
+            trainer.stepper.step(trainer.objective.prepare(batch), [BASE], 1.0)
 
     def read(count: int) -> None:
         for _ in itertools.islice(batches, count):

@@ -60,14 +60,6 @@ EVERY_SIZE = tuple(PatchSize(s, s) for s in range(8, 49))
 """Every square size in the published range: the default sizes for making a model flexible."""
 
 
-def coarse_weight(patch: PatchSize) -> float:
-    """How often a size is drawn, relative to 8 x 8: coarse sizes cost little and gain most from more training.
-
-    The exponent comes from first runs on recorded speech, and is not settled (docs/results.md).
-    """
-    return float((patch.freq * patch.time / 64) ** 0.8)
-
-
 class Grid(NamedTuple):
     """Number of tokens along frequency (rows) and along time (columns)."""
 

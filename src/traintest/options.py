@@ -20,6 +20,7 @@ Size = Literal["micro", "tiny", "small", "base"]
 OptimizerName = Literal["adam", "adamw", "muon"]
 Schedule = Literal["constant", "step", "cosine"]
 Sampling = Literal["shuffle", "balanced", "local"]
+Draw = Literal["uniform", "equal-cost", "coarse", "coarse-to-fine"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,9 +159,21 @@ class PatchOptions:
     """Patch sizes of training: one for a fixed model, several for a flexible one."""
 
     sizes: tuple[PatchArg, ...] = ()
-    """Sizes drawn from, one per step (default: the base patch alone, a fixed-patch AST)."""
+    """Sizes drawn from at every step (default: the base patch alone, a fixed-patch AST)."""
     weights: tuple[float, ...] = ()
-    """Relative frequency of each size (default: all alike)."""
+    """Relative frequency of each size, instead of `draw`."""
+    rectangles: bool = False
+    """Draw the two sides of a patch independently of each other, each a side of one of `sizes`."""
+    draw: Draw = "uniform"
+    """How often each size is drawn. `uniform`: all alike, as published. `equal-cost`: each gets the same compute.
+    `coarse`: with the 1.6th power of the side. `coarse-to-fine`: from mostly coarse sizes at the start of the run to
+    mostly fine ones at its end."""
+    parts: int = 1
+    """Parts of a batch that have different patch sizes."""
+
+    def __post_init__(self) -> None:
+        require(not (self.weights and self.draw != "uniform"), "patches.weights", self.weights, "none beside draw")
+        require(self.parts >= 1, "patches.parts", self.parts, "1 or more")
 
 
 @dataclasses.dataclass(frozen=True)

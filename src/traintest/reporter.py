@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -17,6 +18,11 @@ from .summary import validation_lines
 from .validation import Validation
 
 logger = logging.getLogger(__name__)
+
+
+def named(patches: Sequence[PatchSize]) -> str:
+    """The patch sizes of a step as text, in the order of the parts of its batch."""
+    return "+".join(map(str, patches))
 
 
 class Reporter:
@@ -36,14 +42,14 @@ class Reporter:
         if self.log is not None:
             self.log.write(step, step / self.plan.steps_per_epoch, **record)
 
-    def steps(self, progress: Progress, bar: tqdm, patch: PatchSize, lr: float) -> None:
+    def steps(self, progress: Progress, bar: tqdm, patches: Sequence[PatchSize], lr: float) -> None:
         """A line of the log about the steps since the last one."""
         now = time.perf_counter()
         rate = (progress.step - self.step) * self.config.data.batch_size / (now - self.time)
         if progress.losses:
             loss = sum(progress.losses) / len(progress.losses)
-            bar.set_postfix(loss=f"{loss:.3f}", patch=str(patch), clips=f"{rate:.0f}/s")
-            self.record(progress.step, loss=loss, patch_size=str(patch), lr=lr, clips_per_second=rate)
+            bar.set_postfix(loss=f"{loss:.3f}", patch=named(patches), clips=f"{rate:.0f}/s")
+            self.record(progress.step, loss=loss, patch_size=named(patches), lr=lr, clips_per_second=rate)
         progress.losses = []
         self.time, self.step = now, progress.step
 

@@ -24,15 +24,19 @@ from ..data.survey import Survey, survey
 from ..errors import ConfigError, DataError, require
 from ..features import FeatureConfig
 from ..models.config import FlexiASTConfig, Loss
-from ..models.geometry import EVERY_SIZE, PAPER_SIZES, PatchSize, coarse_weight
+from ..models.geometry import EVERY_SIZE, PAPER_SIZES, PatchSize
 from ..runtime.arguments import AUTO
 from ..runtime.device import pick_device
 from ..runtime.distributed import World
 from .config import TrainConfig
 from .defaults import Choice, Chooser, Facts, choose_all, choose_loss, keeps_features
-from .options import DataConfig, DistillConfig, FeatureOptions
+from .options import DataConfig, DistillConfig, Draw, FeatureOptions, PatchOptions
+from .patch_draws import DRAWS
 from .patch_sampler import PatchSampler
 
+FLEXIBLE_DRAW: Draw = "coarse"
+FLEXIBLE_PARTS = 1
+"""How a model is made flexible unless told otherwise; measured in egs/ablations/RESULTS.md."""
 MOST_HELD_OUT = 2_000
 """Most clips in a validation split whose share is not given."""
 
@@ -188,9 +192,13 @@ class Plan:
     unit: int
     """Clips that one process must take together: mixup's pairs."""
 
+    def flops(self, batch_size: int) -> float:
+        """FLOPs of all steps: forward and backward (twice the forward), without a teacher's."""
+        return 3 * self.total_steps * batch_size * self.patches.mean_cost()
 
-def setup_plan(config: TrainConfig, data: Manifest, model: AudioClassifier, world: World, flexible: bool) -> Plan:
-    """The plan of a run. flexible: with no patch sizes given, train at every size that fits, coarse ones most.
+
+def setup_plan(config: TrainConfig, data: Manifest, model: AudioClassifier, world: World) -> Plan:
+    """The plan of a run.
 
     Raises ConfigError for a patch size that does not fit, or a batch too small for the processes.
     """
@@ -201,16 +209,11 @@ def setup_plan(config: TrainConfig, data: Manifest, model: AudioClassifier, worl
             f" {world.size * unit}" + (" (mixup needs two clips in each)" if unit == 2 else "")
         )
     schedule = setup_schedule(config.data, config.seed, data)
-    sizes, weights, measured = config.patches.sizes, config.patches.weights, config.eval_patch_sizes
-    if not sizes and flexible:
-        sizes = fitting(EVERY_SIZE, model)
-        weights = weights or tuple(coarse_weight(size) for size in sizes)
-        measured = measured or fitting(PAPER_SIZES, model)
-    patches = PatchSampler(sizes or (model.config.patch_size,), weights, config.seed)
-    eval_patches = measured or patches.sizes
-    for patch in {*patches.sizes, *eval_patches}:
-        model.config.layout(patch, model.feature_config.frames)
     total_steps = schedule.steps(config.epochs)
+    patches = setup_patches(config, model, total_steps)
+    eval_patches = config.eval_patch_sizes or config.patches.sizes or (model.config.patch_size,)
+    for patch in eval_patches:
+        model.config.layout(patch, model.feature_config.frames)
     validations = range(1, int(config.epochs / config.eval_every) + 1)
     return Plan(
         schedule=schedule,
@@ -221,6 +224,33 @@ def setup_plan(config: TrainConfig, data: Manifest, model: AudioClassifier, worl
         eval_steps=frozenset({schedule.steps(n * config.eval_every) for n in validations} | {total_steps}),
         unit=unit,
     )
+
+
+def flexible_patches(config: TrainConfig, model: AudioClassifier) -> TrainConfig:
+    """The settings of a run that makes a model flexible: unless sizes are given, every size that fits is trained at,
+    and the published ones are validated at."""
+    if config.patches.sizes:
+        return config
+    given, default = config.patches, PatchOptions()
+    patches = dataclasses.replace(
+        given,
+        sizes=fitting(EVERY_SIZE, model),
+        draw=FLEXIBLE_DRAW if given.draw == default.draw and not given.weights else given.draw,
+        parts=FLEXIBLE_PARTS if given.parts == default.parts else given.parts,
+    )
+    measured = config.eval_patch_sizes or fitting(PAPER_SIZES, model)
+    return dataclasses.replace(config, patches=patches, eval_patch_sizes=measured)
+
+
+def setup_patches(config: TrainConfig, model: AudioClassifier, steps: int) -> PatchSampler:
+    """The draw of patch sizes. Raises ConfigError for a size that does not fit the model's input."""
+    options, frames = config.patches, model.feature_config.frames
+    sizes = options.sizes or (model.config.patch_size,)
+    if options.rectangles:
+        rows, columns = sorted({size.freq for size in sizes}), sorted({size.time for size in sizes})
+        sizes = tuple(PatchSize(freq, time) for freq in rows for time in columns)
+    costs = [model.config.flops(size, frames) for size in sizes]
+    return PatchSampler(sizes, options.weights, config.seed, options.parts, DRAWS[options.draw], costs, steps)
 
 
 def setup_schedule(config: DataConfig, seed: int, data: Manifest) -> BatchSchedule:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,14 @@ from .optim import build_optimizers
 from .options import MemoryLimits, OptimConfig
 
 logger = logging.getLogger(__name__)
+
+
+class TooLargeError(Exception):
+    """The memory does not suffice for so many clips at a patch size."""
+
+    def __init__(self, patch: PatchSize, clips: int) -> None:
+        super().__init__(f"{clips} clips at patch size {patch}")
+        self.patch, self.clips = patch, clips
 
 
 class Stepper:
@@ -57,13 +66,14 @@ class Stepper:
         """The rate of the first parameter group, as last set."""
         return float(self.optimizers[0].param_groups[0]["lr"])
 
-    def step(self, inputs: Inputs, patch: PatchSize, lr_factor: float) -> tuple[float, bool]:
-        """Train on this process's share of the batch; returns the loss of the whole batch and whether it was used.
+    def step(self, inputs: Inputs, patches: Sequence[PatchSize], lr_factor: float) -> tuple[float, bool]:
+        """Train on this process's share of the batch, in as many parts as there are patch sizes.
 
-        A loss or gradient that is no finite number leaves weights and optimizer as they were.
+        Returns the loss of the whole batch and whether it was used: a loss or gradient that is not finite leaves
+        weights and optimizer as they were.
         """
         self.model.train()
-        loss = self._gradients(inputs, patch)
+        loss = self._gradients(inputs, patches)
         norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return loss, False
@@ -76,40 +86,55 @@ class Stepper:
             optimizer.step()
         return loss, True
 
-    def _gradients(self, inputs: Inputs, patch: PatchSize) -> float:
-        """Fill the gradients, in smaller parts if the memory does not suffice; returns the whole batch's mean loss.
+    def _gradients(self, inputs: Inputs, patches: Sequence[PatchSize]) -> float:
+        """Fill the gradients, in smaller micro-batches if the memory does not suffice; returns the batch's mean loss.
 
-        Over several processes a backward pass that shares its gradients cannot be repeated alone; it is the last
-        part's, so that what does not fit has failed in an earlier part, unless there is only one.
+        Over several processes a backward pass that shares its gradients cannot be repeated alone. It is the last one,
+        so that what does not fit has failed in an earlier one, unless there is only one.
         """
         while True:
-            size = self.part_size(patch, len(inputs.targets))
             try:
-                total = self._accumulate(inputs, patch, size)
+                total = self._accumulate(inputs, self._passes(inputs, patches))
                 break
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or size == 1:
-                    raise
+            except TooLargeError as error:
+                patch, clips = error.patch, (error.clips + 1) // 2
             # Outside the except clause, so that the failed pass's tensors are free before the next one.
-            self.most_clips[patch] = (size + 1) // 2
-            logger.warning("out of memory at patch size %s: from now on %d clips at once", patch, (size + 1) // 2)
+            self.most_clips[patch] = clips
+            logger.warning("out of memory at patch size %s: from now on %d clips at once", patch, clips)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         if self.world.size > 1:
             dist.all_reduce(total)
         return total.item()
 
-    def _accumulate(self, inputs: Inputs, patch: PatchSize, size: int) -> Tensor:
+    def _passes(self, inputs: Inputs, patches: Sequence[PatchSize]) -> list[tuple[PatchSize, Inputs]]:
+        """The batch cut into one part for each patch size, and those into micro-batches."""
+        parts = inputs.parts(-(-len(inputs.targets) // len(patches)))
+        return [
+            (patch, micro_batch)
+            for patch, part in zip(patches, parts, strict=False)  # a small batch may have fewer parts
+            for micro_batch in part.parts(self.part_size(patch, len(part.targets)))
+        ]
+
+    def _accumulate(self, inputs: Inputs, passes: Sequence[tuple[PatchSize, Inputs]]) -> Tensor:
+        """Add up the gradients of all passes; returns this process's share of the loss.
+
+        Raises TooLargeError if the memory does not suffice for one of them.
+        """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=inputs.targets.device)
-        done = 0
-        for part in inputs.parts(size):
-            done += len(part.targets)
-            alone = self.world.size > 1 and done < len(inputs.targets)
-            with self.network.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
-                loss = self.objective(self.network, part, patch) * (len(part.targets) / self.limits.batch_size)
-                (loss * self.world.size).backward()  # data parallelism takes the mean over processes
+        for index, (patch, part) in enumerate(passes):
+            alone = self.world.size > 1 and index + 1 < len(passes)
+            clips = len(part.targets)
+            try:
+                with self.network.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
+                    loss = self.objective(self.network, part, patch) * (clips / self.limits.batch_size)
+                    (loss * self.world.size).backward()  # data parallelism takes the mean over processes
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or clips == 1:
+                    raise
+                raise TooLargeError(patch, clips) from None
             total += loss.detach()
         return total
 

@@ -22,6 +22,7 @@ from .defaults import Choice
 from .losses import classification_loss
 from .optim import lr_factor
 from .options import OptimConfig
+from .patch_sampler import PatchSampler
 from .setup import Plan, Prepared
 from .validation import Validation
 
@@ -33,23 +34,30 @@ def describe(prepared: Prepared, plan: Plan, model: AudioClassifier, seconds: fl
     """Lines about a run that is about to start: data, network, steps, expected time, what was chosen and why."""
     config, val = prepared.config, prepared.val
     yield f"{_clips(prepared.train)} for training, {_clips(val) if val else 'none'} for validation"
-    patches = ", ".join(map(str, plan.patches.sizes))
     weights = sum(p.numel() for p in model.parameters())
     tokens = model.config.grid(model.config.patch_size, model.feature_config.frames).tokens
     yield (
         f"AST of width {model.config.width} and {model.config.depth} blocks, {weights / 1e6:.2f} M parameters,"
         f" {tokens} tokens for {model.feature_config.frames / 100:g} s at patch {model.config.patch_size};"
-        f" trained at {patches}"
+        f" trained at {_sizes(plan.patches)}"
     )
     yield (
         f"{plan.total_steps:,} steps of {config.data.batch_size} clips, {config.epochs:g} epochs;"
         f" {config.optim.name}, peak rate {config.optim.lr:g}, {config.optim.schedule};"
-        f" about {duration(seconds)} on this machine"
+        f" about {duration(seconds)} on this machine, {plan.flops(config.data.batch_size) / 1e12:.3g} TFLOPs"
     )
     if prepared.choices:
         yield "chosen automatically, each can be set:"
         yield from table(prepared.choices)
     yield from warnings(config.optim, plan)
+
+
+def _sizes(patches: PatchSampler) -> str:
+    """The sizes trained at in words."""
+    sizes = patches.sizes
+    if len(sizes) <= 16:
+        return ", ".join(map(str, sizes))
+    return f"{len(sizes)} sizes from {sizes[0]} to {sizes[-1]}"
 
 
 def _clips(manifest: Manifest) -> str:
@@ -141,9 +149,7 @@ def estimate_seconds(config: TrainConfig, plan: Plan, model: AudioClassifier, pr
     first = run()
     seconds = min(run(), run()) if first < 1 else first
     model.zero_grad(set_to_none=True)
-    patches = zip(plan.patches.sizes, plan.patches.shares, strict=True)
-    mean_flops = sum(share * network.flops(patch, frames) for patch, share in patches)
-    per_clip = seconds / clips * mean_flops / network.flops(network.patch_size, frames)
+    per_clip = seconds / clips * plan.patches.mean_cost() / network.flops(network.patch_size, frames)
     return plan.total_steps * config.data.batch_size / processes * per_clip
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -34,12 +34,11 @@ from .checkpointing import SaveError, WeightAverage
 from .config import TrainConfig
 from .objective import Objective
 from .optim import lr_factor
-from .options import PatchOptions
 from .progress import Progress
-from .reporter import Reporter
+from .reporter import Reporter, named
 from .run_directory import Data, RunDirectory, fingerprints
 from .run_log import require_log
-from .setup import prepare, setup_features, setup_model, setup_plan, setup_teacher
+from .setup import flexible_patches, prepare, setup_features, setup_model, setup_plan, setup_teacher
 from .state import RunState
 from .stepper import Stepper
 from .summary import describe, estimate_seconds
@@ -96,10 +95,9 @@ class Trainer:
         self.teacher = setup_teacher(config.distill, self.model)
         self.dataset = ClipDataset(self.train_data, features, True, config.augment.crop, config.seed)
         self.bad_files = BadFiles(self.train_data, config.data, self.directory.bad_files)
-        self.plan = setup_plan(config, self.train_data, self.model, self.world, flexible)
-        if flexible:  # the settings that are saved say which sizes it trains at
-            patches = PatchOptions(self.plan.patches.sizes, self.plan.patches.weights)
-            config = dataclasses.replace(config, patches=patches, eval_patch_sizes=self.plan.eval_patches)
+        if flexible:
+            config = flexible_patches(config, self.model)
+        self.plan = setup_plan(config, self.train_data, self.model, self.world)
         self.config, self.prepared = config, dataclasses.replace(prepared, config=config)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -174,11 +172,11 @@ class Trainer:
         with bar, closing(self._batches(stopping)) as batches:
             while progress.validating or (progress.step < steps and not progress.ended):
                 if not progress.validating:
-                    patch = self.plan.patches[progress.step]
-                    self._train_on(next(batches), patch)
+                    patches = self.plan.patches[progress.step]
+                    self._train_on(next(batches), patches)
                     bar.update()
                     if progress.step % config.log_every == 0:
-                        self.reporter.steps(progress, bar, patch, self.stepper.learning_rate)
+                        self.reporter.steps(progress, bar, patches, self.stepper.learning_rate)
                     if progress.step in self.plan.eval_steps:
                         self._begin_validation()
                 validating = progress.validating
@@ -204,14 +202,14 @@ class Trainer:
     def _share(self, step: int) -> list[Draw]:
         return share_of(self.plan.schedule[step], self.world.rank, self.world.size, self.plan.unit)
 
-    def _train_on(self, batch: Batch, patch: PatchSize) -> None:
+    def _train_on(self, batch: Batch, patches: Sequence[PatchSize]) -> None:
         """One step; one whose loss or gradient is not finite is skipped."""
         progress, plan = self.progress, self.plan
         self._note_bad_files(batch)
         if len(batch.targets) < len(self._share(progress.step)):
             raise DataError(f"{self.train_data.source}: found no usable clip to take the place of the unusable ones")
         factor = lr_factor(progress.step, plan.total_steps, plan.steps_per_epoch, self.config.optim)
-        loss, used = self.stepper.step(self.objective.prepare(batch), patch, factor)
+        loss, used = self.stepper.step(self.objective.prepare(batch), patches, factor)
         progress.step += 1
         self.stepper.updating = False
         if used:
@@ -219,9 +217,9 @@ class Trainer:
             progress.losses.append(loss)
             progress.epoch_losses.append(loss)
         else:
-            self._skip(loss, patch)
+            self._skip(loss, named(patches))
 
-    def _skip(self, loss: float, patch: PatchSize) -> None:
+    def _skip(self, loss: float, patch: str) -> None:
         """Log a skipped step; stop the run after too many in a row."""
         progress = self.progress
         progress.skipped += 1
@@ -230,7 +228,7 @@ class Trainer:
         logger.warning(
             "step %d skipped: its loss (%s) or gradient at patch size %s is not finite", progress.step, loss, patch
         )
-        self.reporter.record(progress.step, skipped=str(loss), patch_size=str(patch), files=files)
+        self.reporter.record(progress.step, skipped=str(loss), patch_size=patch, files=files)
         if progress.skipped_in_a_row > MOST_SKIPPED:
             self._save()
             raise Diverged(

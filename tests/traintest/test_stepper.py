@@ -35,7 +35,7 @@ def first_inputs(made: Trainer) -> Inputs:
 
 
 def gradients(made: Trainer, patch: PatchSize) -> tuple[float, torch.Tensor]:
-    loss = made.stepper._gradients(first_inputs(made), patch)
+    loss = made.stepper._gradients(first_inputs(made), [patch])
     return loss, torch.cat([p.grad.flatten() for p in made.model.parameters()])
 
 
@@ -48,6 +48,20 @@ def test_parts_give_the_gradients_of_the_undivided_batch(sounds: Path, tmp_path:
     loss, parts = gradients(divided, EIGHT)
     assert loss == pytest.approx(whole_loss, abs=1e-5)
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
+
+
+def test_a_batch_at_two_sizes_has_the_mean_of_their_gradients(sounds: Path, tmp_path: Path) -> None:
+    made = trainer(sounds, tmp_path / "a")
+    inputs = first_inputs(made)
+    half = len(inputs.targets) // 2
+    made.stepper._gradients(inputs, [EIGHT, SIXTEEN])
+    mixed = torch.cat([p.grad.flatten() for p in made.model.parameters()])
+    expected = torch.zeros_like(mixed)
+    for patch, part in zip((EIGHT, SIXTEEN), inputs.parts(half), strict=True):
+        made.model.zero_grad()
+        made.objective(made.model, part, patch).backward()
+        expected += torch.cat([p.grad.flatten() for p in made.model.parameters()]) / 2
+    torch.testing.assert_close(mixed, expected, atol=1e-6, rtol=0)
 
 
 def activation_bytes(made: Trainer, patch: PatchSize) -> int:
@@ -69,7 +83,7 @@ def activation_bytes(made: Trainer, patch: PatchSize) -> int:
             return network(*inputs)
 
     made.model.forward = counted  # type: ignore[method-assign]
-    made.stepper._gradients(first_inputs(made), patch)
+    made.stepper._gradients(first_inputs(made), [patch])
     return max(sum(one.values()) for one in passes)
 
 
@@ -121,7 +135,7 @@ def test_what_does_not_fit_clip_by_clip_is_an_error(sounds: Path, tmp_path: Path
 
 def test_clipping_bounds_the_step(sounds: Path, tmp_path: Path) -> None:
     made = trainer(sounds, tmp_path / "a", optim=OptimConfig(clip_norm=1e-3))
-    made.stepper.step(first_inputs(made), SIXTEEN, 1.0)
+    made.stepper.step(first_inputs(made), [SIXTEEN], 1.0)
     norm = torch.nn.utils.get_total_norm([p.grad for p in made.model.parameters()])
     assert norm == pytest.approx(1e-3, rel=1e-3)
 

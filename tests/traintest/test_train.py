@@ -28,6 +28,7 @@ from flexiast.traintest.options import (
     OptimConfig,
     PatchOptions,
 )
+from flexiast.traintest.reporter import named
 from flexiast.traintest.train import MOST_SKIPPED, Diverged, Trainer, train
 from tests.sounds import write_folder
 
@@ -189,7 +190,7 @@ def test_patch_sizes_in_the_log_are_those_of_the_sampler(sounds: Path, tmp_path:
     run = config(sounds, tmp_path / "run", patches=PatchOptions(sizes, (1, 1, 2)), log_every=1)
     train(run, progress=False)
     logged = [line["patch_size"] for line in records(tmp_path / "run") if "patch_size" in line]
-    assert logged == [str(Trainer(run).plan.patches[step]) for step in range(10)]
+    assert logged == [named(Trainer(run).plan.patches[step]) for step in range(10)]
     assert len(set(logged)) > 1
 
 
@@ -208,9 +209,9 @@ def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(sounds: Path
     trainer = Trainer(config(sounds, tmp_path / "run"))
     batch = next(load_batches(trainer.dataset, trainer.plan.schedule.batches(0, 1), workers=0))
     inputs = trainer.objective.prepare(batch)
-    trainer.stepper.step(inputs, PatchSize(16, 16), 1.0)
+    trainer.stepper.step(inputs, [PatchSize(16, 16)], 1.0)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-    _, used = trainer.stepper.step(inputs._replace(student=inputs.student * float("inf")), PatchSize(16, 16), 1.0)
+    _, used = trainer.stepper.step(inputs._replace(student=inputs.student * float("inf")), [PatchSize(16, 16)], 1.0)
     assert not used
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
     assert all(s["step"] == 1 for s in trainer.stepper.optimizers[0].state.values())
