@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "bench": "time a model at many patch sizes on this machine",
     "export": "write one patch size for ONNX Runtime, transformers or PyTorch",
     "convert": "convert any readable checkpoint into our own format",
+    "doctor": "find what is wrong with an installation, a data set, a checkpoint or a run",
     "stats": "measure mean and standard deviation of a data set, for normalisation",
     "pack": "pack the clips of a data set into tar shards",
 }
@@ -68,10 +69,10 @@ def run_command(name: str, arguments: Sequence[str], program: str) -> int:
 
         command = import_module(f".commands.{name}", __package__)
 
-    def run() -> None:
+    def run() -> object:
         config = read_arguments(command.CONFIG, arguments, program)
         _log_to_stderr()
-        command.run(config)
+        return command.run(config)
 
     return guarded(run)
 

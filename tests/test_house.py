@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
 FLOORS = (
     *("errors", "models", "runtime", "features", "data", "checkpoints", "classifier", "export", "traintest"),
-    *("reports", "commands", "cli"),
+    *("doctor", "reports", "commands", "cli"),
 )
 """Rooms of `src`, bottom to top; imports run downwards."""
 LOOSE = {"__init__", "cli", "errors", "features"}

@@ -79,7 +79,8 @@ def source_groups(clips: Sequence[Clip]) -> tuple[str, list[str] | None]:
     """What part of the names tells clips of one source, and each clip's group; None if no part does.
 
     A part tells if it repeats, if no group holds more than a quarter of the clips, and if every class that has ten
-    clips or more comes from at least four groups: numbers, class names and hashes fail one of these.
+    clips or more comes from at least four groups, and most classes from more than one: numbers, class names and hashes
+    fail one of these.
     """
     for name, rule in RULES.items():
         groups = [rule(clip) for clip in clips]
@@ -101,4 +102,8 @@ def _tells(groups: Sequence[str], clips: Sequence[Clip]) -> bool:
     for group, clip in zip(groups, clips, strict=True):
         for c in clip.classes:
             of_class[c].append(group)
-    return all(len(set(own)) >= 4 for own in of_class.values() if len(own) >= 10)
+    several = [own for own in of_class.values() if len(own) >= 2]
+    of_one_group = sum(len(set(own)) == 1 for own in several)
+    if of_one_group > len(several) / 2:  # it is the class that the names tell
+        return False
+    return all(len(set(own)) >= 4 for own in several if len(own) >= 10)
