@@ -27,7 +27,7 @@ class BenchConfig:
     checkpoint: tyro.conf.Positional[Path]
     """Model directory, or any other readable checkpoint."""
     out: Path | None = None
-    """Directory for bench.csv, bench.json and bench.png (default: only the table is printed)."""
+    """Directory for bench.csv, bench.json and bench.png (and bench-dark.png; default: only the table is printed)."""
     patch_sizes: tuple[PatchArg, ...] = PAPER_SIZES
     """Patch sizes to time."""
     batch_size: int = 8
@@ -74,7 +74,7 @@ def bench(config: BenchConfig) -> Bench:
         content = {"provenance": origin, **dataclasses.asdict(costs)}
         write_atomically(config.out / "bench.csv", to_csv(rows).encode())
         write_atomically(config.out / "bench.json", (to_json_text(content, 1) + "\n").encode())
-        write_atomically(config.out / "bench.png", plot_bench(costs))
+        plot_bench(costs).write(config.out / "bench.png")
     return costs
 
 
