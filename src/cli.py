@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "export": "write one patch size for ONNX Runtime, transformers or PyTorch",
     "convert": "convert any readable checkpoint into our own format",
     "doctor": "find what is wrong with an installation, a data set, a checkpoint or a run",
+    "report": "write a run and its results into one web page",
     "stats": "measure mean and standard deviation of a data set, for normalisation",
     "pack": "pack the clips of a data set into tar shards",
 }

@@ -102,6 +102,7 @@ def _settings(theme: dict[str, Any]) -> dict[str, Any]:
         "legend.edgecolor": theme["grid"],
         "legend.fontsize": 9,
         "lines.markersize": 5,
+        "text.parse_math": False,  # names of classes and models may hold dollar signs
     }
 
 
