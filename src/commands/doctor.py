@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import tyro
@@ -73,6 +74,8 @@ def examine(config: DoctorConfig, progress: bool = True) -> Examination:
 
 def run(config: DoctorConfig) -> int:
     """Print the findings; returns 1 if any is serious."""
+    if config.quiet:
+        logging.getLogger("flexiast").setLevel(logging.WARNING)
     found = examine(config, progress=not (config.json or config.quiet))
     text = examination_json(found) if config.json else format_examination(found, config.quiet)
     if text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def _data(config: ReportConfig, run: FinishedRun, labels: Labels) -> Manifest:
 
 def run(config: ReportConfig) -> None:
     """Write the page, and say where it is."""
+    if config.quiet:
+        logging.getLogger("flexiast").setLevel(logging.WARNING)
     out = report(config, progress=not config.quiet)
     print(out if config.quiet else f"written: {out}, {os.path.getsize(out) / 1e6:.1f} MB; open it in any browser")
 

@@ -28,6 +28,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.cells: list[list[str]] = []
         self.text = ""
+        self.inside = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -38,10 +39,14 @@ class Page(HTMLParser):
             self.cells.append([])
         elif tag in ("td", "th"):
             self.cells[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
 
     def handle_data(self, data: str) -> None:
         self.text += data
-        if self.cells and self.cells[-1]:
+        if self.inside:
             self.cells[-1][-1] += data
 
 
