@@ -1,5 +1,6 @@
 """Faults planted in a data set, each found; a clean one, in which nothing is."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -199,3 +200,15 @@ def _two_trains(folder: Path) -> Path:
     for name in ("train", "training"):
         write_folder(folder / name, 1, seed=0)
     return folder
+
+
+def test_the_guide_names_every_kind_of_finding_and_no_other() -> None:
+    root = Path(__file__).resolve().parents[2]
+    sources = "".join(path.read_text() for path in (root / "src" / "doctor").glob("*.py"))
+    rows = [line for line in (root / "docs" / "doctor.md").read_text().splitlines() if line.startswith("| ")][2:]
+    named = {kind for row in rows for kind in re.findall(r"`([a-z-]+)`", row)}
+    assert len(named) > 40
+    assert {kind for kind in named if f'"{kind}"' not in sources} == set()
+    used = set(re.findall(r'(?:Finding|yield Finding)\(\s*"([a-z-]+)"', sources))
+    assert len(used) > 25
+    assert used <= named
