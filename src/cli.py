@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-V", "--version"):
         print(f"flexiast {__version__}")
         return 0
+    if name == "--install-completion":
+        return _install_completion(arguments[1:])
     if name not in COMMANDS:
         found = f"found command {name!r}" if name else "found no command"
         print(f"flexiast: error: {found}, expected one of {', '.join(COMMANDS)}; see flexiast --help", file=sys.stderr)
@@ -58,8 +60,16 @@ def usage() -> str:
             *lines,
             "",
             "flexiast COMMAND --help lists its options. --config FILE reads them from a TOML or JSON file.",
+            "flexiast --install-completion [bash|zsh|fish] lets the tab key complete them in new terminals.",
         ]
     )
+
+
+def _install_completion(arguments: Sequence[str]) -> int:
+    from .commands.completion import install_completion
+    from .commands.guard import guarded
+
+    return guarded(lambda: print(*install_completion(list(COMMANDS), arguments), sep="\n"))
 
 
 def run_command(name: str, arguments: Sequence[str], program: str) -> int:
