@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 threads=options.threads or 0,
             )
         )
-        for file in (Path(folder) / "bench").glob("bench.*"):
+        for file in (Path(folder) / "bench").glob("bench*"):
             out.mkdir(parents=True, exist_ok=True)
-            (out / f"growth{file.suffix}").write_bytes(file.read_bytes())
+            (out / file.name.replace("bench", "growth")).write_bytes(file.read_bytes())
     print(format_bench(found))
 
 

@@ -21,6 +21,8 @@ COMMANDS: dict[str, str] = {
     "bench": "time a model at many patch sizes on this machine",
     "export": "write one patch size for ONNX Runtime, transformers or PyTorch",
     "convert": "convert any readable checkpoint into our own format",
+    "doctor": "find what is wrong with an installation, a data set, a checkpoint or a run",
+    "report": "write a run and its results into one web page",
     "stats": "measure the mean and standard deviation of a data set, for normalisation",
     "pack": "pack the clips of a data set into tar shards",
 }
@@ -37,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-V", "--version"):
         print(f"flexiast {__version__}")
         return 0
+    if name == "--install-completion":
+        return _install_completion(arguments[1:])
     if name not in COMMANDS:
         given = f"found command {name!r}" if name else "found no command"
         print(f"flexiast: error: {given}, expected one of {', '.join(COMMANDS)}; see flexiast --help", file=sys.stderr)
@@ -56,8 +60,16 @@ def usage() -> str:
             *lines,
             "",
             "flexiast COMMAND --help lists its options. --config FILE reads them from a TOML or JSON file.",
+            "flexiast --install-completion [bash|zsh|fish] lets the tab key complete them in new terminals.",
         ]
     )
+
+
+def _install_completion(arguments: Sequence[str]) -> int:
+    from .commands.completion import install_completion
+    from .commands.guard import guarded
+
+    return guarded(lambda: print(*install_completion(list(COMMANDS), arguments), sep="\n"))
 
 
 def run_command(name: str, arguments: Sequence[str], program: str) -> int:
@@ -68,10 +80,10 @@ def run_command(name: str, arguments: Sequence[str], program: str) -> int:
 
         command = import_module(f".commands.{name}", __package__)
 
-    def run() -> None:
+    def run() -> object:
         config = read_arguments(command.CONFIG, arguments, program)
         _log_to_stderr()
-        command.run(config)
+        return command.run(config)
 
     return guarded(run)
 

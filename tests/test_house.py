@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
 FLOORS = (
     *("errors", "models", "runtime", "features", "data", "checkpoints", "classifier", "export", "traintest"),
-    *("reports", "commands", "cli"),
+    *("doctor", "reports", "commands", "cli"),
 )
 """Rooms of `src`, bottom to top; imports run downwards."""
 LOOSE = {"__init__", "cli", "errors", "features"}
@@ -61,7 +61,7 @@ def floor(module: str) -> int:
 def test_the_reader_of_imports_sees_them_all() -> None:
     targets = {target for target, _ in own_imports("cli")}
     # "" is `from . import __version__`
-    assert targets == {"", "commands.command_line", "commands.guard", "runtime.terminal"}
+    assert targets == {"", "commands.command_line", "commands.completion", "commands.guard", "runtime.terminal"}
     assert "features" in {target for target, _ in own_imports("data.dataset")}
     assert len([name for name in MODULES if name != "cli" and list(own_imports(name))]) > 40
 

@@ -20,7 +20,7 @@ from ..runtime.files import require_no_results, require_writable, to_json_text, 
 from ..runtime.provenance import provenance
 from ..traintest.bench import Bench, measure_costs
 
-FILES = ("bench.csv", "bench.json", "bench.png")
+FILES = ("bench.csv", "bench.json", "bench.png", "bench-dark.png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class BenchConfig:
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Model directory, or any other readable checkpoint."""
     out: Path | None = None
-    """Directory for bench.csv, bench.json and bench.png (default: only the table is printed)."""
+    """Directory for bench.csv, bench.json, bench.png and bench-dark.png (default: only print the table)."""
     overwrite: bool = False
     """Replace the results of an earlier run in that directory."""
     patch_sizes: tuple[PatchArg, ...] = PAPER_SIZES
@@ -81,7 +81,7 @@ def bench(config: BenchConfig) -> Bench:
         content = {"provenance": origin, **dataclasses.asdict(report)}
         write_atomically(config.out / "bench.csv", to_csv(rows).encode())
         write_atomically(config.out / "bench.json", (to_json_text(content, 1) + "\n").encode())
-        write_atomically(config.out / "bench.png", plot_bench(report))
+        plot_bench(report).write(config.out / "bench.png")
     return report
 
 

@@ -17,13 +17,15 @@ DEBUG = "FLEXIAST_DEBUG"
 
 
 def guarded(action: Callable[[], object]) -> int:
-    """Run the action and return the exit code; a user's mistake becomes one line on stderr, unless FLEXIAST_DEBUG=1."""
-    make_tolerant(sys.stdout)  # file names may not be UTF-8, class names may be in any script
+    """Run and return the exit code: the action's own if it returns one, else 0.
+
+    A user's mistake becomes one line on stderr, unless FLEXIAST_DEBUG is 1.
+    """
+    make_tolerant(sys.stdout)  # file names are bytes, which need not be UTF-8; class names may be in any script
     if os.environ.get(DEBUG) == "1":
-        action()
-        return 0
+        return _code(action())
     try:
-        action()
+        return _code(action())
     except Interrupted as error:
         print(f"flexiast: {printable(error)}", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -41,7 +43,10 @@ def guarded(action: Callable[[], object]) -> int:
             raise
         reason = (str(error).splitlines() or ["no reason given"])[0]
         return _complain(f"out of memory ({reason}); smaller batches or larger patches need less")
-    return 0
+
+
+def _code(result: object) -> int:
+    return result if isinstance(result, int) else 0
 
 
 def _complain(message: str) -> int:

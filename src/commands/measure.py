@@ -32,7 +32,7 @@ from ..traintest.evaluate import Result, describe_lengths, sweep
 
 logger = logging.getLogger(__name__)
 
-FILES = ("flexibility.csv", "flexibility.json", "flexibility.png")
+FILES = ("flexibility.csv", "flexibility.json", "flexibility.png", "flexibility-dark.png", "cascades.csv")
 """What a measurement writes, in this order, beside the scores."""
 
 
@@ -155,7 +155,7 @@ def _write(config: MeasureConfig, results: list[Result], data: Manifest, origin:
     write_atomically(config.out / "flexibility.csv", to_csv(rows).encode())
     text = to_json_text({"provenance": source, "results": rows}, 1) + "\n"
     write_atomically(config.out / "flexibility.json", text.encode())
-    write_atomically(config.out / "flexibility.png", plot_flexibility(rows, len(data) - len(excluded)))
+    plot_flexibility(rows, len(data) - len(excluded)).write(config.out / "flexibility.png")
     for result in results if config.scores else ():
         name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npy"
         with replacing(config.out / "scores" / name) as file:

@@ -23,11 +23,12 @@ def contents_fingerprint(manifest: Manifest) -> str:
     digest = hashlib.sha256()
     count = min(SAMPLE, len(manifest))
     for place in range(count):
-        digest.update(_pieces(manifest.clips[place * len(manifest) // count].path))
+        digest.update(content_hash(manifest.clips[place * len(manifest) // count].path))
     return digest.hexdigest()
 
 
-def _pieces(path: Path | ShardMember) -> bytes:
+def content_hash(path: Path | ShardMember) -> bytes:
+    """SHA-256 over the pieces of one clip's file, which is all of it up to 192 KiB; `missing` if it cannot be read."""
     shard, offset = (path.shard, path.offset) if isinstance(path, ShardMember) else (path, 0)
     try:
         size = path.size if isinstance(path, ShardMember) else os.stat(path).st_size

@@ -126,12 +126,17 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def report_twins(source: Path, labels: Labels) -> None:
-    """Warn about names that differ only in case, spaces, hyphens or underscores."""
+def spelling_twins(names: Iterable[str]) -> list[list[str]]:
+    """Names that differ in upper case, spaces, hyphens or underscores only, together."""
     alike: dict[str, list[str]] = {}
-    for name in labels.names:
+    for name in names:
         alike.setdefault(re.sub(r"[\s_-]+", " ", name).strip().casefold(), []).append(name)
-    twins = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    return [twins for twins in alike.values() if len(twins) > 1]
+
+
+def report_twins(source: Path, labels: Labels) -> None:
+    """Log the names that differ in upper case, spaces, hyphens or underscores only."""
+    twins = [" and ".join(map(repr, names)) for names in spelling_twins(labels.names)]
     if twins:
         logger.warning(
             "%s: %s are different classes; if they are meant to be one, spell them alike", source, "; ".join(twins[:5])

@@ -78,8 +78,9 @@ RULES: dict[str, Callable[[Clip], str]] = {
 def source_groups(clips: Sequence[Clip]) -> tuple[str, list[str] | None]:
     """The part of the names that identifies the source of a clip, and each clip's group; None if no part does.
 
-    A part does so if it repeats, if no group holds more than a quarter of the clips, and if every class of ten clips or
-    more comes from at least four groups. Numbers, class names and hashes fail one of these.
+    A part tells if it repeats, if no group holds more than a quarter of the clips, and if every class that has ten
+    clips or more comes from at least four groups, and most classes from more than one: numbers, class names and hashes
+    fail one of these.
     """
     for name, rule in RULES.items():
         groups = [rule(clip) for clip in clips]
@@ -101,4 +102,8 @@ def _are_sources(groups: Sequence[str], clips: Sequence[Clip]) -> bool:
     for group, clip in zip(groups, clips, strict=True):
         for c in clip.classes:
             of_class[c].append(group)
-    return all(len(set(members)) >= 4 for members in of_class.values() if len(members) >= 10)
+    several = [own for own in of_class.values() if len(own) >= 2]
+    of_one_group = sum(len(set(own)) == 1 for own in several)
+    if of_one_group > len(several) / 2:  # it is the class that the names tell
+        return False
+    return all(len(set(own)) >= 4 for own in several if len(own) >= 10)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..traintest.bench import Bench
-from .pictures import new_figure, to_png
+from .pictures import Picture, label_points, picture, plain_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def format_bench(report: Bench) -> str:
@@ -29,33 +35,68 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def plot_bench(report: Bench) -> bytes:
-    """PNG: clips per second against tokens with fit and roofline, latency, and score against speed."""
-    costs = sorted(report.costs, key=lambda cost: cost.tokens)
-    scored = [cost for cost in costs if cost.score is not None]
-    figure = new_figure(15 if scored else 10.5, 4.4)
-    speed, latency, *score_axes = figure.subplots(1, 3 if scored else 2)
+def plot_bench(found: Bench) -> Picture:
+    """Clips per second against tokens with fit and roofline, latency, and the score against speed."""
+    scored = any(cost.score is not None for cost in found.costs)
+
+    def draw(figure: Figure) -> None:
+        speed, latency, *more = figure.subplots(1, 3 if scored else 2)
+        points = {speed: _draw_speed(speed, found), latency: _draw_latency(latency, found)}
+        points |= {axes: _draw_score(axes, found) for axes in more}
+        for axes, own in points.items():  # last: until then the axes still change their widths
+            label_points(axes, own)
+
+    return picture(draw, 15 if scored else 10.5, 4.4)
+
+
+Points = list[tuple[float, float, str]]
+"""Places of the patch sizes and their names."""
+
+
+def _draw_speed(axes: Axes, found: Bench) -> Points:
+    costs = sorted(found.costs, key=lambda cost: cost.tokens)
     tokens = [cost.tokens for cost in costs]
-    bound = f"roofline: {report.gflops_per_second:.0f} GFLOP/s, {report.gigabytes_per_second:.0f} GB/s"
-    speed.plot(tokens, [c.roofline_clips_per_second for c in costs], "--", color="gray", label=bound)
-    label = "measured" if report.growth is None else f"measured, ~ tokens^{-report.growth:.2f}"
-    speed.plot(tokens, [c.clips_per_second for c in costs], "o-", label=label)
-    for cost in costs:
-        speed.annotate(cost.patch_size, (cost.tokens, cost.clips_per_second), xytext=(3, 5), textcoords="offset points")
-    speed.set(xscale="log", yscale="log", xlabel="patch tokens of a clip", ylabel="clips per second")
-    speed.legend(fontsize=9)
-    latency.plot(tokens, [c.latency_p50_ms for c in costs], "o-", label="median")
-    latency.plot(tokens, [c.latency_p95_ms for c in costs], "^:", label="95 %")
-    latency.set(xscale="log", xlabel="patch tokens of a clip", ylabel="latency of one clip, ms")
-    latency.set_ylim(bottom=0)
-    latency.legend(fontsize=9)
-    for axes in score_axes:
-        axes.plot([c.clips_per_second for c in scored], [100 * (c.score or 0.0) for c in scored], "o-")
-        for cost in scored:
-            point = (cost.clips_per_second, 100 * (cost.score or 0.0))
-            axes.annotate(cost.patch_size, point, xytext=(3, 5), textcoords="offset points")
-        axes.set(xscale="log", xlabel="clips per second", ylabel=f"validation {report.score_name}, %")
-    for axes in (speed, latency, *score_axes):
-        axes.margins(x=0.1)
-        axes.grid(alpha=0.3, which="both")
-    return to_png(figure)
+    rates = [cost.clips_per_second for cost in costs]
+    bounds = [cost.roofline_clips_per_second for cost in costs]
+    axes.plot(tokens, rates, "o-")
+    axes.plot(tokens, bounds, "--")
+    growth = "" if found.growth is None else f", ~ tokens^{-found.growth:.2f}"
+    axes.set_title(f"measured{growth}", color="C0", fontsize=9)
+    bound = f"roofline: {found.gflops_per_second:.0f} GFLOP/s, {found.gigabytes_per_second:.0f} GB/s"
+    axes.set_title(bound, color="C1", fontsize=9, loc="right")
+    axes.set(xscale="log", yscale="log", xlabel="patch tokens of a clip", ylabel="clips per second")
+    _finish(axes, plain_y=True)
+    return [(c.tokens, c.clips_per_second, c.patch_size) for c in costs]
+
+
+def _draw_latency(axes: Axes, found: Bench) -> Points:
+    costs = sorted(found.costs, key=lambda cost: cost.tokens)
+    tokens = [cost.tokens for cost in costs]
+    axes.plot(tokens, [cost.latency_p50_ms for cost in costs], "o-")
+    axes.plot(tokens, [cost.latency_p95_ms for cost in costs], "^:")
+    axes.set_title("median", color="C0", fontsize=9)
+    axes.set_title("95 % of clips are faster", color="C1", fontsize=9, loc="right")
+    axes.set(xscale="log", xlabel="patch tokens of a clip", ylabel="latency of one clip, ms")
+    axes.set_ylim(bottom=0)
+    _finish(axes)
+    return [(c.tokens, c.latency_p50_ms, c.patch_size) for c in costs]
+
+
+def _draw_score(axes: Axes, found: Bench) -> Points:
+    points = [
+        (cost.clips_per_second, 100 * cost.score, cost.patch_size)
+        for cost in sorted(found.costs, key=lambda cost: cost.tokens)
+        if cost.score is not None
+    ]
+    axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o-")
+    axes.set(xscale="log", xlabel="clips per second", ylabel=f"validation {found.score_name}, %")
+    _finish(axes)
+    return points
+
+
+def _finish(axes: Axes, plain_y: bool = False) -> None:
+    """Room at the sides, and plain numbers on the axes."""
+    axes.margins(x=0.1, y=0.1)
+    plain_ticks(axes.xaxis)
+    if plain_y:
+        plain_ticks(axes.yaxis)

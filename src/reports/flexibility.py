@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..models.geometry import PatchSize
 from ..traintest.evaluate import Result
-from .pictures import new_figure, to_png
+from .pictures import MARKERS, Picture, name_lines, picture, plain_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = [
     "model",
@@ -57,30 +61,48 @@ def format_table(results: Sequence[Result]) -> str:
     return "\n".join(" ".join(line).rstrip() for line in cells)
 
 
-def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int) -> bytes:
-    """PNG: accuracy against patch size, and against GFLOPs per clip; one line per model and resize."""
-    figure = new_figure(11, 4.4)
-    by_size, by_cost = figure.subplots(1, 2, sharey=True)
-    resizes = {row["resize"] for row in rows}
+def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int) -> Picture:
+    """Accuracy against patch size, and against GFLOPs per clip; one line per model and resize."""
+
+    def draw(figure: Figure) -> None:
+        by_size, by_cost = figure.subplots(1, 2, sharey=True)
+        draw_by_size(by_size, rows)
+        draw_by_cost(by_cost, rows)
+        figure.suptitle(f"Accuracy at every patch size, {clips:,} clips", fontsize=11)
+
+    return picture(draw, 11, 4.4)
+
+
+def draw_by_size(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Accuracy against patch size, in the order of the rows."""
     patches = list(dict.fromkeys(_patch(row) for row in rows))
+    for _, mine, style in _lines(rows):
+        axes.plot([patches.index(_patch(r)) for r in mine], [100 * r["accuracy"] for r in mine], **style)
+    axes.set_xticks(range(len(patches)), [str(patch) for patch in patches])
+    axes.set(xlabel="patch size, mel bins x frames of 10 ms (one number: square)", ylabel="accuracy, %", ylim=(0, 100))
+
+
+def draw_by_cost(axes: Axes, rows: Sequence[dict[str, Any]], named: bool = True) -> None:
+    """Accuracy against GFLOPs per clip. named: the lines have their names beside their ends."""
+    ends = []
+    for name, mine, style in _lines(rows):
+        cost = sorted(mine, key=lambda r: r["gflops"])
+        (line,) = axes.plot([r["gflops"] for r in cost], [100 * r["accuracy"] for r in cost], **style)
+        ends.append((cost[-1]["gflops"], 100 * cost[-1]["accuracy"], name, line.get_color()))
+    axes.set(xlabel="cost, GFLOPs per clip", xscale="log", ylim=(0, 100))
+    plain_ticks(axes.xaxis)
+    if named:
+        name_lines(axes, ends)
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
+    """Name, rows and style of each model and resize."""
+    resizes = {row["resize"] for row in rows}
     for number, (model, resize) in enumerate(dict.fromkeys((r["model"], r["resize"]) for r in rows)):
-        curve = [r for r in rows if (r["model"], r["resize"]) == (model, resize)]
-        style = {
-            "label": f"{model} ({resize})" if len(resizes) > 1 else model,
-            "marker": "osD^vP*X"[number % 8],
-            "linestyle": "-" if resize == "pi" else "--",
-        }
-        by_size.plot([patches.index(_patch(r)) for r in curve], [100 * r["accuracy"] for r in curve], **style)
-        curve.sort(key=lambda r: r["gflops"])
-        by_cost.plot([r["gflops"] for r in curve], [100 * r["accuracy"] for r in curve], **style)
-    by_size.set_xticks(range(len(patches)), [str(p) for p in patches])
-    by_size.set(xlabel="patch size (mel bins x frames; one number: square)", ylabel="accuracy, %", ylim=(0, 100))
-    by_cost.set(xlabel="GFLOPs per clip", xscale="log")
-    by_size.legend(loc="lower left", fontsize=9)
-    for axes in (by_size, by_cost):
-        axes.grid(alpha=0.3)
-    figure.suptitle(f"Accuracy at every patch size, {clips} clips", fontsize=11)
-    return to_png(figure)
+        name = f"{model} ({resize})" if len(resizes) > 1 else model
+        dashes = "-" if resize == "pi" else "--"
+        style = {"label": name, "marker": MARKERS[number % len(MARKERS)], "linestyle": dashes}
+        yield name, [r for r in rows if (r["model"], r["resize"]) == (model, resize)], style
 
 
 def _patch(row: dict[str, Any]) -> PatchSize:

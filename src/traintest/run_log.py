@@ -180,16 +180,10 @@ class RunLog:
                 " the command to go on"
             )
 
-    def _records(self) -> Iterator[dict[str, Any]]:
-        self.file.seek(0)
-        for line in self.file.read().splitlines():
-            record = _record(line)
-            if record is not None:
-                yield record
-
     def write_epochs(self) -> None:
         """Make epochs.csv anew from the validations in train.jsonl."""
-        rows = [{"step": r["step"], "epoch": r["epoch"], **_numbers(r)} for r in self._records() if "validation" in r]
+        validations = [record for record in read_log(self.path) if "validation" in record]
+        rows = [{"step": r["step"], "epoch": r["epoch"], **_numbers(r)} for r in validations]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -204,6 +198,13 @@ class RunLog:
             self.curves.close()
         except OSError as error:
             self._without_curves(error)
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a train.jsonl, damaged ones left out. Raises FileError if it cannot be read."""
+    with file_errors(path):
+        lines = path.read_bytes().splitlines()
+    yield from (record for record in map(_record, lines) if record is not None)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -49,7 +49,14 @@ def test_no_speaker_fold_or_folder_is_on_both_sides(names, rule, source) -> None
     assert len(split.val) == pytest.approx(0.2 * len(names), abs=0.1 * len(names))
 
 
-@pytest.mark.parametrize("names", [NUMBERED, [f"{c}/{c}_{n:03d}.wav" for c in ("dog", "cat") for n in range(20)]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        NUMBERED,
+        [f"{c}/{c}_{n:03d}.wav" for c in ("dog", "cat") for n in range(20)],
+        [f"{c}/{n}.wav" for c in "abcdef" for n in range(6)],  # small folders of classes are no recordings
+    ],
+)
 def test_numbers_and_class_names_tell_no_source(names: list[str]) -> None:
     assert source_groups(manifest(names).clips) == ("each clip by itself", None)
 

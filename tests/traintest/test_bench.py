@@ -82,7 +82,7 @@ def test_without_a_folder_nothing_is_written(model_dir: Path, tmp_path: Path, mo
     lines = format_bench(found).splitlines()
     assert lines[1].split()[:2] == ["24", "24"]
     assert lines[1].split()[-1] == "-"
-    assert plot_bench(found).startswith(b"\x89PNG")
+    assert plot_bench(found).light.startswith(b"\x89PNG")
 
 
 def test_peak_memory_grows_with_the_tokens(tmp_path: Path) -> None:

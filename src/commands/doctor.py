@@ -1,0 +1,86 @@
+"""`flexiast doctor`: what is wrong with an installation, a data set, a checkpoint or a run, and what mends it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import tyro
+
+from ..classifier.load import load
+from ..data.dataset import MAX_WORKERS
+from ..data.shards import INDEX
+from ..data.table_options import TableOptions
+from ..doctor.checkpoint import examine_checkpoint
+from ..doctor.data import DataSet, examine_data
+from ..doctor.finding import Examination
+from ..doctor.installation import examine_installation, look
+from ..doctor.run import examine_run
+from ..errors import ConfigError, require
+from ..reports.examination import examination_json, format_examination
+from ..traintest.finished_run import FinishedRun, is_run
+
+WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
+
+
+@dataclasses.dataclass(frozen=True)
+class DoctorConfig(TableOptions):
+    """Find what is wrong with an installation, a data set, a checkpoint or a run. Exit code 1: it is serious."""
+
+    subject: tyro.conf.Positional[Path | None] = None
+    """Data (folder, table or manifest), a checkpoint, or the folder of a run (default: the installation)."""
+    val: Path | None = None
+    """Validation data, to be compared with the data."""
+    test: Path | None = None
+    """Test data, to be compared with the data; they are only compared, and listened to for faults."""
+    checkpoint: str | None = None
+    """Model that is to hear the data: its classes, window and statistics are compared with them."""
+    labels: Path | None = None
+    """Label CSV (index, mid, display_name), for manifests."""
+    root: Path | None = None
+    """Where relative paths of the manifests start (default: the manifest's own folder)."""
+    workers: int = 2
+    """Decoding processes; 0 decodes in this process."""
+    json: bool = False
+    """Print one JSON object: subject, facts, findings."""
+    quiet: bool = False
+    """Print the findings alone; no progress bar."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.workers <= MAX_WORKERS, "workers", self.workers, f"0 to {MAX_WORKERS}")
+        if self.subject is not None and not self.subject.exists():
+            raise ConfigError(
+                f"subject: found {self.subject}, which is not there; expected data, a checkpoint or the folder of a run"
+            )
+
+
+def examine(config: DoctorConfig, progress: bool = True) -> Examination:
+    """Look at what the subject is, and find its faults."""
+    subject = config.subject
+    if subject is None:
+        return examine_installation(look())
+    if is_run(subject):
+        return examine_run(FinishedRun(subject), config.workers, progress)
+    if subject.suffix.lower() in WEIGHTS or ((subject / "config.json").is_file() and not (subject / INDEX).is_file()):
+        return examine_checkpoint(str(subject))
+    data = DataSet.of(
+        subject, config.val, config.test, labels=config.labels, root=config.root, options=config
+    )  # fmt: skip
+    model = load(config.checkpoint) if config.checkpoint else None
+    return examine_data(data, model, config.workers, progress)
+
+
+def run(config: DoctorConfig) -> int:
+    """Print the findings; returns 1 if any is serious."""
+    if config.quiet:
+        logging.getLogger("flexiast").setLevel(logging.WARNING)
+    found = examine(config, progress=not (config.json or config.quiet))
+    text = examination_json(found) if config.json else format_examination(found, config.quiet)
+    if text:
+        print(text)
+    return int(found.serious)
+
+
+CONFIG = DoctorConfig

@@ -1,0 +1,100 @@
+"""`flexiast report`: a run and its results as one web page that needs no network."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+
+import tyro
+
+from ..data.manifest import Labels, Manifest, read_manifest
+from ..data.table_options import TableOptions
+from ..errors import ConfigError, require
+from ..models.geometry import PAPER_SIZES
+from ..reports.run_report import render
+from ..runtime.arguments import PatchArg, Precision
+from ..runtime.device import resolve_precision
+from ..runtime.files import write_atomically
+from ..runtime.provenance import provenance
+from ..traintest.bench import measure_costs
+from ..traintest.evaluate import sweep
+from ..traintest.finished_run import FinishedRun
+from ..traintest.setup import fitting
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig(TableOptions):
+    """Write a run and its results into one web page: curves, classes, confusions, the worst clips with sound, cost."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run (--out of `train` or `flexify`)."""
+    data: Path | None = None
+    """Data to measure on (default: the run's own validation data)."""
+    out: Path | None = None
+    """File to write (default: report.html in the folder of the run)."""
+    patch_size: PatchArg | None = None
+    """Patch size that classes and clips are shown at (default: the model's base patch)."""
+    patch_sizes: tuple[PatchArg, ...] = ()
+    """Patch sizes to measure at (default: those from 8 to 48 that fit)."""
+    labels: Path | None = None
+    """Label CSV for the data (default: the model's labels)."""
+    root: Path | None = None
+    """Where relative paths of the data start (default: the manifest's own folder)."""
+    clips: int = 6
+    """Clips shown with sound, of the hardest and of the most confidently wrong each; 0 for none."""
+    seconds: float = 0.5
+    """How long each patch size is timed."""
+    workers: int = 2
+    """Decoding processes; 0 decodes in this process."""
+    precision: Precision = "auto"
+    """`auto`: bfloat16 where the device has fast bfloat16."""
+    quiet: bool = False
+    """No progress bar; print the name of the file alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.clips <= 50, "clips", self.clips, "0 to 50")
+        require(self.seconds >= 0, "seconds", self.seconds, "0 or more")
+
+
+def report(config: ReportConfig, progress: bool = True) -> Path:
+    """Measure and write the page; returns its file. Raises FlexiASTError for wrong input before measuring."""
+    run = FinishedRun(config.run)
+    model = run.model()
+    data = _data(config, run, model.labels)
+    patch = config.patch_size or model.config.patch_size
+    sizes = config.patch_sizes or fitting(PAPER_SIZES, model)
+    sizes = sizes if patch in sizes else tuple(sorted((*sizes, patch)))
+    device = model.kernel.device
+    results = sweep(
+        {run.path.resolve().name: model}, data, sizes,
+        workers=config.workers, precision=config.precision, progress=progress,
+    )  # fmt: skip
+    costs = measure_costs(model, sizes, seconds=config.seconds, precision=config.precision)
+    environment = provenance(device) | {"precision": resolve_precision(device, config.precision)}
+    page = render(run, model, data, results, patch, costs, environment, config.clips, config.data)
+    out = config.out or config.run / "report.html"
+    write_atomically(out, page.encode(errors="backslashreplace"))
+    return out
+
+
+def _data(config: ReportConfig, run: FinishedRun, labels: Labels) -> Manifest:
+    if config.data is not None:
+        return read_manifest(config.data, config.labels or labels, config.root, config)
+    data = run.validation_data()
+    if data is None:
+        raise ConfigError(f"data: {run.path} was trained without validation data; give some with --data")
+    return data
+
+
+def run(config: ReportConfig) -> None:
+    """Write the page, and say where it is."""
+    if config.quiet:
+        logging.getLogger("flexiast").setLevel(logging.WARNING)
+    out = report(config, progress=not config.quiet)
+    print(out if config.quiet else f"written: {out}, {os.path.getsize(out) / 1e6:.1f} MB; open it in any browser")
+
+
+CONFIG = ReportConfig

@@ -1,0 +1,57 @@
+"""A checkpoint: whether it can be read, whether its weights are numbers, and what it was trained for."""
+
+from __future__ import annotations
+
+import torch
+
+from ..classifier.audio_classifier import AudioClassifier
+from ..classifier.listening import trained_sizes
+from ..classifier.load import load
+from ..errors import CheckpointError
+from .finding import Examination, Finding
+
+
+def examine_checkpoint(source: str) -> Examination:
+    """What a checkpoint of any readable format is like, and what is wrong with it."""
+    try:
+        model = load(source)
+    except CheckpointError as error:
+        where, _, what = str(error).partition(": ")
+        unreadable = Finding(
+            "checkpoint-unreadable", "serious", what or str(error), where, "no command can use it",
+            "fetch or copy it again, whole; flexiast convert takes checkpoints of other programs",
+        )  # fmt: skip
+        return Examination(source, {}, (unreadable,))
+    facts = {"model": repr(model)}
+    if model.load_report is not None:
+        facts["tensors"] = str(model.load_report).splitlines()[0]
+    return Examination(source, facts, tuple(model_faults(model, source)))
+
+
+def model_faults(model: AudioClassifier, where: str) -> list[Finding]:
+    """What is wrong with a model that could be read."""
+    found = []
+    odd = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
+    if odd:
+        found.append(
+            Finding(
+                "weights-not-finite", "serious", f"{len(odd)} tensors hold NaN or infinity, the first {odd[0]}", where,
+                "every score is NaN", "take an earlier state, or train again with a lower --optim.lr",
+            )
+        )  # fmt: skip
+    if model.labels.numbered:
+        found.append(
+            Finding(
+                "classes-without-names", "warning", f"its {len(model.labels)} classes are only numbered", where,
+                "predictions are numbers, whose order nobody can check",
+                "write their names into `labels` of its config.json",
+            )
+        )  # fmt: skip
+    if len(trained_sizes(model)) == 1:
+        found.append(
+            Finding(
+                "one-patch-size", "warning", f"it was trained at patch size {trained_sizes(model)[0]} alone", where,
+                "accuracy falls away at other sizes", f"flexiast flexify {where} --out OUT --data.train DATA",
+            )
+        )  # fmt: skip
+    return found

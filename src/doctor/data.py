@@ -1,0 +1,217 @@
+"""A data set: its labels, its splits and its clips."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..classifier.audio_classifier import AudioClassifier
+from ..data.fingerprint import content_hash
+from ..data.folders import read_class_folders, split_root
+from ..data.labels import Labels, spelling_twins
+from ..data.manifest import Clip, distinct_labels, read_manifest
+from ..data.shards import ShardMember
+from ..data.split import source_groups
+from ..data.survey import MOST_SURVEYED
+from ..data.table_options import TableOptions
+from ..errors import DataError
+from .clips import clip_faults
+from .finding import Examination, Finding, some
+from .listen import listen
+
+MOST_UNEVEN = 50
+"""How many times as many clips as the smallest class the largest may have."""
+FEW_WITH_SEVERAL = 0.02
+"""Share of clips with several labels, or none, up to which they look like a mistake in a single-label data set."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """Where the splits of a data set are, and how they are read."""
+
+    splits: dict[str, Path]
+    """Manifest, table or folder of each split, `train` first."""
+    labels: Path | None = None
+    root: Path | None = None
+    options: TableOptions = TableOptions()
+
+    @classmethod
+    def of(cls, data: Path, val: Path | None, test: Path | None, **how: object) -> DataSet:
+        """The splits that were given; of a folder that holds the folders of splits, those."""
+        found = (split_root(data) if data.is_dir() else None) or {"train": data}
+        given = {name: path for name, path in (("val", val), ("test", test)) if path is not None}
+        return cls(found | given, **how)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """A clip of a data set, its classes by name: splits may number them differently."""
+
+    split: str
+    path: Path | ShardMember
+    classes: tuple[str, ...]
+
+
+def examine_data(
+    data: DataSet, model: AudioClassifier | None = None, workers: int = 0, progress: bool = True
+) -> Examination:
+    """What a data set is like, and what is wrong with it.
+
+    model: one that is to hear it; its window and its statistics are compared then. Of more than MOST_SURVEYED clips,
+    an even selection is listened to; names and contents are compared of all.
+    """
+    subject = ", ".join(map(str, data.splits.values()))
+    try:
+        clips = [clip for name, path in data.splits.items() for clip in _listed(data, name, path)]
+    except DataError as error:
+        where, _, what = str(error).partition(": ")
+        unreadable = Finding(
+            "table-unreadable", "serious", what or str(error), where, "nothing can be learnt from it",
+            "flexiast doctor DATA --path-column NAME --label-column NAME, or what the message says",
+        )  # fmt: skip
+        return Examination(subject, {}, (unreadable,))
+    chosen = [clips[i * len(clips) // min(len(clips), MOST_SURVEYED)] for i in range(min(len(clips), MOST_SURVEYED))]
+    seen = listen([clip.path for clip in chosen], _features(model), workers, progress)
+    sizes = Counter(clip.split for clip in clips)
+    facts = {name: f"{count:,} clips ({data.splits[name]})" for name, count in sizes.items()}
+    facts["classes"] = str(len({name for clip in clips for name in clip.classes}))
+    facts["listened to"] = f"{len(chosen):,} clips"
+    findings = [*_empty_classes(data), *_label_faults(clips, model), *_split_faults(clips)]
+    findings += clip_faults([(str(clip.path), clip.classes) for clip in chosen], seen, model)
+    return Examination(subject, facts, tuple(findings))
+
+
+def _features(model: AudioClassifier | None):
+    from ..features import FeatureConfig
+
+    return model.feature_config if model else FeatureConfig()
+
+
+def _listed(data: DataSet, split: str, source: Path) -> Iterator[Listed]:
+    labels = Labels.read(data.labels) if data.labels else distinct_labels(source, data.options)
+    manifest = read_manifest(source, labels, data.root, data.options)
+    for clip in manifest.clips:
+        yield Listed(split, clip.path, tuple(manifest.labels.names[c] for c in clip.classes))
+
+
+def _empty_classes(data: DataSet) -> list[Finding]:
+    empty = [
+        str(folder / name)
+        for folder in data.splits.values()
+        if folder.is_dir() and not list(folder.glob("*.json"))
+        for name, files in read_class_folders(folder).items()
+        if not files
+    ]
+    if not empty:
+        return []
+    return [
+        Finding(
+            "empty-class", "serious", f"{len(empty)} folders of classes without an audio file", some(empty),
+            "a class cannot be learnt without clips", "remove the folders, or begin their names with _",
+        )
+    ]  # fmt: skip
+
+
+# Labels ----------------------------------------------------------------------------------------------------------
+
+
+def _label_faults(clips: list[Listed], model: AudioClassifier | None) -> Iterator[Finding]:
+    first = clips[0].split
+    counts = Counter(name for clip in clips if clip.split == first for name in clip.classes)
+    for names in spelling_twins({name for clip in clips for name in clip.classes}):
+        yield Finding(
+            "spelling-twins", "serious", f"{' and '.join(map(repr, sorted(names)))} are different classes", first,
+            "one class learnt as two is confused with itself", "spell them alike in the table, or rename the folders",
+        )  # fmt: skip
+    if len(counts) == 1 and all(clip.classes for clip in clips):
+        yield Finding(
+            "one-class", "serious", f"every clip is of the class {next(iter(counts))!r}", first,
+            "there is nothing to tell apart", "give a folder with one sub-folder per class, or --label-column NAME",
+        )  # fmt: skip
+    elif counts:
+        yield from _balance(counts, first)
+    several = [clip for clip in clips if len(clip.classes) != 1]
+    if 0 < len(several) <= FEW_WITH_SEVERAL * len(clips):
+        yield Finding(
+            "few-with-several-labels", "warning", f"{len(several)} of {len(clips)} clips have several labels, or none",
+            some([clip.path for clip in several]), "with them the loss is that of multi-label data",
+            "give them one label, or take them out",
+        )  # fmt: skip
+    trained = set(model.labels.names) | set(model.labels.mids) if model and not model.labels.numbered else None
+    if trained is not None and (unknown := sorted(counts.keys() - trained)):
+        yield Finding(
+            "classes-of-another-model", "serious", f"the model does not know {len(unknown)} of the classes",
+            some(unknown), "it can neither be measured on these data nor name their classes",
+            "flexiast train --model.init CHECKPOINT --data.train DATA",
+        )  # fmt: skip
+    known = set(counts)
+    for split in dict.fromkeys(clip.split for clip in clips):
+        new = sorted({name for clip in clips if clip.split == split for name in clip.classes} - known)
+        if new:
+            yield Finding(
+                "classes-not-in-train", "serious", f"{split} has {len(new)} classes that {first} has not", some(new),
+                "they can never be recognised", f"add clips of them to {first}, or take them out of {split}",
+            )  # fmt: skip
+
+
+def _balance(counts: Counter[str], split: str) -> Iterator[Finding]:
+    (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
+    single = sorted(name for name, count in counts.items() if count == 1)
+    if single:
+        yield Finding(
+            "class-of-one-clip", "warning", f"{len(single)} classes have a single clip in {split}", some(single),
+            "no clip of them is left for validation", "add clips, or give validation data: --data.val VAL",
+        )  # fmt: skip
+    elif many > MOST_UNEVEN * few:
+        yield Finding(
+            "unbalanced", "warning", f"{most!r} has {many} clips, {least!r} has {few}", split,
+            "accuracy hides how badly rare classes do", "--data.sampling balanced, and look at mAP",
+        )  # fmt: skip
+
+
+# Splits ----------------------------------------------------------------------------------------------------------
+
+
+def _split_faults(clips: list[Listed]) -> Iterator[Finding]:
+    yield from _duplicates(clips)
+    numbers = {name: number for number, name in enumerate(sorted({n for clip in clips for n in clip.classes}))}
+    how, groups = source_groups([Clip(clip.path, tuple(map(numbers.__getitem__, clip.classes))) for clip in clips])
+    if groups is None or len({clip.split for clip in clips}) < 2:
+        return
+    splits: dict[str, set[str]] = defaultdict(set)
+    for group, clip in zip(groups, clips, strict=True):
+        splits[group].add(clip.split)
+    both = sorted(group for group, own in splits.items() if len(own) > 1)
+    if both:
+        yield Finding(
+            "source-in-two-splits", "serious",
+            f"{len(both)} of {len(splits)} speakers or recordings are in more than one split, going by the {how}",
+            some(both), "scores on clips of a known speaker or recording are too good",
+            "give all clips to --data.train and let it split off whole sources: --data.val 0.2",
+        )  # fmt: skip
+
+
+def _duplicates(clips: list[Listed]) -> Iterator[Finding]:
+    alike: dict[bytes, list[Listed]] = defaultdict(list)
+    for clip in clips:
+        digest = content_hash(clip.path)
+        if digest != b"missing":
+            alike[digest].append(clip)
+    groups = [group for group in alike.values() if len(group) > 1]
+    between = [group for group in groups if len({clip.split for clip in group}) > 1]
+    within = [group for group in groups if group not in between]
+    contradicting = [group for group in within if len({clip.classes for clip in group}) > 1]
+    same = [group for group in within if group not in contradicting]
+    for kind, severity, found, what, why, mend in (
+        ("duplicates-between-splits", "serious", between, "are in more than one split",
+         "a model is then tested on what it was trained on", "remove them from all splits but one"),
+        ("duplicates-with-other-labels", "serious", contradicting, "have different labels",
+         "the model is taught two answers to one question", "keep the right one of each"),
+        ("duplicates", "warning", same, "are there more than once", "they count more than others, and a split that is"
+         " taken out of them shares them", "keep one of each"),
+    ):  # fmt: skip
+        if found:
+            where = some([" = ".join(str(clip.path) for clip in group[:3]) for group in found], 2)
+            yield Finding(kind, severity, f"{len(found)} sounds {what}", where, why, mend)  # type: ignore[arg-type]

@@ -1,0 +1,196 @@
+"""A run: whether it learnt, and what kept it from learning more."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import FileError, FlexiASTError
+from ..models.geometry import PatchSize
+from ..traintest.evaluate import Result, sweep
+from ..traintest.finished_run import FinishedRun
+from ..traintest.summary import AT_CHANCE
+from .checkpoint import model_faults
+from .finding import Examination, Finding, some
+
+OVERFIT = 1.15
+"""Validation loss at the end, relative to its lowest, from which a run has overfitted."""
+LEAST_CLIPS = 3
+"""Validation clips from which on a class that is never predicted counts."""
+DIP = 0.15
+"""How far, of 1, a patch size may lie below both of its neighbours."""
+
+
+def examine_run(run: FinishedRun, workers: int = 0, progress: bool = True) -> Examination:
+    """How a run went, and what is wrong with it; its model hears the validation clips once, at its base patch."""
+    where = str(run.path)
+    try:
+        steps, validations = run.steps, run.validations
+    except FileError as error:
+        steps, validations = [], []
+        missing = Finding(
+            "log-missing", "warning", str(error), where, "how the run went is not known", "put train.jsonl back",
+        )  # fmt: skip
+        return Examination(where, {}, (missing, *_model(run)))
+    facts = {"steps": f"{max((r['step'] for r in (*steps, *validations)), default=0):,}"}
+    if validations and (mean := validations[-1].get("mean")) is not None:
+        facts["last validation, mean over patch sizes"] = f"{mean:.3f}"
+    findings = [*_loss(run, steps, validations), *_rate(run, steps), *_skipped(run, validations), *_bad_files(run)]
+    findings += [*_overfitting(run, validations), *_dips(run, validations), *_model(run)]
+    if run.has_model and not any(f.kind == "weights-not-finite" for f in findings):
+        found, note = _predictions(run, workers, progress)
+        findings += found
+        facts["validation clips"] = note
+    return Examination(where, facts, tuple(findings))
+
+
+def _classes(run: FinishedRun) -> int:
+    return len(run.model().labels) if run.has_model else 0
+
+
+def _loss(
+    run: FinishedRun, steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]
+) -> Iterator[Finding]:
+    where = str(run.path)
+    losses = [float(r["train_loss"]) for r in validations if r.get("train_loss") is not None]
+    losses = losses or [float(r["loss"]) for r in steps if r["loss"] is not None]
+    classes, settings = _classes(run), run.settings
+    plain = settings.get("loss") == "ce" and not (settings.get("distill") or {}).get("teacher")
+    if losses and plain and classes > 1 and losses[-1] >= AT_CHANCE * math.log(classes):
+        yield Finding(
+            "loss-at-chance", "serious",
+            f"the training loss ended at {losses[-1]:.3f}, guessing among {classes} classes gives"
+            f" {math.log(classes):.3f}", where, "nothing was learnt",
+            "check the labels with flexiast doctor DATA; then more --epochs, or another --optim.lr",
+        )  # fmt: skip
+    if not validations or not run.has_model:
+        yield Finding(
+            "unfinished", "warning", "the run has not come to its first validation or has kept no model", where,
+            "there is nothing to use yet", f"flexiast train --config {run.path}/train_config.json goes on with it",
+        )  # fmt: skip
+
+
+def _rate(run: FinishedRun, steps: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    peak, rates = run.settings["optim"].get("lr"), [r["lr"] for r in steps if r.get("lr") is not None]
+    if not rates or not isinstance(peak, (int, float)):
+        return
+    if max(rates) < 0.5 * peak:
+        yield Finding(
+            "rate-never-rises", "serious", f"the learning rate reached {max(rates):.2g} of a peak of {peak:.2g}",
+            str(run.path), "the warm-up is longer than the run, and so little is learnt",
+            "--optim.warmup-steps auto, or more --epochs",
+        )  # fmt: skip
+    elif sum(rate < 0.1 * peak for rate in rates) > 0.5 * len(rates):
+        yield Finding(
+            "rate-mostly-low", "warning", "the learning rate was below a tenth of its peak in most steps",
+            str(run.path), "most steps taught next to nothing",
+            "--optim.schedule cosine, or a later --optim.step-from",
+        )  # fmt: skip
+
+
+def _skipped(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    skipped = validations[-1].get("skipped_steps", 0) if validations else 0
+    if skipped:
+        yield Finding(
+            "skipped-steps", "warning", f"{skipped} steps had no finite loss or gradient and were skipped",
+            f"{run.path}/train.jsonl", "the rate is at the edge of what the network bears",
+            "a lower --optim.lr, or --optim.clip-grad 1",
+        )  # fmt: skip
+
+
+def _bad_files(run: FinishedRun) -> Iterator[Finding]:
+    file = run.path / "bad_files.csv"
+    if not file.exists():
+        return
+    with open(file, newline="", encoding="utf-8", errors="replace") as text:
+        paths = [row.get("path", "") for row in csv.DictReader(text)]
+    if paths:
+        yield Finding(
+            "bad-files", "warning", f"{len(paths)} clips could not be used and were replaced by others",
+            f"{file} ({some(paths)})", "what was not heard was not learnt", f"flexiast doctor {_train(run)}",
+        )  # fmt: skip
+
+
+def _train(run: FinishedRun) -> str:
+    return str(run.settings["data"].get("train"))
+
+
+def _overfitting(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    curves = [r for r in validations if r["validation"]]
+    losses = [float(np.mean([one["loss"] for one in r["validation"].values()])) for r in curves]
+    train = [float(r.get("train_loss") or math.nan) for r in curves]
+    if len(losses) < 3 or not train[-1] < train[0] or losses[-1] <= OVERFIT * min(losses):
+        return
+    best = losses.index(min(losses))
+    yield Finding(
+        "overfitting", "warning",
+        f"the validation loss was lowest, {losses[best]:.3f}, at epoch {curves[best]['epoch']:g} and ended at"
+        f" {losses[-1]:.3f}, while the training loss fell to {train[-1]:.3f}", str(run.path),
+        "later epochs learnt the clips by heart; scores are too sure of themselves",
+        f"--epochs {max(1.0, curves[best]['epoch']):g}, --augment.mixup 0.5, or more clips",
+    )  # fmt: skip
+
+
+def _dips(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    curve: dict[str, dict[str, Any]] = next((r["validation"] for r in reversed(validations) if r["validation"]), {})
+    metric = "accuracy" if run.settings.get("loss") == "ce" else "mAP"
+    points = sorted((PatchSize.parse(p), one[metric]) for p, one in curve.items() if one.get(metric) is not None)
+    for (_, before), (patch, score), (_, after) in zip(points, points[1:], points[2:], strict=False):
+        if score < min(before, after) - DIP:
+            yield Finding(
+                "dip-at-a-size", "warning", f"{metric} is {score:.3f} at patch {patch}, {before:.3f} and {after:.3f} at"
+                " its neighbours", str(run.path), "that size was trained too rarely, or not at all",
+                "flexiast flexify, or this size in --patches.sizes",
+            )  # fmt: skip
+
+
+def _model(run: FinishedRun) -> list[Finding]:
+    if not run.has_model:
+        return []
+    try:
+        return model_faults(run.model(), str(run.path))
+    except FlexiASTError as error:
+        return [
+            Finding(
+                "checkpoint-unreadable", "serious", str(error), str(run.path), "no command can use it",
+                "put model.safetensors and config.json back",
+            )
+        ]  # fmt: skip
+
+
+def _predictions(run: FinishedRun, workers: int, progress: bool) -> tuple[list[Finding], str]:
+    """Faults in what the model says of the validation clips; and how many there are, or why there are none."""
+    try:
+        model, data = run.model(), run.validation_data()
+        if data is None:
+            return [], "none"
+        patch = model.config.patch_size
+        (result,) = sweep({"model": model}, data, [patch], workers=workers, progress=progress)
+    except FlexiASTError as error:
+        return [], f"not heard: {error}"
+    if model.loss != "ce":
+        return [], f"{len(data):,}"
+    clips = [clip for number, clip in enumerate(data.clips) if number not in {f.clip for f in result.excluded}]
+    never = never_predicted(result, [clip.classes for clip in clips])
+    if not never:
+        return [], f"{len(data):,}"
+    names = [model.labels.names[c] for c in never]
+    return [
+        Finding(
+            "classes-never-predicted", "warning",
+            f"{len(never)} of {len(model.labels)} classes are never predicted at patch {patch}", some(names),
+            "the model has given them up for others that are more frequent or more alike",
+            "--data.sampling balanced, more clips of them; the confusion matrix of flexiast report shows for which",
+        )
+    ], f"{len(data):,}"  # fmt: skip
+
+
+def never_predicted(result: Result, classes: Sequence[Sequence[int]]) -> list[int]:
+    """Classes with at least LEAST_CLIPS of these clips that score highest on none."""
+    counts = np.bincount([c for own in classes for c in own], minlength=result.scores.shape[1])
+    predicted = set(result.scores.argmax(axis=1).tolist())
+    return [c for c, count in enumerate(counts) if count >= LEAST_CLIPS and c not in predicted]

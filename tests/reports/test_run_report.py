@@ -1,0 +1,146 @@
+"""The page of `flexiast report`: nothing from elsewhere runs in it, it needs no network, its numbers are measure's."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from flexiast.cli import main
+from flexiast.reports import run_report
+from tests.sounds import CLASSES, SAMPLE_RATE, write_folder
+
+HOSTILE = "<img src=x onerror=alert(1)>\x1b&$\"'"
+
+
+class Page(HTMLParser):
+    """Tags, their addresses and their tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.cells: list[list[str]] = []
+        self.text = ""
+        self.inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        assert not [name for name, _ in attrs if name.startswith("on")]
+        if tag == "tr":
+            self.cells.append([])
+        elif tag in ("td", "th"):
+            self.cells[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.inside:
+            self.cells[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on sounds whose first class has a hostile name."""
+    root = tmp_path_factory.mktemp("report")
+    data = write_folder(root / "sounds", 10, seed=0)
+    (data / sorted(CLASSES)[0]).rename(data / HOSTILE)
+    options = "--model.size micro --features.frames 96 --epochs 2 --patches.sizes 16 32 --data.workers 0 --data.val 0.3"
+    command = ["train", "--out", root / "run", "--data.train", data, "--log", "none", *options.split()]
+    assert main([str(part) for part in command]) == 0
+    return root / "run"
+
+
+def report(run: Path, *options: object) -> str:
+    usual = ["--workers", "0", "--seconds", "0", "--patch-sizes", "16", "24x32", "--precision", "fp32", "--quiet"]
+    assert main(["report", str(run), *usual, *map(str, options)]) == 0
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_nothing_from_elsewhere_runs_and_no_network_is_needed(run: Path, capsys: pytest.CaptureFixture) -> None:
+    text = report(run, "--clips", 2)
+    assert capsys.readouterr().out == f"{run / 'report.html'}\n"
+    page = Page(text)
+    assert not {"script", "iframe", "link", "object", "embed", "form"} & set(page.tags)
+    assert page.links
+    assert all(link.startswith(("data:image/png;base64,", "data:audio/flac;base64,", "#")) for link in page.links)
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "default-src 'none'" in text
+    assert HOSTILE.replace("\x1b", r"\x1b") in page.text  # shown as it is
+    assert "<img src=x" not in text
+    assert "\x1b" not in text
+    anchors = {link[1:] for link in page.links if link[0] == "#"}
+    assert anchors == set(re.findall(r'<h2 id="(\w+)"', text))
+
+
+def test_its_numbers_are_those_of_measure(run: Path, tmp_path: Path) -> None:
+    data = run.parent / "sounds"
+    page = Page(report(run, "--clips", 2, "--data", data))
+    options = ["--patch-sizes", "16", "24x32", "--workers", "0", "--precision", "fp32"]
+    assert main(["measure", str(run), "--data", str(data), "--out", str(tmp_path), *options]) == 0
+    with open(tmp_path / "flexibility.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    shown = {row[0]: [cell.strip() for cell in row] for row in page.cells if len(row) == 8}
+    for patch, row in zip(("16", "24x32"), rows, strict=True):
+        assert shown[patch][1] == row["tokens"]
+        wanted = [f"{100 * float(row[name]):.1f}" for name in ("accuracy", "mAP", "mAUC")]
+        assert shown[patch][3:6] == wanted
+        assert float(shown[patch][7]) == pytest.approx(float(row["loss"]), rel=1e-3)
+    classes = [row for row in page.cells if len(row) == 5 and row[0] != "class"]
+    assert len(classes) == len(CLASSES)
+    assert sum(int(row[1]) for row in classes) == 60
+    right = sum(int(row[1]) * float(row[2]) / 100 for row in classes)
+    assert right / 60 == pytest.approx(float(rows[0]["accuracy"]), abs=2e-3)
+
+
+def test_clips_can_be_heard_and_their_total_is_limited(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    sounds = [link for link in page.links if link.startswith("data:audio")]
+    assert 2 <= len(sounds) <= 4
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sounds[0].partition(",")[2])))
+    assert (len(samples), rate) == (SAMPLE_RATE, SAMPLE_RATE)
+    monkeypatch.setattr(run_report, "MOST_SOUND", 2 * len(sounds[0]))
+    fewer = Page(report(run, "--clips", 2))
+    assert len([link for link in fewer.links if link.startswith("data:audio")]) < len(sounds)
+    assert "no room left" in fewer.text
+
+
+def test_it_says_how_to_reproduce_and_works_without_a_log(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "a run; of $mine"
+    shutil.copytree(run, copy)
+    (copy / "train.jsonl").unlink()
+    page = Page(report(copy, "--clips", 0))
+    assert not [link for link in page.links if link.startswith("data:audio")]
+    assert f"flexiast train --config '{copy}'/train_config.json --out NEW" in page.text
+    assert f"flexiast report '{copy}'\n" in page.text
+    assert "The run has no log of validations." in page.text
+    assert json.dumps(json.loads((run / "train_config.json").read_text())["seed"]) in page.text
+
+
+def test_wrong_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "found no train_config.json, expected the folder of a run" in capsys.readouterr().err
+    copy = tmp_path / "moved"
+    shutil.copytree(run, copy)
+    settings = json.loads((copy / "train_config.json").read_text())
+    settings["data"]["train"] = "gone"
+    (copy / "train_config.json").write_text(json.dumps(settings))
+    assert main(["report", str(copy)]) == 2
+    assert "its data are not where they were: gone" in capsys.readouterr().err
+    settings["data"]["val"] = 0
+    (copy / "train_config.json").write_text(json.dumps(settings))
+    assert main(["report", str(copy)]) == 2
+    assert "was trained without validation data; give some with --data" in capsys.readouterr().err
