@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "train": "train a fixed or a flexible model, or go on with an interrupted run",
     "flexify": "make a trained model flexible, and show its curve before and after",
     "measure": "measure models at many patch sizes in one pass over the data",
+    "curve": "measure what each patch size gives and costs, for budgets and cascades",
     "predict": "name the sounds in audio files",
     "bench": "time a model at many patch sizes on this machine",
     "export": "write one patch size for ONNX Runtime, transformers or PyTorch",

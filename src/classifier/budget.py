@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ..errors import ConfigError
 from ..models.geometry import PatchSize
@@ -14,6 +14,7 @@ from .cascade import Rule, rule_of
 from .curve import Cascade, Curve, Point, curve_of
 from .latency import seconds_of
 from .listening import Listener
+from .results import Choice
 
 Kind = Literal["ms", "GFLOPs", "tokens", "score"]
 FORMS = "20ms, 0.1s, 5GFLOPs, 256tokens, or accuracy>=0.9"
@@ -56,17 +57,6 @@ class Budget:
 
     def __str__(self) -> str:
         return f"{self.score_name}>={self.limit:g}" if self.kind == "score" else f"{self.limit:g} {self.kind}"
-
-
-class Choice(NamedTuple):
-    """What was chosen for a budget or a cascade."""
-
-    rule: Rule
-    reason: str
-    """In words: what it costs and gives, and what else there was."""
-
-    def __repr__(self) -> str:
-        return f"{self.rule}: {self.reason}"
 
 
 def choose(

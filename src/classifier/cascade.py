@@ -120,7 +120,7 @@ def confidence(scores: np.ndarray, loss: Loss) -> np.ndarray:
 
     Single-label: the best class's lead over the second. Multi-label: 1 less the largest entropy of a class, in bits.
     """
-    if not len(scores) or scores.shape[1] == 1 and loss == "ce":
+    if not len(scores) or (loss == "ce" and scores.shape[1] == 1):
         return np.ones(len(scores))
     if loss == "ce":
         top = np.partition(scores, -2, axis=1)[:, -2:]
@@ -142,5 +142,5 @@ def rule_of(sizes: Sequence[PatchLike], threshold: float | Sequence[float] | Non
     if threshold is None:
         raise ConfigError("threshold: found none, expected one beside the sizes of a cascade, such as 0.5")
     steps = len(patches) - 1
-    values = tuple(threshold) if isinstance(threshold, (list, tuple)) else (threshold,) * steps
+    values: tuple[Any, ...] = tuple(threshold) if isinstance(threshold, (list, tuple)) else (threshold,) * steps
     return Rule(patches, values, tuple(temperatures), average=True)

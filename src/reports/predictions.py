@@ -34,6 +34,10 @@ class Report(NamedTuple):
     path: str
     parts: list[Part]
     error: str | None
+    patch_sizes: tuple[str, ...] = ()
+    """The sizes that heard the file, from coarse to fine, where a budget or a cascade chose them."""
+    chosen: str = ""
+    """What was chosen and why."""
 
 
 def as_lines(report: Report) -> str:
@@ -55,22 +59,34 @@ def as_json(report: Report) -> str:
         | {"predictions": [{"label": label, "score": round(score, 6)} for label, score in best]}
         for start, end, best in report.parts
     ]
+    if report.chosen:
+        content |= {"patch_sizes": list(report.patch_sizes), "chosen": report.chosen}
     windows = len(parts) != 1 or "start" in parts[0]
     return json.dumps(content | ({"windows": parts} if windows else parts[0]))
 
 
-def as_rows(report: Report) -> list[list[str]]:
-    """The cells of a CSV, see `columns`, a row for each class; one that holds the error of an unusable file."""
+def as_rows(report: Report, chosen: bool = False) -> list[list[str]]:
+    """The cells of a CSV, see COLUMNS, a row for each class; one that holds the error of an unusable file.
+
+    chosen: add those of CHOSEN.
+    """
+    how = [">".join(report.patch_sizes), report.chosen] if chosen else []
     if report.error is not None:
-        return [[report.path, "", "", "", "", report.error]]
+        return [[report.path, "", "", "", "", report.error, *how]]
     return [
-        [report.path, *("" if time is None else f"{time:.4f}" for time in (start, end)), label, f"{score:.6f}", ""]
+        [
+            report.path,
+            *("" if time is None else f"{time:.4f}" for time in (start, end)),
+            *(label, f"{score:.6f}", "", *how),
+        ]
         for start, end, best in report.parts
         for label, score in best
     ]
 
 
 COLUMNS = ["path", "start", "end", "label", "score", "error"]
+CHOSEN = ["patch_sizes", "chosen"]
+"""Further columns, where a budget or a cascade chose how files are heard."""
 
 
 def require_results_file(path: Path, overwrite: bool) -> None:
@@ -81,8 +97,8 @@ def require_results_file(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def results_file(path: Path) -> Iterator[Callable[[Sequence[Report]], None]]:
-    """A function that adds reports to a file, CSV or JSON by its name.
+def results_file(path: Path, chosen: bool = False) -> Iterator[Callable[[Sequence[Report]], None]]:
+    """A function that adds reports to a file, CSV or JSON by its name. chosen: with the columns CHOSEN.
 
     What is added is on the disk at once, in `path`.part, which becomes `path` at the end, also if the work ends in an
     error or Ctrl-C: what was computed until then is in it. Raises FileError if the system refuses.
@@ -91,14 +107,14 @@ def results_file(path: Path) -> Iterator[Callable[[Sequence[Report]], None]]:
     with file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(_csv([COLUMNS]) if is_csv else "[")
+            file.write(_csv([[*COLUMNS, *(CHOSEN if chosen else ())]]) if is_csv else "[")
             added = 0
 
             def add(reports: Sequence[Report]) -> None:
                 nonlocal added
                 for report in reports:
                     comma = "," if added else ""
-                    file.write(_csv(as_rows(report)) if is_csv else f"{comma}\n{as_json(report)}")
+                    file.write(_csv(as_rows(report, chosen)) if is_csv else f"{comma}\n{as_json(report)}")
                     added += 1
                 with file_errors(path):
                     file.flush()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_the_front_rises_and_is_never_below_a_single_size(sizes, clips, classes,
     scores, targets, costs = made_up(sizes, clips, classes, loss, seed)
     curve = curve_from(results(scores, targets, costs), targets, loss)
     front = curve.cascades
-    assert all(a.gflops < b.gflops and a.score < b.score for a, b in zip(front, front[1:], strict=False))
+    assert all(a.gflops < b.gflops and a.score < b.score for a, b in pairwise(front))
     for point in curve.points:
         assert max(c.score for c in front if c.gflops <= point.gflops + 1e-9) >= point.score - 1e-12
 
