@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..models.geometry import PatchSize
+from ..traintest.cascade_report import Comparison
 from ..traintest.evaluate import Result
+from .cascades import draw_cascades
 from .pictures import new_figure, to_png
 
 COLUMNS = [
@@ -57,10 +59,13 @@ def format_table(results: Sequence[Result]) -> str:
     return "\n".join(" ".join(line).rstrip() for line in cells)
 
 
-def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int) -> bytes:
-    """PNG: accuracy against patch size, and against GFLOPs per clip; one line per model and resize."""
-    figure = new_figure(11, 4.4)
-    by_size, by_cost = figure.subplots(1, 2, sharey=True)
+def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int, cascades: Sequence[Comparison] = ()) -> bytes:
+    """PNG: accuracy against patch size, and against GFLOPs per clip; one line per model and resize.
+
+    cascades: their front over the line of the sizes, and the same against time.
+    """
+    figure = new_figure(16 if cascades else 11, 4.4)
+    by_size, by_cost, *by_time = figure.subplots(1, 3 if cascades else 2, sharey=True)
     resizes = {row["resize"] for row in rows}
     patches = list(dict.fromkeys(_patch(row) for row in rows))
     for number, (model, resize) in enumerate(dict.fromkeys((r["model"], r["resize"]) for r in rows)):
@@ -73,11 +78,19 @@ def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int) -> bytes:
         by_size.plot([patches.index(_patch(r)) for r in mine], [100 * r["accuracy"] for r in mine], **style)
         cost = sorted(mine, key=lambda r: r["gflops"])
         by_cost.plot([r["gflops"] for r in cost], [100 * r["accuracy"] for r in cost], **style)
+        for axes in by_time:
+            points = sorted((1e3 / r["clips_per_second"], 100 * r["accuracy"]) for r in mine)
+            axes.plot(*zip(*points, strict=True), **style)
     by_size.set_xticks(range(len(patches)), [str(p) for p in patches])
     by_size.set(xlabel="patch size (mel bins x frames; one number: square)", ylabel="accuracy, %", ylim=(0, 100))
     by_cost.set(xlabel="GFLOPs per clip", xscale="log")
     by_size.legend(loc="lower left", fontsize=9)
-    for axes in (by_size, by_cost):
+    for axes in by_time:
+        draw_cascades(axes, cascades, "ms")
+        draw_cascades(by_cost, cascades, "gflops")
+        axes.set(xlabel="milliseconds per clip, in batches", xscale="log")
+        axes.legend(loc="lower right", fontsize=9)
+    for axes in (by_size, by_cost, *by_time):
         axes.grid(alpha=0.3)
     figure.suptitle(f"Accuracy at every patch size, {clips} clips", fontsize=11)
     return to_png(figure)
