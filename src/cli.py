@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "measure": "measure models at many patch sizes in one pass over the data",
     "curve": "measure what each patch size gives and costs, for budgets and cascades",
     "predict": "name the sounds in audio files",
+    "events": "find sounds in a long recording or a stream, with start and end",
     "bench": "time a model at many patch sizes on this machine",
     "export": "write one patch size for ONNX Runtime, transformers or PyTorch",
     "convert": "convert any readable checkpoint into our own format",

@@ -25,6 +25,7 @@ from ..models.resize import Resize
 from ..runtime.arguments import Precision
 from .budget import choose
 from .curve import Curve, curve_of
+from .frames import Frames, frames
 from .inputs import Audio, is_several
 from .listening import Answer, Hearing, answers, trained_sizes
 from .results import Choice, Prediction, Predictions, Results, Window
@@ -173,6 +174,21 @@ class AudioClassifier(FlexiAST, HubMixin):
         """
         how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision)
         return self._results(audio, how, lambda answer: answer.windows, by_window=True)
+
+    def frames(
+        self,
+        audio: Audio,
+        patch_size: PatchLike | None = None,
+        sample_rate: int | None = None,
+        batch_size: int = 16,
+        precision: Precision = "fp32",
+    ) -> Frames:
+        """Scores (W, C) and embeddings (W, D) of a sound for each time column of patches, with their times.
+
+        The resolution is the patch's: 16x8 patches give a column every 80 ms. Arguments and errors are those of
+        `predict`; a clip longer than the model's window is heard in windows side by side.
+        """
+        return frames(self, audio, Hearing(patch_size, sample_rate, None, "mean", batch_size, 0, precision))
 
     def _results(
         self,

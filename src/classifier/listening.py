@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.dataset import MAX_WORKERS
+from ..data.manifest import Labels
 from ..data.windows import WindowBatch, WindowDataset, hop_in_frames, load_windows
 from ..errors import ConfigError, DataError, is_whole_number, require
 from ..features import FeatureConfig
@@ -37,11 +38,17 @@ class Listener(Protocol):
     config: FlexiASTConfig
     kernel: nn.Parameter
     loss: Loss
+    labels: Labels
     metadata: dict[str, Any]
     warned_sizes: set[PatchSize]
 
     @property
     def front_end(self) -> nn.Module: ...
+    @property
+    def head(self) -> nn.Module: ...
+    @property
+    def head_norm(self) -> nn.Module: ...
+    def columns(self, log_mel: Tensor, patch_size: PatchLike | None = None) -> Tensor: ...
     @property
     def feature_config(self) -> FeatureConfig: ...
     def best(self, scores: Tensor, top_k: int = 5) -> list[Prediction]: ...
