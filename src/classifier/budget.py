@@ -59,6 +59,12 @@ class Budget:
         return f"{self.score_name}>={self.limit:g}" if self.kind == "score" else f"{self.limit:g} {self.kind}"
 
 
+def cascade_arguments(cascade: Sequence[str], threshold: Sequence[float]) -> tuple[Any, Any]:
+    """A command's options `--cascade` and `--threshold` as the arguments of `choose`."""
+    sizes = "auto" if list(cascade) == ["auto"] else list(cascade) or None
+    return sizes, (threshold[0] if len(threshold) == 1 else tuple(threshold) or None)
+
+
 def choose(
     model: Listener, budget: str | None, cascade: Any = None, threshold: Any = None, precision: Precision = "fp32"
 ) -> Choice:

@@ -14,6 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
+from ..classifier.budget import cascade_arguments
 from ..classifier.listening import Answer, Hearing, answers
 from ..classifier.load import load
 from ..classifier.results import Choice
@@ -123,8 +124,7 @@ def run(config: PredictConfig) -> None:
 
 def _choice(config: PredictConfig, model: AudioClassifier) -> Choice | None:
     """What is chosen for the budget or the cascade, if one is given; it is logged."""
-    cascade = "auto" if config.cascade == ("auto",) else list(config.cascade) or None
-    threshold = (config.threshold[0] if len(config.threshold) == 1 else config.threshold) or None
+    cascade, threshold = cascade_arguments(config.cascade, config.threshold)
     choice = model.choose(config.budget, cascade, threshold, precision=config.precision)
     if choice:
         logger.info("patch size %r", choice)
