@@ -43,16 +43,19 @@ def main() -> int:
     model = flexiast.load(options.model)
     seconds = with_times(model)
     clip = torch.randn(model.feature_config.samples) * 0.1
-    kept = True
-    for limit in sorted({round(1.02e3 * t, 2) for t in seconds.values()}):
-        times = []
-        for _ in range(options.clips):
+    limits = sorted({round(1.02e3 * t, 2) for t in seconds.values()})
+    times: dict[float, list[float]] = {limit: [] for limit in limits}
+    sizes = {limit: str(model.predict(clip, budget=f"{limit}ms").patch_sizes[0]) for limit in limits}
+    for _ in range(options.clips):
+        for limit, taken in times.items():  # in turn, so that what else the machine does falls on all of them
             start = time.perf_counter()
-            result = model.predict(clip, budget=f"{limit}ms")
-            times.append(1e3 * (time.perf_counter() - start))
-        p50, p95 = np.percentile(times, [50, 95])
-        kept &= p95 <= limit
-        print(f"budget {limit:8.2f} ms: patch {result.patch_sizes[0]!s:>3}, p50 {p50:7.2f} ms, p95 {p95:7.2f} ms")
+            model.predict(clip, budget=f"{limit}ms")
+            taken.append(1e3 * (time.perf_counter() - start))
+    kept = True
+    for limit, taken in times.items():
+        p50, p95 = np.percentile(taken, [50, 95])
+        kept &= bool(p95 <= limit)
+        print(f"budget {limit:8.2f} ms: patch {sizes[limit]:>3}, p50 {p50:7.2f} ms, p95 {p95:7.2f} ms")
     return 0 if kept else 1
 
 

@@ -40,6 +40,8 @@ class AudioClassifier(FlexiAST, HubMixin):
 
     load_report: LoadReport | None = None
     """What happened to every tensor of the source, for a loaded or adapted model; printable."""
+    _curve: tuple[Any, Curve | None] | None = None
+    """The metadata's curve, as written and as read."""
 
     def __init__(
         self,
@@ -139,7 +141,10 @@ class AudioClassifier(FlexiAST, HubMixin):
     @property
     def curve(self) -> Curve | None:
         """What `flexiast curve` measured, if it did. Raises CheckpointError if the checkpoint's is not valid."""
-        return curve_of(self.metadata)
+        written = self.metadata.get("curve")
+        if self._curve is None or self._curve[0] is not written:  # read once, as every budget asks for it
+            self._curve = written, curve_of(self.metadata)
+        return self._curve[1]
 
     def best(self, scores: Tensor, top_k: int = 5) -> list[Prediction]:
         """The `top_k` classes of scores (C,) by name, best first. Raises ConfigError for a number below 1."""

@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
 from .cascade import Rule, rule_of
-from .curve import Cascade, Curve, Point, curve_of
+from .curve import Cascade, Curve, Point
 from .latency import seconds_of
 from .listening import Listener
 from .results import Choice
@@ -73,7 +73,7 @@ def choose(
     Raises ConfigError for what cannot be read or kept, and where a curve is needed and there is none.
     """
     parsed = None if budget is None else Budget.parse(budget)
-    curve = curve_of(model.metadata)
+    curve = model.curve
     if cascade is not None and cascade != "auto":
         if parsed:
             raise ConfigError("budget: found it beside the sizes of a cascade, expected one of them, or cascade='auto'")

@@ -25,6 +25,7 @@ from ..models.geometry import PatchLike, PatchSize
 from ..runtime.arguments import Precision
 from ..runtime.device import autocast
 from .cascade import Rule, follow
+from .curve import Curve
 from .inputs import as_rate, name_of, pieces_of
 from .results import Prediction, Window
 from .tally import Aggregate, Tally
@@ -42,6 +43,8 @@ class Listener(Protocol):
     metadata: dict[str, Any]
     warned_sizes: set[PatchSize]
 
+    @property
+    def curve(self) -> Curve | None: ...
     @property
     def front_end(self) -> nn.Module: ...
     @property
