@@ -125,8 +125,8 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
         origin = {"models": _identify(paths), "seeds": seeds, "precision": precision, **provenance(device)}
         cascades = compare_cascades(models, results, targets_of(data, results[0].excluded))
         _write(config, results, data, origin, cascades)
-        if cascades:
-            logger.info("%s", format_cascades(cascades))
+        for text in format_cascades(cascades).splitlines():
+            logger.info("%s", text)
     return results
 
 

@@ -16,7 +16,7 @@ from flexiast.classifier.curve import Cascade, Curve, Point
 from flexiast.cli import main
 from flexiast.errors import CheckpointError, ConfigError
 from flexiast.models.geometry import PatchSize
-from tests.classifier.test_audio_classifier import classifier, named, noise, scores_of, write
+from tests.classifier.test_audio_classifier import SAMPLES, classifier, named, noise, scores_of, write
 
 COARSE, MIDDLE, FINE = PatchSize(16, 16), PatchSize(8, 16), PatchSize(8, 8)
 
@@ -156,6 +156,17 @@ def test_a_cascade_hears_only_the_clips_in_doubt_again(model: AudioClassifier, m
         expected = (first + second) / 2 if again else first
         torch.testing.assert_close(named(one).double(), expected, atol=1e-6, rtol=0)
     assert got.choice.rule.thresholds == (threshold,)
+
+
+def test_a_long_clip_is_routed_window_by_window(model: AudioClassifier) -> None:
+    clip = torch.cat([noise(0.5), 0.01 * noise(0.5), 3 * noise(0.49)])
+    windows = [clip[i * 8000 : i * 8000 + SAMPLES] for i in range(3)]
+    coarse = [model.predict(window, 16, top_k=4) for window in windows]
+    assert len({one[0].label for one in coarse} | {round(one[0].score, 3) for one in coarse}) > 2
+    got = model.predict(clip, top_k=4, cascade=[16, 8], threshold=0.5, batch_size=2)
+    parts = [model.predict(window, top_k=4, cascade=[16, 8], threshold=0.5) for window in windows]
+    torch.testing.assert_close(named(got), torch.stack([named(part) for part in parts]).mean(dim=0), atol=1e-5, rtol=0)
+    assert got.patch_sizes == max((part.patch_sizes for part in parts), key=len)
 
 
 def test_auto_takes_the_best_of_the_front_or_the_best_within_a_budget(model: AudioClassifier) -> None:

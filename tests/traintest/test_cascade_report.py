@@ -47,7 +47,9 @@ def test_measure_reports_the_cascades_of_a_curve(sounds: Path, tmp_path: Path, c
         if row["by"] == "gflops":
             assert beside["gflops"] <= row["gflops"] * 1.001
     assert (tmp_path / "o" / "flexibility.png").read_bytes().startswith(b"\x89PNG")
-    assert "cascades of m" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cascades of m, against the best single size" in said
+    assert sum(" against " in line for line in said.splitlines()) >= 1 + len(curve.cascades)
     few = ["--workers", "0", "--patch-sizes", "48"]
     assert (
         main(["measure", str(tmp_path / "m"), "--data", str(sounds / "val"), "--out", str(tmp_path / "p"), *few]) == 0
