@@ -34,8 +34,9 @@ from flexiast.data.pack import pack
 from flexiast.features import LogMel
 from flexiast.models.config import SIZES
 from flexiast.runtime.distributed import World
-from flexiast.traintest.config import DataConfig, FeatureOptions, ModelOptions, TrainConfig
+from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.objective import Inputs, Objective
+from flexiast.traintest.options import DataConfig, FeatureOptions, ModelOptions
 from flexiast.traintest.stepper import Stepper
 from flexiast.traintest.train import Trainer
 

@@ -1,4 +1,4 @@
-"""The entry point: names the commands, and imports the one that is asked for."""
+"""The entry point: lists the commands, and imports the one that was asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from importlib import import_module
 from . import __version__
 
 COMMANDS: dict[str, str] = {
-    "train": "train a fixed or a flexible model, or go on with an interrupted run",
+    "train": "train a fixed or a flexible model, or resume an interrupted run",
     "flexify": "make a trained model flexible, and show its curve before and after",
     "measure": "measure models at many patch sizes in one pass over the data",
     "curve": "measure what each patch size gives and costs, for budgets and cascades",
@@ -23,10 +23,10 @@ COMMANDS: dict[str, str] = {
     "bench": "time a model at many patch sizes on this machine",
     "export": "write one patch size for ONNX Runtime, transformers or PyTorch",
     "convert": "convert any readable checkpoint into our own format",
-    "stats": "measure mean and standard deviation of a data set, for normalisation",
+    "stats": "measure the mean and standard deviation of a data set, for normalisation",
     "pack": "pack the clips of a data set into tar shards",
 }
-"""What `flexiast COMMAND` does; the module `flexiast.commands.COMMAND` does it."""
+"""What each `flexiast COMMAND` does; the code is in the module `flexiast.commands.COMMAND`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,14 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"flexiast {__version__}")
         return 0
     if name not in COMMANDS:
-        found = f"found command {name!r}" if name else "found no command"
-        print(f"flexiast: error: {found}, expected one of {', '.join(COMMANDS)}; see flexiast --help", file=sys.stderr)
+        given = f"found command {name!r}" if name else "found no command"
+        print(f"flexiast: error: {given}, expected one of {', '.join(COMMANDS)}; see flexiast --help", file=sys.stderr)
         return 2
     return run_command(name, arguments[1:], f"flexiast {name}")
 
 
 def usage() -> str:
-    """What `flexiast --help` prints; it takes no heavy import."""
+    """The text of `flexiast --help`; needs no heavy import."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name.ljust(width)}  {summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
@@ -63,7 +63,7 @@ def usage() -> str:
 
 
 def run_command(name: str, arguments: Sequence[str], program: str) -> int:
-    """Read the arguments of a command and run it; returns the exit code. program: its name in messages."""
+    """Read a command's arguments and run it; returns the exit code. program: its name in messages."""
     with _ended_by_ctrl_c():
         from .commands.command_line import read_arguments
         from .commands.guard import guarded
@@ -80,9 +80,9 @@ def run_command(name: str, arguments: Sequence[str], program: str) -> int:
 
 @contextlib.contextmanager
 def _ended_by_ctrl_c() -> Iterator[None]:
-    """Around the imports: Ctrl-C ends the program, as it ends any other, without a traceback from inside torch."""
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """During the imports, let Ctrl-C end the program at once, without a traceback from inside torch."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -93,7 +93,7 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 
 def _log_to_stderr() -> None:
-    """Send the package's log to stderr; ranks other than 0 report warnings only."""
+    """Send the package's log to stderr; ranks other than 0 log warnings only."""
     from .runtime.terminal import OneLineFormatter
 
     rank = os.environ.get("RANK", "0")
@@ -105,7 +105,7 @@ def _log_to_stderr() -> None:
 
 
 class _BesideBars:
-    """A stream to stderr that keeps progress bars whole."""
+    """A stream to stderr that does not break progress bars."""
 
     def write(self, text: str) -> None:
         from tqdm import tqdm

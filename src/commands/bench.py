@@ -1,4 +1,4 @@
-"""`flexiast bench`: what each patch size of a model costs on this machine, as table, CSV, JSON and picture."""
+"""`flexiast bench`: what each patch size of a model costs on this machine, as a table, CSV, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ class BenchConfig:
     checkpoint: tyro.conf.Positional[Path]
     """Model directory, or any other readable checkpoint."""
     out: Path | None = None
-    """Directory for bench.csv, bench.json and bench.png (default: only the table is printed)."""
+    """Directory for bench.csv, bench.json and bench.png (default: only print the table)."""
     patch_sizes: tuple[PatchArg, ...] = PAPER_SIZES
     """Patch sizes to time."""
     batch_size: int = 8
-    """Clips per forward pass for clips per second; latency is always of one clip."""
+    """Clips per forward pass when measuring clips per second; latency is always for one clip."""
     seconds: float = 2.0
-    """How long each patch size is timed, for clips per second and again for latency."""
+    """How long each patch size is timed: once for clips per second, once for latency."""
     precision: Precision = "auto"
     """`auto`: bfloat16 where the device has fast bfloat16."""
     device: str = "auto"
-    """`auto`: the GPU where there is one, else the CPU."""
+    """`auto`: the GPU if there is one, else the CPU."""
     threads: int = 0
     """CPU threads, 0 for torch's own choice."""
     compile: bool = False
-    """Time the model frozen and compiled at each patch size (torch.compile; on a GPU with CUDA graphs, which are worth
-    most for single clips and large patches). Compiling, once for each size and batch, is not counted."""
+    """Time the model frozen and compiled at each patch size (torch.compile; on a GPU with CUDA graphs, which help most
+    with single clips and large patches). Compilation, once per size and batch size, is not timed."""
     heads: int | None = None
-    """Attention heads for state dicts that do not record the number (default: one per 64 of the width)."""
+    """Attention heads, for state dicts that do not record them (default: width / 64)."""
 
     def __post_init__(self) -> None:
         if not self.patch_sizes:
@@ -55,7 +55,10 @@ class BenchConfig:
 
 
 def bench(config: BenchConfig) -> Bench:
-    """Time, and write the three files if there is an `out`. Raises FlexiASTError for wrong input before any timing."""
+    """Time the model, and write the three files if `out` is set.
+
+    Raises FlexiASTError for wrong input, before anything is timed.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
@@ -64,22 +67,22 @@ def bench(config: BenchConfig) -> Bench:
         model.config.grid(patch, model.feature_config.frames)
     if config.out is not None:
         require_writable(config.out)
-    costs = measure_costs(
+    report = measure_costs(
         model, config.patch_sizes, config.batch_size, config.seconds, config.precision, config.compile
     )
     if config.out is not None:
-        rows = [dataclasses.asdict(cost) for cost in costs.costs]
+        rows = [dataclasses.asdict(cost) for cost in report.costs]
         precision = resolve_precision(device, config.precision)
         origin = {"command": to_json(config), "precision": precision, **provenance(device)}
-        content = {"provenance": origin, **dataclasses.asdict(costs)}
+        content = {"provenance": origin, **dataclasses.asdict(report)}
         write_atomically(config.out / "bench.csv", to_csv(rows).encode())
         write_atomically(config.out / "bench.json", (to_json_text(content, 1) + "\n").encode())
-        write_atomically(config.out / "bench.png", plot_bench(costs))
-    return costs
+        write_atomically(config.out / "bench.png", plot_bench(report))
+    return report
 
 
 def run(config: BenchConfig) -> None:
-    """Time, and print the table."""
+    """Time the model and print the table."""
     print(format_bench(bench(config)))
     if config.out is not None:
         print(f"written: {config.out}/bench.csv, .json, .png")

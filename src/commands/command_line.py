@@ -1,4 +1,4 @@
-"""Reading a command's arguments: options, option files, and one line for whatever cannot be read."""
+"""Read a command's arguments: options, files of options, and a one-line error for anything that cannot be read."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ T = TypeVar("T")
 
 
 def read_arguments(config_type: type[T], arguments: Sequence[str], program: str) -> T:
-    """The configuration that these arguments describe; prints the help and exits for `--help`.
+    """Parse the arguments into the command's configuration; `--help` prints the help and exits.
 
-    `--config FILE` stands for the options in FILE (TOML or JSON, nested as the configuration is, such as the
-    train_config.json of a run); options given beside it win. Raises ConfigError, in one line, for arguments or a
-    file that cannot be read.
+    `--config FILE` adds the options in FILE: TOML or JSON, nested like the configuration, such as a run's
+    train_config.json. Options on the command line override those in the file. Raises ConfigError, in one line, for
+    arguments or a file that cannot be read.
     """
-    own, file = _without_config(arguments)
+    given, file = _without_config(arguments)
     options = {} if file is None else file_options(file)
-    # After the user's own, so that a list in the file does not take in a positional argument.
-    added = [word for name, words in options.items() if name not in _names(own) for word in words]
+    # After those on the command line, so that a list in the file does not swallow a positional argument.
+    from_file = [word for name, words in options.items() if name not in _names(given) for word in words]
     description = (
-        f"{config_type.__doc__} --config FILE reads options from a TOML or JSON file; those given beside it win."
+        f"{config_type.__doc__} --config FILE reads options from a TOML or JSON file; the command line overrides them."
     )
     try:
-        return _parse(lambda: tyro.cli(config_type, args=[*own, *added], prog=program, description=description))
+        return _parse(lambda: tyro.cli(config_type, args=[*given, *from_file], prog=program, description=description))
     except ConfigError as error:
         if file is None:
             raise
-        named = re.search(r"^[\w.]+(?=:)|(?<=--)[\w.-]+", str(error))  # a field of ours, or an option of tyro's
-        if named and _canonical(named.group()) in options.keys() - _names(own):
+        option = re.search(r"^[\w.]+(?=:)|(?<=--)[\w.-]+", str(error))  # as our own checks or tyro name it
+        if option and _canonical(option.group()) in options.keys() - _names(given):
             raise ConfigError(f"{file}: {error}") from None
         raise ConfigError(f"{error} (beside the options in {file})") from None
 
 
 def _without_config(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
-    """The arguments less `--config FILE`, and the file."""
+    """The arguments without `--config FILE`, and the file."""
     rest, file = list(arguments), None
     while (place := next((i for i, a in enumerate(rest) if a.split("=")[0] == "--config"), None)) is not None:
         _, equals, value = rest[place].partition("=")
-        taken = rest[place + 1 : place + 2] if not equals else [value]
-        if not taken or not taken[0] or taken[0].startswith("--") or file is not None:
-            raise ConfigError(f"--config: found {' '.join(taken) or 'nothing'}, expected one file of options")
-        file = Path(taken[0])
+        values = rest[place + 1 : place + 2] if not equals else [value]
+        if not values or not values[0] or values[0].startswith("--") or file is not None:
+            raise ConfigError(f"--config: found {' '.join(values) or 'nothing'}, expected one file of options")
+        file = Path(values[0])
         del rest[place : place + (1 if equals else 2)]
     return rest, file
 
 
 def _canonical(option: str) -> str:
-    """An option's name as it is in a file: without `no-`, and with hyphens."""
+    """An option's name as `file_options` has it: without `no-`, and with hyphens."""
     prefix, dot, last = option.split("=")[0].removeprefix("--").replace("_", "-").rpartition(".")
     return prefix + dot + last.removeprefix("no-")
 
@@ -70,9 +70,9 @@ def _names(arguments: Sequence[str]) -> set[str]:
 
 
 def file_options(path: Path) -> dict[str, list[str]]:
-    """The options in a TOML or JSON file by name, as they would stand on the command line.
+    """The options in a TOML or JSON file, by name, each as it would be written on the command line.
 
-    Raises ConfigError if the file is unreadable, or is no table of options.
+    Raises ConfigError if the file is unreadable or does not hold a table of options.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -102,7 +102,7 @@ def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _words(name: str, value: Any) -> list[str]:
-    """An option on the command line; null is None there."""
+    """An option as command-line words; null becomes None."""
     if isinstance(value, bool):
         prefix, dot, last = name.rpartition(".")
         return [f"--{name}" if value else f"--{prefix}{dot}no-{last}"]
@@ -113,7 +113,7 @@ def _words(name: str, value: Any) -> list[str]:
 
 
 def _parse(parse: Callable[[], T]) -> T:
-    """Call tyro; raise ConfigError with its complaint about the arguments, if it has one."""
+    """Call tyro; if it rejects the arguments, raise ConfigError with its message."""
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output), warnings.catch_warnings():
@@ -126,7 +126,7 @@ def _parse(parse: Callable[[], T]) -> T:
         output.truncate()
     finally:
         sys.stderr.write(output.getvalue())
-    # tyro draws a box as wide as the terminal: parse once more on a terminal so wide that no word is split.
+    # tyro draws a box as wide as the terminal: parse again with a terminal so wide that no word is split.
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.suppress(SystemExit))
         stack.enter_context(contextlib.redirect_stderr(output))
@@ -138,7 +138,7 @@ def _parse(parse: Callable[[], T]) -> T:
 
 
 def in_one_line(box: str) -> str:
-    """The text of tyro's error box in one line: sections joined by semicolons, the title left out.
+    """The text of tyro's error box in one line: sections joined by semicolons, without the title.
 
     Where the terminal has no box-drawing characters, the title is the first section.
     """

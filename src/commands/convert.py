@@ -1,4 +1,4 @@
-"""Any readable checkpoint written in our own format."""
+"""`flexiast convert`: rewrite any readable checkpoint in our own format."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ from ..runtime.files import put_in_place, require_new
 
 @dataclasses.dataclass(frozen=True)
 class ConvertConfig:
-    """Convert a checkpoint of any readable format into ours, and say what became of every tensor."""
+    """Convert a checkpoint of any readable format to our own, and print what happened to every tensor."""
 
     source: tyro.conf.Positional[str]
     """File, directory, Hub id (owner/name) or timm:NAME."""
     out: tyro.conf.Positional[Path]
     """Directory to write, or file with --single-file."""
     single_file: bool = False
-    """Write one safetensors file, its description in the header, instead of a directory."""
+    """Write one safetensors file, with the description in its header, instead of a directory."""
     heads: int | None = None
-    """Attention heads, where the source does not tell (default: one per 64 of the width)."""
+    """Attention heads, if the source does not record them (default: width / 64)."""
     frames: int | None = None
-    """Frames of the input, where the source leaves them open."""
+    """Number of input frames, if the source does not record it."""
     overwrite: bool = False
-    """Replace what is there already."""
+    """Replace `out` if it exists."""
 
 
 def convert(config: ConvertConfig) -> LoadReport | None:
-    """Read `source`, write `out`, whole or not at all.
+    """Read `source` and write `out`, completely or not at all.
 
+    The new description records, under `converted_from`, the old format and the settings that had to be assumed.
     Raises ConfigError if `out` exists and is not to be overwritten, CheckpointError if the source is unusable.
-
-    The new description says under `converted_from` what format it was and which settings had to be assumed.
     """
     require_new(config.out, config.overwrite, (SIDECAR, WEIGHTS))
     model = load(config.source, heads=config.heads, frames=config.frames)
@@ -57,7 +56,7 @@ def _parent(out: Path) -> Path:
 
 
 def run(config: ConvertConfig) -> None:
-    """Print what became of every tensor, and where the model is."""
+    """Convert, and print what happened to every tensor and where the model is."""
     print(convert(config))
     print(f"written: {config.out}")
 

@@ -17,12 +17,12 @@ from ..runtime.arguments import PatchArg
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
-    """Write one patch size as a fixed model for ONNX Runtime, transformers or PyTorch, and check that it agrees."""
+    """Write one patch size as a fixed model for ONNX Runtime, transformers or PyTorch, and check its output."""
 
     checkpoint: tyro.conf.Positional[Path]
     """Model directory, or any other readable checkpoint."""
     out: Path
-    """File to write, ending in .onnx or .pt2; for `hf` a new directory."""
+    """File to write, ending in .onnx or .pt2; for `hf`, a new directory."""
     format: Format = "onnx"
     """`onnx`: ONNX Runtime. `hf`: a transformers AST for pipeline("audio-classification"). `torch`: torch.export."""
     patch_size: PatchArg | None = None
@@ -35,14 +35,14 @@ class ExportConfig:
     budget: str | None = None
     """Size or cascade by the curve: the best within 20ms, 5GFLOPs or 256tokens, or the cheapest of accuracy>=0.9."""
     input: Input = "waveform"
-    """`waveform`: (batch, samples) and their lengths (batch,), log-mel inside. `spectrogram`: normalised log-mel
-    (batch, frames, bins)."""
+    """`waveform`: (batch, samples) and their lengths (batch,); the model computes the log-mel. `spectrogram`:
+    normalised log-mel (batch, frames, bins)."""
     overwrite: bool = False
-    """Replace what is there already."""
+    """Replace `out` if it exists."""
 
 
 def run(config: ExportConfig) -> None:
-    """Export, and say how well it agrees."""
+    """Export, and print how closely the outputs agree."""
     model = load(config.checkpoint)
     choice = model.choose(config.budget, *cascade_arguments(config.cascade, config.threshold), config.patch_size)
     if config.cascade and choice:
@@ -51,8 +51,8 @@ def run(config: ExportConfig) -> None:
         print(f"written: {cascade.path}, {choice!r} (largest difference of scores {cascade.difference:.1e})")
         return
     size = choice.rule.sizes[0] if choice else config.patch_size
-    done = export(model, config.out, config.format, size, config.input, config.overwrite)
-    print(f"written: {done.path} (largest difference of logits {done.difference:.1e}, run by {done.runtime})")
+    result = export(model, config.out, config.format, size, config.input, config.overwrite)
+    print(f"written: {result.path} (largest difference of logits {result.difference:.1e}, run by {result.runtime})")
 
 
 CONFIG = ExportConfig

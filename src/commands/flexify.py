@@ -1,4 +1,4 @@
-"""From any readable checkpoint to a flexible model: its curve, training at random patch sizes, its curve again."""
+"""`flexiast flexify`: make any readable checkpoint flexible, and measure its curve before and after the training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FlexifyConfig:
     checkpoint: tyro.conf.Positional[str]
     """Checkpoint of any readable format: a directory, a file, a Hub id, or `timm:NAME`."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    """Settings of the training; unless patch sizes are given, every size from 8 to 48 is drawn, coarse ones most."""
+    """Training settings. Unless patch sizes are given, all sizes from 8 to 48 are drawn, coarse ones most often."""
 
     def __post_init__(self) -> None:
         if self.train.model.init is not None:
@@ -31,7 +31,7 @@ class FlexifyConfig:
 
 
 def flexify(config: FlexifyConfig, progress: bool = True) -> list[Result]:
-    """Train, or go on with the training, and measure on the validation data: first all sizes before, then all after.
+    """Train, or resume, and measure on the validation data: results for all sizes before, then for all sizes after.
 
     Raises FlexiASTError as `train` does.
     """

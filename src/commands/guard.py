@@ -1,4 +1,4 @@
-"""What a user's mistake looks like: one line on stderr and an exit code, never a traceback."""
+"""Turn a user's mistake into one line on stderr and an exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..runtime.interruption import Interrupted
 from ..runtime.terminal import make_tolerant, printable
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: running the same command again resumes
 DEBUG = "FLEXIAST_DEBUG"
-"""Environment variable: set to 1, every error ends in its traceback."""
+"""Environment variable: if it is 1, every error shows its traceback."""
 
 
 def guarded(action: Callable[[], object]) -> int:
-    """Run and return the exit code; a user's mistake becomes one line on stderr, unless FLEXIAST_DEBUG is 1."""
-    make_tolerant(sys.stdout)  # file names are bytes, which need not be UTF-8; class names may be in any script
+    """Run the action and return the exit code; a user's mistake becomes one line on stderr, unless FLEXIAST_DEBUG=1."""
+    make_tolerant(sys.stdout)  # file names may not be UTF-8, class names may be in any script
     if os.environ.get(DEBUG) == "1":
         action()
         return 0
@@ -29,13 +29,13 @@ def guarded(action: Callable[[], object]) -> int:
         return EXIT_INTERRUPTED
     except FlexiASTError as error:
         return _complain(" ".join(str(error).splitlines()))
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return 130
     except (MemoryError, RuntimeError) as error:
-        from ..runtime.device import is_out_of_memory  # imports torch, which is there if it has raised
+        from ..runtime.device import is_out_of_memory  # imports torch, so only when needed
 
         if not is_out_of_memory(error):
             raise

@@ -1,4 +1,4 @@
-"""The flexibility of models: accuracy and cost at every patch size, as CSV, JSON with provenance, and a picture."""
+"""`flexiast measure`: accuracy and cost at every patch size, as CSV, JSON with provenance, and a picture."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class MeasureConfig(TableOptions):
     labels: Path | None = None
     """Label CSV (default: the labels of the first model)."""
     root: Path | None = None
-    """Where relative paths of the manifest start (default: the manifest's own folder)."""
+    """Folder that relative paths in the manifest start from (default: the manifest's own)."""
     scores: bool = False
-    """Also write the scores of every clip, (clips, classes) float32, to scores/MODEL_RESIZE_PATCH.npy."""
+    """Also write every clip's scores, (clips, classes) float32, to scores/MODEL_RESIZE_PATCH.npy."""
     patch_sizes: tuple[PatchArg, ...] = PAPER_SIZES
-    """Patch sizes to measure at."""
+    """Patch sizes to measure."""
     resize: tuple[Resize, ...] = ("pi",)
-    """How the kernel is resized."""
+    """Ways to resize the kernel."""
     batch_size: int = 32
     """Clips per forward pass."""
     workers: int = 2
@@ -61,11 +61,11 @@ class MeasureConfig(TableOptions):
     precision: Precision = "auto"
     """`auto`: bfloat16 where the device has fast bfloat16."""
     device: str = "auto"
-    """`auto`: the GPU where there is one, else the CPU."""
+    """`auto`: the GPU if there is one, else the CPU."""
     heads: int | None = None
-    """Attention heads for state dicts that do not record the number (default: one per 64 of the width)."""
+    """Attention heads, for state dicts that do not record them (default: width / 64)."""
     dist_timeout: float = TIMEOUT
-    """Minutes that the processes of torchrun wait for one another."""
+    """Minutes that torchrun's processes wait for one another."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,9 +81,9 @@ class MeasureConfig(TableOptions):
 
 
 def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
-    """Evaluate and write the three files, under torchrun all processes share the work and rank 0 writes.
+    """Evaluate and write the three files; under torchrun all processes share the work and rank 0 writes.
 
-    Raises FlexiASTError for wrong input before anything is measured.
+    Raises FlexiASTError for wrong input, before anything is measured.
     """
     with connected(config.dist_timeout) as world:
         return _measure(config, progress and world.is_rank0, world)
@@ -133,7 +133,7 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
 def _write(
     config: MeasureConfig, results: list[Result], data: Manifest, origin: dict[str, Any], cascades: list[Comparison]
 ) -> None:
-    """flexibility.csv, .json and .png, cascades.csv if there are any, and the scores if they are wanted."""
+    """Write flexibility.csv, .json and .png, cascades.csv if there are any, and the scores if asked for."""
     excluded = {data.clips[failure.clip].path: failure.reason for failure in results[0].excluded}
     rows = [as_row(result) for result in results]
     source = {
@@ -161,7 +161,7 @@ def _write(
 
 
 def model_names(sources: Sequence[str]) -> list[str]:
-    """A short distinct name for each checkpoint: the last part of its path, longer where two would be alike."""
+    """A short, distinct name for each checkpoint: the last parts of its path, as few as keep the names apart."""
     resolved = [Path(source).resolve() for source in sources]
     for parts in range(1, max(len(p.parts) for p in resolved) + 1):
         names = ["/".join(path.parts[-parts:]) for path in resolved]
@@ -171,13 +171,13 @@ def model_names(sources: Sequence[str]) -> list[str]:
 
 
 def _identify(paths: dict[str, Path]) -> dict[str, dict[str, str]]:
-    """Where each model's weights lie, and their SHA-256 (of shards, one each)."""
+    """The path of each model's weights and their SHA-256 (one per shard)."""
     digests = {name: " ".join(map(sha256, weight_files(path))) for name, path in paths.items()}
     return {name: {"path": str(paths[name]), "sha256": digest} for name, digest in digests.items()}
 
 
 def run(config: MeasureConfig) -> None:
-    """Measure, and print the table."""
+    """Measure and print the table."""
     print_once(f"{format_table(measure(config))}\nwritten: {config.out}/flexibility.csv, .json, .png")
 
 

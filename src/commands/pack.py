@@ -1,4 +1,4 @@
-"""`flexiast pack`: the clips of a manifest into tar shards."""
+"""`flexiast pack`: pack the clips of a manifest into tar shards."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ..errors import ConfigError, require
 
 @dataclasses.dataclass(frozen=True)
 class PackConfig(TableOptions):
-    """Pack the clips of a manifest into tar shards, which read faster than files; --data.train takes their folder."""
+    """Pack clips into tar shards, which read faster than single files; pass their folder to --data.train."""
 
     manifest: tyro.conf.Positional[Path]
     """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
     out: tyro.conf.Positional[Path]
     """Folder for the shards and their index; must not hold an index yet."""
     labels: Path | None = None
-    """Label CSV (index, mid, display_name); folders and CSVs do without."""
+    """Label CSV (index, mid, display_name); folders and tables do not need one."""
     root: Path | None = None
-    """Where relative paths of the manifest start (default: the manifest's own folder)."""
+    """Folder that relative paths in the manifest start from (default: the manifest's own)."""
     shard_size: float = 500.0
-    """Megabytes (10^6 bytes) of a shard; a clip is never parted."""
+    """Megabytes (10^6 bytes) per shard; a clip is never split."""
     shuffle: int | None = None
-    """Seed to shuffle the clips with first, for reading shard by shard (default: the order of the manifest)."""
+    """Seed to shuffle the clips with first, for reading shard by shard (default: keep the manifest's order)."""
 
     max_bad: float = MAX_BAD
-    """Share of the clips that may be unusable; they are named, listed in bad_files.csv and left out. 0: stop at the
+    """Share of the clips that may be unusable; these are logged, listed in bad_files.csv and left out. 0: stop at the
     first."""
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ class PackConfig(TableOptions):
 
 
 def run(config: PackConfig) -> None:
-    """Pack, and say what is where."""
+    """Pack, and print what was written."""
     manifest = read_manifest(config.manifest, config.labels, config.root, config)
     packed = pack(manifest, config.out, config.shard_size, config.shuffle, max_bad=config.max_bad)
     left_out = len(manifest) - len(packed)

@@ -28,17 +28,17 @@ from ..runtime.terminal import printable
 
 logger = logging.getLogger(__name__)
 FEW = 64
-"""Files up to which decoding in this process is faster than starting others."""
+"""Up to this many files, decoding in this process is faster than starting others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
-    """Name the sounds in audio files. A file that cannot be used is reported, the rest goes on; exit code 2 then."""
+    """Name the sounds in audio files. Files that cannot be used are reported and skipped; the exit code is then 2."""
 
     checkpoint: tyro.conf.Positional[Path]
     """Checkpoint of any readable format."""
     audio: tyro.conf.Positional[tuple[Path, ...]]
-    """Audio files, folders (with all folders below), patterns in quotes such as 'calls/**/*.wav', manifests."""
+    """Audio files, folders (searched with all sub-folders), quoted patterns such as 'calls/**/*.wav', manifests."""
     patch_size: PatchArg | None = None
     """Patch size to use (default: the model's base patch)."""
     budget: str | None = None
@@ -52,27 +52,28 @@ class PredictConfig:
     top_k: int = 5
     """Classes named for each file."""
     hop: float | None = None
-    """Seconds between the windows in which a file longer than the model's window is heard (default: side by side)."""
+    """A file longer than the model's window is split into windows this many seconds apart (default: side by side)."""
     aggregate: Aggregate = "mean"
-    """Scores of such a file from those of its windows."""
+    """How the scores of such windows are combined into the file's."""
     windows: bool = False
-    """Name the classes of every window, with start and end in seconds, instead of those of the file."""
+    """Name the classes of every window, with its start and end in seconds, instead of those of the file."""
     out: Path | None = None
-    """Write the results to this file, *.csv or *.json, instead of printing them; it is written as they come."""
+    """Write the results to this file, *.csv or *.json, instead of printing them; each is written as soon as it is
+    ready."""
     overwrite: bool = False
-    """Replace that file if it is there."""
+    """Replace `out` if it exists."""
     json: bool = False
-    """Print a JSON object for each file, one a line, instead of a table."""
+    """Print one JSON object per line and file, instead of a table."""
     quiet: bool = False
-    """No progress bar and no notes; files that cannot be used are reported all the same."""
+    """No progress bar and no notes; files that cannot be used are still reported."""
     root: Path | None = None
-    """Where relative paths of manifests start (default: the manifest's own folder)."""
+    """Folder that relative paths in manifests start from (default: the manifest's own)."""
     batch_size: int = 32
-    """Windows per forward pass; batches go across files."""
+    """Windows per forward pass; a batch may span files."""
     workers: int | None = None
     """Decoding processes; 0 decodes in this process (default: 0 for a few files, else one per core, at most 4)."""
     device: str = "auto"
-    """`auto`: the GPU where there is one, else the CPU."""
+    """`auto`: the GPU if there is one, else the CPU."""
     precision: Precision = "auto"
     """`auto`: bfloat16 where the device has fast bfloat16."""
 
@@ -88,7 +89,7 @@ class PredictConfig:
 
 
 def run(config: PredictConfig) -> None:
-    """Print or write the best classes of each file. Raises DataError, after all the work, if some cannot be used."""
+    """Print or write the best classes of each file. Raises DataError, at the very end, if some cannot be used."""
     if config.quiet:
         logging.getLogger("flexiast").setLevel(logging.WARNING)
     sources = audio_sources(config.audio, config.root)
@@ -98,7 +99,7 @@ def run(config: PredictConfig) -> None:
         config.patch_size, None, config.hop, config.aggregate, config.batch_size,
         _workers(config.workers, len(sources)), config.precision, choice.rule if choice else None,
     )  # fmt: skip
-    model.best(model.head.bias, config.top_k)  # a wrong top_k is told before the work
+    model.best(model.head.bias, config.top_k)  # so that a wrong top_k is reported before the work
     failed: list[str] = []
     done = 0
     try:
@@ -131,9 +132,9 @@ def _choice(config: PredictConfig, model: AudioClassifier) -> Choice | None:
     return choice
 
 
-def _workers(asked: int | None, files: int) -> int:
-    if asked is not None:
-        return asked
+def _workers(requested: int | None, files: int) -> int:
+    if requested is not None:
+        return requested
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if files <= FEW else min(cores, 4)
 
@@ -150,7 +151,7 @@ def _report(model: AudioClassifier, source: Path | ShardMember, answer: Answer, 
 
 @contextlib.contextmanager
 def _shown(config: PredictConfig, files: int) -> Iterator:
-    """A function that prints or writes reports, and moves the progress bar."""
+    """Give a function that prints or writes a report and advances the progress bar."""
     with contextlib.ExitStack() as stack:
         add = (
             stack.enter_context(results_file(config.out, bool(config.budget or config.cascade))) if config.out else None
@@ -165,7 +166,7 @@ def _shown(config: PredictConfig, files: int) -> Iterator:
                 tqdm.write(as_json(report), file=sys.stdout)
             elif report.error is None:
                 tqdm.write(as_lines(report), file=sys.stdout)
-            if report.error is not None and files > 1:  # a single one is told at the end
+            if report.error is not None and files > 1:  # a single one is reported at the end
                 tqdm.write(f"flexiast: {printable(report.error)}", file=sys.stderr)
             bar.update()
 

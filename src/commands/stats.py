@@ -1,4 +1,4 @@
-"""`flexiast stats`: mean and standard deviation of a data set's log-mel."""
+"""`flexiast stats`: the mean and standard deviation of a data set's log-mel."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from ..runtime.files import require_writable, write_atomically
 
 @dataclasses.dataclass(frozen=True)
 class StatsConfig(TableOptions):
-    """Measure mean and standard deviation of the log-mel over all real frames of a data set, for normalisation."""
+    """Measure the mean and standard deviation of the log-mel over all real frames of a data set, for normalisation."""
 
     manifest: tyro.conf.Positional[Path]
     """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
     labels: Path | None = None
     """Label CSV to check the labels against; the statistics do not depend on it."""
     root: Path | None = None
-    """Where relative paths of the manifest start (default: the manifest's own folder)."""
+    """Folder that relative paths in the manifest start from (default: the manifest's own)."""
     bins: int = 128
     """Mel bins."""
     sample_rate: int = 16_000
     """Sample rate in Hz that audio is converted to."""
     downmix: Literal["mean", "first"] = "mean"
-    """Stereo to mono."""
+    """How stereo becomes mono."""
     resampler: Literal["soxr", "sinc"] = "soxr"
     """How other sample rates are converted: soxr, as for new models, or sinc, as for released weights."""
     max_bad: float = MAX_BAD
-    """Share of the clips that may be unusable; they are named and left out. 0: stop at the first."""
+    """Share of the clips that may be unusable; these are logged and left out. 0: stop at the first."""
     workers: int = 2
     """Decoding processes; 0 decodes in this process."""
     out: Path | None = None
@@ -52,7 +52,7 @@ class StatsConfig(TableOptions):
 
 
 def run(config: StatsConfig) -> None:
-    """Print the statistics, and the options that use them."""
+    """Measure, and print the statistics and the options that use them."""
     features = FeatureConfig(config.sample_rate, config.bins, downmix=config.downmix, resampler=config.resampler)
     labels = config.labels or distinct_labels(config.manifest, config)
     data = read_manifest(config.manifest, labels, config.root, config)

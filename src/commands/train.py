@@ -1,4 +1,4 @@
-"""`flexiast train`: train a fixed or a flexible model, or go on with an interrupted run."""
+"""`flexiast train`: train a fixed or a flexible model, or resume an interrupted run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..traintest.train import Trainer
 
 
 def run(config: TrainConfig) -> None:
-    """Train, or resume, and print the result and where the model is."""
+    """Train, or resume, then print the result and where the model is."""
     with connected(config.dist_timeout) as world:
         trainer = Trainer(config, world=world)
         trainer.run()

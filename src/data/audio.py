@@ -1,7 +1,7 @@
-"""Decoding audio: any format, sample rate and channel count, to mono at one rate.
+"""Decode audio of any format, sample rate and channel count to mono at one rate.
 
-libsndfile decodes first. ffmpeg decodes what libsndfile refuses, and what libsndfile would stop reading before its end
-because it goes by a guessed length.
+libsndfile comes first. ffmpeg decodes files that libsndfile refuses, and those that libsndfile would not read to their
+end because it only guesses their length.
 
 Dimensions: S samples.
 """
@@ -34,18 +34,18 @@ __all__ = [
 ]
 
 MAX_MAGNITUDE = 1e6
-"""Largest sample that is believed; full scale is 1."""
+"""Largest sample magnitude that is accepted; full scale is 1."""
 _BLOCK = 1 << 20
-"""Samples, over all channels, that are read at once: memory follows what a file holds, not what its header says."""
+"""Samples, over all channels, to read at once: memory use depends on what a file holds, not on what its header says."""
 
 
 def to_mono(waveform: Tensor, downmix: str = "mean") -> Tensor:
-    """Channels (channels, S) to one (S,): their mean, or the `first` alone."""
+    """Mix channels (channels, S) to one (S,): their mean, or only the `first`."""
     return waveform.mean(dim=0) if downmix == "mean" else waveform[0]
 
 
 def as_float(waveform: Tensor) -> Tensor:
-    """int16 samples as float32 in [-1, 1), the values that libsndfile makes of them; float ones as they are."""
+    """int16 samples as float32 in [-1, 1), the same values as from libsndfile; float samples unchanged."""
     return waveform.float().mul_(2.0**-15) if waveform.dtype == torch.int16 else waveform
 
 
@@ -59,20 +59,20 @@ def decode(
     suspicions: list[str] | None = None,
     crop: Crop | None = None,
 ) -> Tensor:
-    """Read a file as a mono float32 waveform (S,) in [-1, 1] at `sample_rate` Hz, from its start.
+    """Read a file as a mono float32 waveform (S,) in [-1, 1] at `sample_rate` Hz.
 
-    integer: return int16 samples as they are where the file holds 16-bit PCM of one channel at that rate; `as_float`
-    makes the same waveform of them. resampler: see `resample`. suspicions: takes what is suspicious about the samples
-    that were read, in words (see `Tally`). Reads no more than gives `max_samples` at the new rate. crop: with
-    `max_samples`, a longer file is read from there on, what lies before is skipped. Raises DataError, naming the file,
-    if it is missing, unreadable, empty, of an unbelievable sample rate or number of channels, or holds samples that are
-    not finite or beyond MAX_MAGNITUDE.
+    max_samples: most samples to return, at the new rate; no more of the file is read than they need. integer: return
+    int16 samples unchanged if the file holds 16-bit PCM, mono, at that rate; `as_float` turns them into the same
+    waveform. resampler: see `resample`. suspicions: a list that receives, in words, what looks wrong about the samples
+    (see `Tally`). crop: which part of a file longer than `max_samples` to read; by default its start. Raises DataError,
+    naming the file, if it is missing, unreadable or empty, if its sample rate or number of channels is implausible, or
+    if it holds samples that are not finite or beyond MAX_MAGNITUDE.
     """
     tally = None if suspicions is None else Tally(downmix)
     skipped = lead = 0
     with opened(path) as file:
         source = file.samplerate
-        margin = source // 20  # 50 ms more than asked for, so that the low-pass has no edge inside
+        margin = source // 20  # read 50 ms more, so that the low-pass filter sees no edge
         decoded_whole = bool(crop and max_samples and not can_seek(file))
         if crop and max_samples and not decoded_whole:
             skipped, lead = seek(file, sample_rate, max_samples, margin, crop)
@@ -84,7 +84,7 @@ def decode(
             waveform = _read(path, file, wanted, downmix, tally=tally)
     if len(waveform) == 0 and not skipped:
         raise DataError(f"{named(path)}: found 0 samples, expected at least one 25 ms window")
-    if skipped and len(waveform) * sample_rate < (max_samples or 0) * source:  # it ends before its header says
+    if skipped and len(waveform) * sample_rate < (max_samples or 0) * source:  # it is shorter than its header says
         return decode(path, sample_rate, downmix, max_samples, integer, resampler, suspicions)
     if suspicions is not None and tally is not None:
         suspicions.extend(tally.reasons())
@@ -107,10 +107,10 @@ def decode_pieces(
     resampler: str = "sinc",
     integer: bool = False,
 ) -> Iterator[Tensor]:
-    """What `decode` returns for the whole file, in pieces (S,) of so many seconds: memory does not grow with length.
+    """What `decode` returns for the whole file, in pieces (S,) of `seconds` each: memory does not grow with its length.
 
-    Of files with more than 48,000 samples a second the pieces are shorter, of whole seconds all the same. Raises
-    DataError as `decode` does, though a fault late in the file only when the pieces before it are used up.
+    Above 48,000 samples per second the pieces are shorter, but still whole seconds. Raises DataError as `decode` does;
+    a fault late in the file is raised only after the pieces before it.
     """
     with opened(path) as file:
         source = file.samplerate
@@ -122,8 +122,8 @@ def decode_pieces(
             raise DataError(f"{named(path)}: found 0 samples, expected at least one 25 ms window")
         while len(piece):
             after = _read(path, file, seconds * source, *how)
-            # A second of the neighbours on either side, so that the low-pass has no edge at the joints. Joints fall
-            # on whole seconds, which are whole samples at either rate.
+            # Add a second of the neighbouring pieces on either side, so that the low-pass filter sees no edge at the
+            # joints. Joints fall on whole seconds, which are whole samples at either rate.
             joined = resample(torch.cat([before, piece, after[:source]]), source, sample_rate, resampler)
             start = len(before) // source * sample_rate
             yield joined[start : start + seconds * sample_rate] if len(after) else joined[start:]
@@ -131,7 +131,7 @@ def decode_pieces(
 
 
 def check_audio(path: Source, whole: bool = False) -> None:
-    """Raise DataError, naming the file, if its first 25 ms cannot be decoded; `whole`: or all of it."""
+    """Raise DataError, naming the file, if its first 25 ms (with `whole`: any part of it) cannot be decoded."""
     with opened(path) as file:
         least = -(-file.samplerate // 40)
         samples = len(_read(path, file, least, "mean"))
@@ -144,10 +144,10 @@ def check_audio(path: Source, whole: bool = False) -> None:
 def _read(
     path: Source, file: File, samples: int, downmix: str, dtype: str = "float32", tally: Tally | None = None
 ) -> Tensor:
-    """The next `samples` (-1: all) as mono (S,), fewer at the end of the file. int16 samples have no `mean`."""
-    at_once, blocks, read = _BLOCK // file.channels, [], 0
+    """The next `samples` (-1: all) as mono (S,), fewer at the end of the file. int16 needs downmix `first`."""
+    block_size, blocks, read = _BLOCK // file.channels, [], 0
     while samples < 0 or read < samples:
-        wanted = at_once if samples < 0 else min(at_once, samples - read)
+        wanted = block_size if samples < 0 else min(block_size, samples - read)
         channels = torch.from_numpy(file.read(wanted, dtype).T)  # (channels, S)
         block = to_mono(channels, downmix)
         if dtype == "float32":
@@ -164,11 +164,11 @@ def _read(
 def _check_magnitude(path: Source, samples: Tensor) -> None:
     if samples.numel() == 0:
         return
-    least, most = (float(value) for value in torch.aminmax(samples))  # NaN if any sample is
-    if not (least >= -math.inf and max(-least, most) < math.inf):
+    lowest, highest = (float(value) for value in torch.aminmax(samples))  # NaN if any sample is
+    if not (lowest >= -math.inf and max(-lowest, highest) < math.inf):
         raise DataError(f"{named(path)}: found NaN or infinite samples, expected finite ones")
-    if max(-least, most) > MAX_MAGNITUDE:
+    if max(-lowest, highest) > MAX_MAGNITUDE:
         raise DataError(
-            f"{named(path)}: found a sample of magnitude {max(-least, most):.3g}, expected about 1 and at most"
+            f"{named(path)}: found a sample of magnitude {max(-lowest, highest):.3g}, expected about 1 and at most"
             f" {MAX_MAGNITUDE:g}; convert it to a scale of [-1, 1]"
         )

@@ -1,4 +1,4 @@
-"""Which columns of a table hold the file names and the labels."""
+"""Find the columns of a table that hold the file names and the labels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PATH_COLUMNS = (
     *("audio_file", "audio_filename", "audio_filepath", "wav", "wav_path", "wav_file", "slice_file_name"),
     *("clip", "clip_path", "sound", "recording", "ytid", "youtube_id"),
 )
-"""Names of columns of file names, the preferred first; case and spaces do not matter."""
+"""Usual names of the column of file names, in order of preference; case and spaces do not matter."""
 LABEL_COLUMNS = (
     *("label", "labels", "class", "classes", "class_name", "classname", "class_label", "category", "categories"),
     *("scene_label", "event_label", "event_labels", "positive_labels", "tags", "target", "targets", "class_id"),
     *("classid", "label_id", "mid", "mids"),
 )
-"""Names of columns of labels, the preferred first; one that holds names is preferred to one that holds numbers."""
+"""Usual names of the label column, in order of preference; but a column of names is preferred to one of numbers."""
 GROUP_COLUMNS = frozenset({"fold", "split", "subset"})
 """Columns that may name a folder."""
 VIDEO_COLUMNS = frozenset({"ytid", "youtube_id"})
@@ -32,21 +32,21 @@ DELIMITERS = "\t;,"
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Places of the columns that are read, in a table with this header."""
+    """Positions of the columns to read, in a table with this header."""
 
     header: tuple[str, ...]
     path: int
     labels: tuple[int, ...]
-    """Columns that could hold the labels, the preferred first."""
+    """Columns that could hold the labels, in order of preference."""
     groups: tuple[int, ...] = ()
     """Columns that may name a folder."""
     span: tuple[int, int] | None = None
-    """Start and end in seconds, for segments of videos."""
+    """Columns of start and end in seconds, for segments of videos."""
     headed: bool = True
-    """Whether the table has a header; without one the columns are called 1, 2, 3, ..."""
+    """Whether the table has a header; otherwise the columns are called 1, 2, 3, ..."""
 
     def with_names_preferred(self, rows: Sequence[Sequence[str]]) -> Columns:
-        """The same, the label column chosen by what some rows hold: the first with names, else the first."""
+        """The same, with the label column chosen from sample rows: the first that holds names, else the first."""
 
         def holds_names(column: int) -> bool:
             cells = [row[column].strip() for row in rows if len(row) > column and row[column].strip()]
@@ -56,7 +56,7 @@ class Columns:
         return dataclasses.replace(self, labels=(chosen, *(c for c in self.labels if c != chosen)))
 
     def description(self) -> str:
-        """What was chosen, in a few words."""
+        """The chosen columns, in a few words."""
         path, label, *others = (self.header[c] for c in (self.path, *self.labels))
         text = f"files from column {path}, labels from column {label}"
         if others:
@@ -67,7 +67,7 @@ class Columns:
 
 
 def plain_name(name: str) -> str:
-    """A column's name without case, spaces and the sign of a comment."""
+    """A column's name in lower case, with underscores, and without comment marks and spaces around it."""
     return name.strip("\ufeff# \t").casefold().replace(" ", "_").replace("-", "_")
 
 
@@ -77,7 +77,7 @@ def parse_line(line: str, delimiter: str) -> list[str]:
 
 
 def columns_of(header: Sequence[str], options: TableOptions) -> Columns | None:
-    """The columns of a table with this header; None if its file names or labels are not to be told."""
+    """The columns of a table with this header; None if that of the file names or of the labels cannot be found."""
     plain = [plain_name(name) for name in header]
     paths = _places(header, plain, options.path_column, PATH_COLUMNS)
     labels = _places(header, plain, options.label_column, LABEL_COLUMNS)
@@ -93,7 +93,7 @@ def columns_of(header: Sequence[str], options: TableOptions) -> Columns | None:
 
 
 def columns_without_header(cells: Sequence[str], options: TableOptions) -> Columns | None:
-    """The columns of a table whose first line is a clip already: a file's name, and its label in the next column."""
+    """The columns of a table without a header, given its first line: a file name, and its label in the next column."""
     header = tuple(str(c + 1) for c in range(len(cells)))
     paths = [c for c, cell in enumerate(cells) if os.path.splitext(cell)[1].lower() in AUDIO_SUFFIXES]
     if options.path_column is not None:
@@ -108,9 +108,9 @@ def columns_without_header(cells: Sequence[str], options: TableOptions) -> Colum
     return Columns(header, paths[0], (label,), headed=False)
 
 
-def _places(header: Sequence[str], plain: Sequence[str], asked: str | None, usual: Sequence[str]) -> list[int]:
-    if asked is None:
+def _places(header: Sequence[str], plain: Sequence[str], requested: str | None, usual: Sequence[str]) -> list[int]:
+    if requested is None:
         return [plain.index(name) for name in usual if name in plain]
-    return [c for c, name in enumerate(header) if name.strip("\ufeff ") == asked] or [
-        c for c, name in enumerate(plain) if name == plain_name(asked)
+    return [c for c, name in enumerate(header) if name.strip("\ufeff ") == requested] or [
+        c for c, name in enumerate(plain) if name == plain_name(requested)
     ]

@@ -1,4 +1,4 @@
-"""What an audio file is by its first bytes, and whether libsndfile would stop before the end of its sound."""
+"""Recognise an audio file by its first bytes, and tell whether libsndfile would stop before the end of its sound."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MAGIC = (  # offset, bytes, ffmpeg's name of the format
     (4, b"mdat", "mov"),
 )
 _JUNK = 1 << 20
-"""Most bytes between the frames of an MP3 that are searched for the next frame."""
+"""Most bytes between the frames of an MP3 to search for the next frame."""
 _GAP = 1000
-"""Bytes between frames after which libmpg123 may give up (it looks through 1,024)."""
+"""Bytes between frames after which libmpg123 may give up (it searches 1,024)."""
 # Kilobits per second by the four bits of an MPEG frame's header: MPEG-1 layers I, II, III, then MPEG-2 layer I, II/III.
 _BITRATES = {
     (1, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -39,7 +39,7 @@ _BITRATES = {
 
 
 def container(content: BinaryIO) -> str | None:
-    """ffmpeg's name of the format that the first bytes show, or None; an ID3 tag before them is skipped."""
+    """The format according to the first bytes, as ffmpeg calls it, or None; a leading ID3 tag is skipped."""
     head = _at(content, _after_tag(content), 20)
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return "wav"
@@ -52,22 +52,22 @@ def container(content: BinaryIO) -> str | None:
 
 
 def falls_short(content: BinaryIO, kind: str | None, seconds: float) -> bool:
-    """Whether a file of this `container` holds more than the `seconds` that libsndfile says it will read."""
+    """Whether a file of this format (see `container`) holds more than the `seconds` that libsndfile would read."""
     if kind == "mp3":
         return _mp3_falls_short(content, seconds)
     if kind == "ogg":
         return _is_chained(content)
-    if kind == "flac":  # number of samples not known when the header was written
+    if kind == "flac":  # the number of samples was unknown when the header was written
         head = _at(content, _after_tag(content), 26)
         return int.from_bytes(head[18:26], "big") & (1 << 36) - 1 == 0
     return False
 
 
 def with_length(content: BinaryIO, kind: str | None) -> bytes | None:
-    """The header of a WAV or AU file that says 0 bytes of samples, as one that says: to the end of the file.
+    """For a WAV or AU file whose header claims 0 bytes of samples: the header, saying "to the end of the file" instead.
 
-    None where that is not the case: other files, and those that hold nothing after the header. Recorders write such
-    headers first, and the length when they are stopped.
+    Recorders write such a header first, and the length only when they are stopped. None for all other files, and for
+    those with nothing after the header.
     """
     size = content.seek(0, io.SEEK_END)
     head = bytearray(_at(content, 0, 1 << 16))
@@ -99,7 +99,7 @@ def _at(content: BinaryIO, place: int, count: int) -> bytes:
 
 
 def _after_tag(content: BinaryIO) -> int:
-    """Where the file itself begins: after its ID3v2 tags, if it has any."""
+    """Where the content begins: after the ID3v2 tags, if there are any."""
     place = 0
     for _ in range(8):
         head = _at(content, place, 10)
@@ -114,7 +114,7 @@ def _tag_size(head: bytes) -> int:
 
 
 class _Frame(NamedTuple):
-    """A frame of an MP3: its bytes, its samples, its samples per second, and where a Xing header would be in it."""
+    """A frame of an MP3: its bytes, its samples, its sample rate, and where a Xing header would be in it."""
 
     size: int
     samples: int
@@ -123,7 +123,7 @@ class _Frame(NamedTuple):
 
 
 def _frame(head: bytes) -> _Frame | None:
-    """What the first four bytes of an MPEG audio frame say."""
+    """The MPEG audio frame with these first four bytes; None if they begin no frame."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = (head[1] >> 3) & 3, 4 - ((head[1] >> 1) & 3)  # version 3 is MPEG-1, 2 MPEG-2, 0 MPEG-2.5
@@ -140,30 +140,30 @@ def _frame(head: bytes) -> _Frame | None:
 
 
 def _mp3_falls_short(content: BinaryIO, seconds: float) -> bool:
-    """Compare with the frames that are there, counted one by one unless the file itself says where it ends."""
+    """Compare with the number of frames, counted one by one unless the file itself states its length."""
     size = content.seek(0, io.SEEK_END)
     start = _after_tag(content)
     first = _at(content, start, 200)
     frame = _frame(first)
-    said = None  # frames after this one, in the header that encoders write last
+    stated = None  # frames after this one, according to the header that encoders write last
     if frame and first[frame.xing : frame.xing + 4] in (b"Xing", b"Info"):
         flags, frames, length = struct.unpack(">3I", first[frame.xing + 4 : frame.xing + 16].ljust(12, b"\0"))
-        said = frames if flags & 1 else None
+        stated = frames if flags & 1 else None
         tag = 128 if size >= 128 and _at(content, size - 128, 3) == b"TAG" else 0
         if flags & 3 == 3 and start + length + tag == size:
             return False
     elif frame and first[36:40] == b"VBRI":
-        said = int.from_bytes(first[50:54], "big")
+        stated = int.from_bytes(first[50:54], "big")
     frames, held, gap = _count_frames(content, start)
     if gap > _GAP:
         return True
-    if said is not None:
-        return frames - 1 > said + 1
+    if stated is not None:
+        return frames - 1 > stated + 1
     return frames > 2 and held - 2 * held / frames > seconds
 
 
 def _count_frames(content: BinaryIO, place: int) -> tuple[int, float, int]:
-    """Frames of an MP3, the seconds they last, and the bytes of other things between them."""
+    """The number of frames of an MP3, their length in seconds, and the bytes of anything else between them."""
     frames, seconds, junk, gap = 0, 0.0, 0, 0
     while len(head := _at(content, place, 10)) >= 4:
         frame = _frame(head)
@@ -185,7 +185,7 @@ def _count_frames(content: BinaryIO, place: int) -> tuple[int, float, int]:
 
 
 def _is_chained(content: BinaryIO) -> bool:
-    """Whether an Ogg stream begins where others have begun and gone on: its pages are walked one by one."""
+    """Whether an Ogg file holds several streams one after the other; looks at every page."""
     place, going_on = 0, False
     while (head := _at(content, place, 27))[:4] == b"OggS" and len(head) == 27:
         begins = bool(head[5] & 2)

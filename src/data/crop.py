@@ -1,4 +1,4 @@
-"""Where in a long file to listen: what lies before is skipped where the file can be moved in, else decoded and cut off.
+"""Read a part of a long file: seek to it if the file allows, otherwise decode what lies before and cut it off.
 
 Dimensions: S samples.
 """
@@ -11,30 +11,30 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 MAX_FRAMES = 1 << 48
-"""Most samples per channel that are believed; headers of streams say that they never end."""
+"""Most samples per channel that are plausible; the headers of streams claim endless length."""
 FARTHEST = 1800
-"""Seconds in which a crop is looked for in a file that has to be decoded to be moved in."""
+"""In a file that cannot be seeked in, a crop comes from the first this many seconds."""
 
 
 class Crop(NamedTuple):
     """Which part of a longer file to read."""
 
     place: float
-    """From 0, the part at the start, to below 1, the one at the end."""
+    """From 0 (the start of the file) to just below 1 (its end)."""
     least: int
-    """Samples that the file must be longer by, at the new rate; others are read from their start."""
+    """Samples, at the new rate, by which the file must be longer than the crop; others are read from their start."""
 
 
 def can_seek(file: Any) -> bool:
-    """Whether a file says how long it is and can be moved in."""
+    """Whether a file states its length and is seekable."""
     return bool(hasattr(file, "seek") and 0 < file.frames < MAX_FRAMES and getattr(file, "seekable", lambda: True)())
 
 
 def seek(file: Any, sample_rate: int, samples: int, margin: int, crop: Crop) -> tuple[int, int]:
-    """Move to where a crop of so many samples starts, less the low-pass's margin.
+    """Move to the start of a crop of `samples`, less a margin for the low-pass filter.
 
     Starts lie on instants that are whole samples at either rate. Returns the samples skipped, at the file's rate, and
-    those to leave out, at the new one. A file that is too short stays where it is.
+    those to drop after decoding, at the new rate. In a file that is too short, nothing is skipped.
     """
     common = math.gcd(file.samplerate, sample_rate)
     old, new = file.samplerate // common, sample_rate // common  # samples between two such instants
@@ -48,7 +48,7 @@ def seek(file: Any, sample_rate: int, samples: int, margin: int, crop: Crop) -> 
 
 
 def cut(waveform: Tensor, samples: int, crop: Crop) -> Tensor:
-    """The part (samples,) of a whole waveform (S,) at that place, or its start if it is too short."""
+    """The crop (samples,) of a whole waveform (S,), or its start if it is too short."""
     rest = len(waveform) - samples
     start = int(crop.place * (rest + 1)) if rest >= crop.least else 0
     return waveform[start : start + samples]

@@ -1,4 +1,4 @@
-"""Clips as padded waveforms in batches, decoded by DataLoader workers.
+"""Batches of clips as padded waveforms, decoded by DataLoader workers.
 
 Dimensions: B clips, S samples, C classes.
 """
@@ -26,16 +26,16 @@ from .shards import ShardMember
 from .workers import PREFETCHED, WorkerError, loaded, remedy, require_room, start_worker
 
 REPLACEMENTS = 20
-"""Clips tried in the place of an unusable one."""
+"""How many other clips to try in place of an unusable one."""
 MAX_WORKERS = 256
 LEAST_NEW = 0.1
-"""Share of a window that a clip must be longer by to be heard in more than one; a shorter rest is left out."""
+"""A clip counts as longer than a window if it exceeds it by this share; a shorter rest is left out."""
 CROP_STREAM = 1
-"""Sets apart what a clip in an epoch draws for its crop from what else may be drawn from the same numbers."""
+"""Last part of a crop's seed (seed, epoch, clip), so that other draws with the same numbers are independent of it."""
 
 
 class Failure(NamedTuple):
-    """A clip that could not be used, or looks wrong, and why."""
+    """A clip that could not be used or looks wrong, and why."""
 
     clip: int
     """Its index in the manifest."""
@@ -58,23 +58,23 @@ class Batch(NamedTuple):
     clips: Tensor
     """(B,) int64 index of each clip in the manifest."""
     failures: list[Failure]
-    """Clips that were drawn and are unusable: replaced in training, left out in evaluation."""
+    """Clips that were drawn but are unusable: replaced in training, left out in evaluation."""
     suspicions: list[Failure]
-    """Clips in this batch that are used and likely not what was meant, see `Tally`."""
+    """Clips in this batch that are used but probably not as intended, see `Tally`."""
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Waveform (B, S) as float32 in [-1, 1], lengths (B,) and targets (B, C), on that device."""
         waveform, lengths, targets = (t.to(device, non_blocking=True) for t in self[:3])
-        return as_float(waveform), lengths, targets  # after the transfer, which is half as long for int16
+        return as_float(waveform), lengths, targets  # after the transfer, which takes half as long for int16
 
 
 class ClipDataset(Dataset):
-    """Decodes the clips of a manifest, cut or padded to the feature settings' length, a batch of draws at a time.
+    """Decodes the clips of a manifest, cut or padded to the features' length, one batch of draws at a time.
 
-    replace: put another clip, drawn at random from the draw itself, in the place of an unusable one, so that batches
-    keep their size (training); without it the unusable clip is left out. crop: hear a part of a clip longer than the
-    model's window that is drawn at random from (seed, epoch, clip), not its start; a clip that is longer by less than
-    a tenth of the window is cut at its end, as evaluation does.
+    replace: put another random clip, seeded by the draw, in place of an unusable one, so that batches keep their size
+    (training); otherwise unusable clips are left out. crop: from a clip longer than the model's window take a random
+    part, seeded by (seed, epoch, clip), instead of the start; a clip that is longer by less than a tenth of the window
+    is cut at its end, as in evaluation.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class ClipDataset(Dataset):
     ) -> None:
         self.manifest, self.features, self.replace = manifest, features, replace
         self.crop, self.seed = crop, seed
-        # The clip each worker is on, in shared memory, so that a worker that dies or hangs can be asked.
+        # The clip each worker is on, in shared memory, so that it is known if a worker dies or hangs.
         self.current = torch.full((MAX_WORKERS,), -1).share_memory_()
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def require_room(self, batch_size: int, workers: int) -> None:
-        """Raise ConfigError if batches of so many clips cannot pass between so many workers and this process."""
+        """Raise ConfigError if the workers' batches do not fit into shared memory, or need too many open files."""
         require_room(min(workers, MAX_WORKERS), batch_size * self.features.samples * torch.int16.itemsize)
 
     @property
@@ -102,10 +102,10 @@ class ClipDataset(Dataset):
         return self.manifest.clips[clip].path
 
     def waveform(self, clip: int, epoch: int = 0, suspicions: list[Failure] | None = None) -> Tensor:
-        """One clip (S,), not padded, int16 if 16-bit PCM, mono, at the model's rate, else float32.
+        """One clip (S,), not padded: int16 if it is 16-bit PCM, mono, at the model's rate, else float32.
 
-        epoch: what the place of a crop is drawn from. suspicions: takes what is suspicious about the clip. Raises
-        DataError if it is unusable or shorter than one window.
+        epoch: part of the seed of a crop. suspicions: a list that receives what looks wrong about the clip. Raises
+        DataError if the clip is unusable or shorter than 25 ms.
         """
         path, features = self.path(clip), self.features
         reasons: list[str] = []
@@ -134,7 +134,7 @@ class ClipDataset(Dataset):
         """The batch of these draws."""
         failures: list[Failure] = []
         suspicions: list[Failure] = []
-        usable = [(draw, *found) for draw in draws if (found := self._usable(draw, failures, suspicions))]
+        usable = [(draw, *decoded) for draw in draws if (decoded := self._usable(draw, failures, suspicions))]
         integer = all(samples.dtype == torch.int16 for _, _, samples in usable)
         dtype = torch.int16 if integer else torch.float32
         waveform = torch.empty(len(usable), self.features.samples, dtype=dtype)
@@ -154,7 +154,7 @@ class ClipDataset(Dataset):
         )
 
     def _usable(self, draw: Draw, failures: list[Failure], suspicions: list[Failure]) -> tuple[int, Tensor] | None:
-        """The drawn clip and its samples, or those of its replacement."""
+        """The drawn clip, or its replacement, and its samples; None if there is none."""
         worker = get_worker_info()
         rng = np.random.default_rng([draw.epoch, draw.clip])
         clip = draw.clip
@@ -169,7 +169,7 @@ class ClipDataset(Dataset):
 
 
 class Source(Protocol):
-    """What `load` needs to know of a dataset."""
+    """The parts of a dataset that `load` needs."""
 
     current: Tensor
     """(MAX_WORKERS,) the clip each worker is on, -1 before the first."""
@@ -183,7 +183,7 @@ class Source(Protocol):
 
 
 def _hand_over(batch: Any) -> tuple[Any, ...]:
-    """In a worker: the waveforms in shared memory, so that a lack of it is an error here; the rest as plain values."""
+    """In a worker, put the waveforms into shared memory, so that running out of it raises here; the rest as NumPy."""
     if get_worker_info() is None:
         return batch
     waveform, *rest = batch
@@ -201,8 +201,8 @@ def load_batches(
 ) -> Generator[Batch, None, None]:
     """Decode the batches in order, in `workers` processes (0: in this one), which end when the iterator is closed.
 
-    Raises DataError with the files in question when a worker dies, or takes more than `timeout` seconds (0: no limit)
-    for a batch; Interrupted if `stopped` while a batch is waited for.
+    Raises DataError, naming the files at hand, if a worker dies or takes more than `timeout` seconds (0: no limit) for
+    a batch; Interrupted if `stopped` becomes true while waiting for a batch.
     """
     with closing(load(dataset, workers, timeout, stopped, batch_sampler=batches)) as handed:
         for waveform, lengths, targets, epochs, clips, failures, suspicions in handed:
@@ -213,7 +213,7 @@ def load_batches(
 def load(
     dataset: Source, workers: int, timeout: float, stopped: Callable[[], bool], **how: Any
 ) -> Generator[Any, None, None]:
-    """What the dataset gives, from `workers` processes; see `load_batches`. how: options of the DataLoader."""
+    """The dataset's items, from `workers` processes; see `load_batches`. how: options of the DataLoader."""
     loader: DataLoader = DataLoader(
         dataset,  # type: ignore[arg-type]
         **how,
@@ -233,7 +233,7 @@ def load(
 
 def _failed(dataset: Source, workers: int, error: Exception) -> DataError:
     lines = (str(error) or type(error).__name__).splitlines()
-    # Of an error in a worker the DataLoader gives the traceback; its last line says what happened.
+    # For an error in a worker, the DataLoader gives its traceback; the last line says what happened.
     reason = (lines[-1] if "Traceback" in str(error) else lines[0]).rstrip(". ")
     if advice := remedy(error):
         return DataError(f"{dataset.source}: a decoding process failed ({reason}){advice}")

@@ -1,7 +1,8 @@
-"""A second decoder beside libsndfile: an ffmpeg process of its own for each file.
+"""The second decoder, after libsndfile: one ffmpeg process per file.
 
-A process rather than a library: it needs no build that matches torch's, whatever a file does to it stays in it, and
-its command line has been stable for many years. It reads one local file as one named format, nothing from a network.
+A process rather than a library: it needs no build that matches torch's, a malicious file cannot harm this process, and
+ffmpeg's command line has been stable for many years. It reads one local file in one given format, and nothing from the
+network.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import numpy as np
 SILENCE = 60.0
 """Seconds that ffmpeg may take for the next samples before it is stopped."""
 MOST_MEMORY = 256 << 20
-"""Bytes that ffmpeg may take at once for one thing."""
+"""Bytes that ffmpeg may allocate at once."""
 
 
 class FfmpegError(Exception):
-    """What ffmpeg says of a file that it cannot decode."""
+    """ffmpeg's message about a file that it cannot decode."""
 
 
 @lru_cache(maxsize=1)
@@ -40,17 +41,17 @@ def find_ffmpeg() -> str | None:
 
 
 class FfmpegStream:
-    """The samples of a file's first audio stream, in order. Close it, or use it in a `with`.
+    """The samples of a file's first audio stream, in order. Close it, or use it in a `with` statement.
 
-    Has the parts of soundfile.SoundFile that decoding needs: samplerate, channels, subtype, read.
+    Has those attributes of soundfile.SoundFile that decoding needs: samplerate, channels, subtype, read.
     """
 
     subtype = "FLOAT"
 
     def __init__(self, ffmpeg: str, file: str | bytes, container: str) -> None:
-        """file: its path, or its content. container: ffmpeg's name of its format. Raises FfmpegError."""
+        """file: its path, or its content. container: ffmpeg's name for its format. Raises FfmpegError."""
         self._copy, self._stopped = None, False
-        if isinstance(file, bytes):  # as a file, because mp4 is read in no certain order
+        if isinstance(file, bytes):  # written to a file, because mp4 is not read in order
             self._copy = tempfile.NamedTemporaryFile(prefix="flexiast-")  # noqa: SIM115
             self._copy.write(file)
             self._copy.flush()
@@ -59,7 +60,7 @@ class FfmpegStream:
         command += ["-protocol_whitelist", "file,pipe", "-threads", "1", "-f", container, "-i", f"file:{file}"]
         command += ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "-protocol_whitelist", "pipe", "pipe:1"]
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115
-        # A session of its own: Ctrl-C lets a training finish its step, which may need this file.
+        # In a session of its own: after Ctrl-C a training run finishes its step, which may need this file.
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -86,7 +87,7 @@ class FfmpegStream:
         return np.frombuffer(content, ">f4", whole).astype(np.float32).reshape(-1, self.channels)
 
     def close(self) -> None:
-        """End the process, if it has not ended, and remove what it read from."""
+        """End the process, if it is still running, and remove the temporary files."""
         self._process.kill()
         self._process.communicate()
         self._messages.close()
@@ -105,7 +106,7 @@ class FfmpegStream:
         return rate, channels
 
     def _read(self, count: int) -> bytes:
-        """The next bytes; fewer at the end, after which ffmpeg must have ended well."""
+        """The next bytes, fewer at the end. Raises FfmpegError if ffmpeg hangs or ends with an error."""
         assert self._process.stdout is not None
         timer = Timer(SILENCE, self._stop)
         timer.start()
@@ -125,7 +126,7 @@ class FfmpegStream:
         self._process.kill()
 
     def _complaint(self) -> str:
-        """The first line that ffmpeg wrote, less the address of its part."""
+        """The first line of ffmpeg's messages, without the part and address in brackets before it."""
         self._messages.seek(0)
         lines = self._messages.read(4096).decode(errors="replace").splitlines()
         return re.sub(r"^\[[^\]]*\] *", "", lines[0]).strip() if lines else f"exit code {self._process.returncode}"

@@ -1,4 +1,4 @@
-"""Whether clips still hold what they held: their contents, of a sample of them."""
+"""A fingerprint of the contents of some clips, to notice when they have changed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .manifest import Manifest
 from .shards import ShardMember
 
 SAMPLE = 64
-"""Clips that are read, evenly spread over the manifest."""
+"""Number of clips to read, evenly spread over the manifest."""
 _PIECE = 1 << 16
-"""Bytes read at the start, in the middle and at the end of each."""
+"""Bytes to read at the start, in the middle and at the end of each."""
 
 
 def contents_fingerprint(manifest: Manifest) -> str:
-    """SHA-256 over pieces of the files of up to 64 clips; what cannot be read counts as missing.
+    """SHA-256 over pieces of the files of up to 64 clips; a file that cannot be read counts as missing.
 
-    `Manifest.fingerprint` knows names and sizes, which stay the same when, say, all clips are filtered or scaled.
+    `Manifest.fingerprint` covers only names and sizes, which stay the same if, say, all clips are filtered or scaled.
     """
     digest = hashlib.sha256()
     count = min(SAMPLE, len(manifest))

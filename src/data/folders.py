@@ -1,4 +1,4 @@
-"""Folders of classes: one sub-folder of audio files per class."""
+"""Read folders of classes: one sub-folder of audio files per class."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ SPLITS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-"""Names that folders of a split have, whatever their case."""
+"""Names of the folder of each split, in any case."""
 
 
-class _Found(NamedTuple):
-    """What a folder and the folders below it hold; hidden files and folders are left out."""
+class _Files(NamedTuple):
+    """The files in a folder and all folders below it, except hidden ones."""
 
     audio: list[Path]
     others: Counter[str]
-    """Files that are no audio by their names, by suffix."""
+    """Number of files with other suffixes than audio files have, by suffix."""
 
 
 def read_class_folders(folder: Path) -> dict[str, list[Path]]:
-    """The files of each class, by name in the order of the alphabet; what is left out is told.
+    """The files of each class, sorted by class name; what is left out is logged.
 
-    Raises DataError, with the folder's name, for a folder of splits, one without any clip, and names that are no text.
+    Raises DataError, with the folder's name, for a folder of splits, one without any clip, or a name that is not UTF-8.
     """
     if splits := split_root(folder):
         given = " ".join(f"--data.{kind} {path}" for kind, path in splits.items() if kind != "test")
@@ -43,22 +43,22 @@ def read_class_folders(folder: Path) -> dict[str, list[Path]]:
     classes: dict[str, list[Path]] = {}
     others: Counter[str] = Counter()
     for place in places:
-        found = _scan(place)
-        others += found.others
-        classes.setdefault(composed(place.name), []).extend(found.audio)
+        files = _scan(place)
+        others += files.others
+        classes.setdefault(composed(place.name), []).extend(files.audio)
     if not classes:
         hint = f", and {len(loose)} audio files beside them" if loose else ""
         raise DataError(f"{folder}: found no sub-folders{hint}, expected one per class with audio files in it")
     if not any(classes.values()):
         raise DataError(f"{folder}: found no audio files in its sub-folders ({_kinds(others) or 'they are empty'})")
-    _tell(folder, others, loose)
+    _log_left_out(folder, others, loose)
     return dict(sorted(classes.items()))
 
 
 def check_classes(folder: Path, classes: Mapping[str, list[Path]], known: Mapping[str, int] | None) -> None:
-    """Raise DataError, with the folder's name, for an empty class, a single one, or one that is not known.
+    """Raise DataError, with the folder's name, if a class is empty, unknown, or the only one.
 
-    known: index of the names and ids of given classes; then a class may be empty, which is told, or the only one.
+    known: index of the names and ids of given classes. With it, a class may be empty, which is logged, or the only one.
     """
     for name, files in classes.items():
         if not files and known is None:
@@ -78,35 +78,35 @@ def check_classes(folder: Path, classes: Mapping[str, list[Path]], known: Mappin
 
 
 def split_root(folder: Path) -> dict[str, Path] | None:
-    """Folders `train`, `val` and `test` of a folder that holds nothing else, each with classes in it; else None.
+    """The folders of the splits in a folder that holds no other ones, each with classes in it; else None.
 
-    The keys are these names, whatever the folders are called; `train` and another one must be there. Raises DataError
-    if a folder cannot be read or two are for the same split.
+    The keys are `train`, `val` and `test`, whatever the folders are called; `train` and another one must be there.
+    Raises DataError if a folder cannot be read or two are for the same split.
     """
     names = {name: kind for kind, names in SPLITS.items() for name in names}
-    found: dict[str, Path] = {}
+    splits: dict[str, Path] = {}
     for place in _sub_folders(folder):
         kind = names.get(place.name.casefold())
         if kind is None or not _sub_folders(place) or any(map(_is_audio, _names(place))):
             return None
-        if kind in found:
-            raise DataError(f"{folder}: found {found[kind].name} and {place.name}, expected one folder for {kind}")
-        found[kind] = place
-    return {kind: found[kind] for kind in SPLITS if kind in found} if "train" in found and len(found) > 1 else None
+        if kind in splits:
+            raise DataError(f"{folder}: found {splits[kind].name} and {place.name}, expected one folder for {kind}")
+        splits[kind] = place
+    return {kind: splits[kind] for kind in SPLITS if kind in splits} if "train" in splits and len(splits) > 1 else None
 
 
 def audio_below(folder: Path) -> list[Path]:
-    """Every audio file in a folder and below; what else is there is logged. Raises DataError if there is none."""
-    found = _scan(folder)
-    if not found.audio:
-        there = f"only other ones: {_kinds(found.others)}" if found.others else "nothing else"
-        raise DataError(f"{folder}: found no audio files in it or below ({there})")
-    _tell(folder, found.others, [])
-    return found.audio
+    """All audio files in a folder and below; other files are logged. Raises DataError if there are no audio files."""
+    files = _scan(folder)
+    if not files.audio:
+        rest = f"only other ones: {_kinds(files.others)}" if files.others else "nothing else"
+        raise DataError(f"{folder}: found no audio files in it or below ({rest})")
+    _log_left_out(folder, files.others, [])
+    return files.audio
 
 
 def _class_folders(folder: Path) -> tuple[list[Path], list[str]]:
-    """Folders that are classes, and names of audio files beside them. Those that begin with _ are told."""
+    """The folders that are classes, and the names of audio files beside them. Folders with a leading _ are logged."""
     classes, loose = [], []
     for name in _names(folder):
         place = folder / name
@@ -123,10 +123,10 @@ def _class_folders(folder: Path) -> tuple[list[Path], list[str]]:
     return classes, loose
 
 
-def _tell(folder: Path, others: Counter[str], loose: list[str]) -> None:
+def _log_left_out(folder: Path, others: Counter[str], loose: list[str]) -> None:
     if others:
         total = others.total()
-        logger.info("%s: %d files are left out, no audio by their names (%s)", folder, total, _kinds(others))
+        logger.info("%s: %d files are left out, not audio by their names (%s)", folder, total, _kinds(others))
     if loose:
         logger.warning("%s: %d audio files lie in no class and are left out (%s)", folder, len(loose), loose[0])
 
@@ -135,9 +135,9 @@ def _kinds(others: Counter[str]) -> str:
     return ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
 
 
-def _scan(folder: Path) -> _Found:
-    """Everything below a folder, links followed, sorted by path. A broken link is a file that decoding will refuse."""
-    found, visited = _Found([], Counter()), set()
+def _scan(folder: Path) -> _Files:
+    """All files below a folder, sorted by path. Links are followed; a broken one stays, for decoding to refuse."""
+    scanned, visited = _Files([], Counter()), set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         real = os.path.realpath(place)
         if real in visited:  # links may form a circle
@@ -147,14 +147,14 @@ def _scan(folder: Path) -> _Found:
         folders[:] = sorted(name for name in folders if name[0] != ".")
         for name in sorted(files):
             if _is_audio(name):
-                found.audio.append(Path(place, name))
+                scanned.audio.append(Path(place, name))
             elif name[0] != ".":
-                found.others[os.path.splitext(name)[1].lower() or "without suffix"] += 1
-    return _Found(sorted(found.audio), found.others)
+                scanned.others[os.path.splitext(name)[1].lower() or "without suffix"] += 1
+    return _Files(sorted(scanned.audio), scanned.others)
 
 
 def _is_audio(name: str) -> bool:
-    return name[0] != "." and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES  # ._x.wav is macOS's shadow of a file
+    return name[0] != "." and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES  # ._x.wav is metadata of macOS
 
 
 def _sub_folders(folder: Path) -> list[Path]:
@@ -162,7 +162,7 @@ def _sub_folders(folder: Path) -> list[Path]:
 
 
 def _names(folder: Path) -> list[str]:
-    """What a folder holds, less hidden files, sorted."""
+    """The sorted names in a folder, without hidden ones."""
     try:
         return sorted(name for name in os.listdir(folder) if name[0] != ".")
     except OSError as error:

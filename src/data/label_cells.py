@@ -1,4 +1,4 @@
-"""Cells of a table to the labels in them: one, several with something between them, or a list as Python prints it."""
+"""Split the label cells of a table into labels: one, several with a separator, or a list as Python prints it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ Cell = str | tuple[str, ...]
 def read_labels(
     table: Table, options: TableOptions, known: Mapping[str, int] | None = None
 ) -> dict[Cell, tuple[str, ...]]:
-    """The labels of every different cell of the label column; none for an empty one.
+    """The labels of every distinct cell of the label column; none for an empty cell.
 
-    known: ids and names of given classes; a cell is then parted where that gives known ones. Raises DataError, with
-    the line, for `nan`, an empty label between separators, and cells of which it is not plain whether they hold one
-    label or several.
+    known: ids and names of given classes; a cell is then split so that the parts are known. Raises DataError, with the
+    line, for `nan`, an empty label between separators, and cells that could hold either one label or several.
     """
     lines: dict[Cell, int] = {}
     for row in table.rows:
@@ -50,7 +49,7 @@ def read_labels(
     for cell, line in lines.items():
         if isinstance(cell, str) and cell not in read:
             text = composed(cell)
-            read[cell] = _split(text, separator) if by_table is None else _parted_by_known(text, by_table)
+            read[cell] = _split(text, separator) if by_table is None else _split_by_known(text, by_table)
         read[cell] = tuple(dict.fromkeys(composed(label.strip()) for label in read[cell]))
         _check(table, cell, read[cell], line, options)
     return read
@@ -71,7 +70,7 @@ def _check(table: Table, cell: Cell, labels: Iterable[str], line: int, options: 
 
 
 def _python_list(table: Table, cell: str, line: int) -> tuple[str, ...] | None:
-    """The items of a list that pandas wrote as text, such as ['a', 'b']; None if the cell is none."""
+    """The items of a list that pandas wrote as text, such as ['a', 'b']; None if the cell is not such a list."""
     if not (cell.startswith("[") and cell.endswith("]")):
         return None
     if _NUMPY_LIST.search(cell):
@@ -87,8 +86,8 @@ def _split(text: str, separator: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(separator)) if separator is not None else (text,)
 
 
-def _parted_by_known(text: str, known: Mapping[str, int]) -> tuple[str, ...]:
-    """The cell as one known label, or parted at whatever gives the most known ones."""
+def _split_by_known(text: str, known: Mapping[str, int]) -> tuple[str, ...]:
+    """The cell as one known label, or split at the separator that gives the highest share of known ones."""
     if text in known:
         return (text,)
     ways = [parts for parts in (_split(text, separator) for separator in SEPARATORS) if len(parts) > 1]
@@ -96,7 +95,7 @@ def _parted_by_known(text: str, known: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _separator(table: Table, texts: Iterable[str], lines: Mapping[Cell, int], options: TableOptions) -> str | None:
-    """What parts labels in this column: asked for, or told by the cells. Raises DataError if they do not tell."""
+    """The separator of this column: the option, or inferred from the cells. Raises DataError if it is ambiguous."""
     if options.label_separator is not None:
         return None if options.label_separator == NO_SEPARATOR else options.label_separator
     texts = list(texts)
@@ -107,10 +106,10 @@ def _separator(table: Table, texts: Iterable[str], lines: Mapping[Cell, int], op
         where = next(text for text in texts if marks[0] in text)
         raise _ambiguous(table, where, lines, options)
     if marks:
-        logger.info("%s: labels are parted at %r", table.source, marks[0])
+        logger.info("%s: labels are separated by %r", table.source, marks[0])
         return marks[0]
-    # A comma with a space after it also stands inside names ("Male speech, man speaking"): a list only if every part
-    # is a label elsewhere too.
+    # A comma and a space may also be part of a name ("Male speech, man speaking"): such a cell is a list only if every
+    # part is a label elsewhere too.
     alone = {text for text in texts if "," not in text} | {part for text in lists for part in _split(text, ",")}
     for text in with_comma:
         if text not in lists and not _all_in(_split(text, ","), alone):

@@ -20,14 +20,14 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?")
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Classes in the order of the model's outputs: machine ids (`mids`) and names for people."""
+    """Classes in the order of the model's outputs: machine ids (`mids`) and human-readable names."""
 
     mids: tuple[str, ...]
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not all(isinstance(text, str) and is_unicode(text) for text in (*self.mids, *self.names)):
-            raise DataError("labels: found ids or names that are no text that can be written")
+            raise DataError("labels: found ids or names that are not text, or cannot be encoded")
         if len(set(self.mids)) != len(self.mids) or len(self.mids) != len(self.names) or not self.mids:
             raise DataError(
                 f"labels: found {len(self.mids)} ids, {len(set(self.mids))} distinct, and {len(self.names)} names"
@@ -38,7 +38,7 @@ class Labels:
 
     @classmethod
     def numbers(cls, count: int) -> Labels:
-        """Labels 0, 1, 2, ... for a model whose class names are not known."""
+        """Labels 0, 1, 2, ... for a model whose class names are unknown."""
         mids = tuple(str(i) for i in range(count))
         return cls(mids, mids)
 
@@ -49,20 +49,20 @@ class Labels:
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Labels:
-        """Labels of these names, which are their ids too: numbers in their order (2 before 10), names by alphabet."""
+        """Labels with these names, which are also their ids. Numbers are sorted by value, names alphabetically."""
         distinct = {composed(name) for name in names}
         numbers = all(_NUMBER.fullmatch(name) for name in distinct)
         ordered = tuple(sorted(distinct, key=lambda name: (float(name) if numbers else 0.0, name)))
         return cls(ordered, ordered)
 
     def index(self, with_names: bool = True) -> dict[str, int]:
-        """Place of each class by its id and, `with_names`, by its name; an id wins over another class's name."""
+        """Index of each class by its id and, `with_names`, also by its name; an id wins over another class's name."""
         index = {composed(mid): i for i, mid in enumerate(self.mids)}
         return {composed(name): i for i, name in enumerate(self.names)} | index if with_names else index
 
     @classmethod
     def read(cls, path: Path) -> Labels:
-        """Read a CSV with the columns index, mid, display_name, indices 0, 1, 2, ... in any order."""
+        """Read a CSV with the columns index, mid, display_name; the indices are 0, 1, 2, ... in any order."""
         try:
             with open(path, newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
@@ -102,12 +102,12 @@ def is_number(text: str) -> bool:
 
 
 def composed(text: str) -> str:
-    """Text in Unicode's composed form (NFC), so that two spellings of one name are one class."""
+    """Text in Unicode's composed form (NFC), so that two encodings of a name are the same class."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def is_unicode(text: str) -> bool:
-    """Whether text can be written: JSON can also hold halves of characters."""
+    """Whether text can be encoded: JSON may also hold lone surrogates, which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -116,7 +116,7 @@ def is_unicode(text: str) -> bool:
 
 
 def report_twins(source: Path, labels: Labels) -> None:
-    """Log the names that differ in upper case, spaces, hyphens or underscores only."""
+    """Warn about names that differ only in case, spaces, hyphens or underscores."""
     alike: dict[str, list[str]] = {}
     for name in labels.names:
         alike.setdefault(re.sub(r"[\s_-]+", " ", name).strip().casefold(), []).append(name)
@@ -128,5 +128,5 @@ def report_twins(source: Path, labels: Labels) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Why reading failed, without the name of the file."""
+    """Why reading failed, without the file name."""
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -1,8 +1,8 @@
-"""Where the audio files of a table lie: at its names, or in a folder beside it that the first clips are found in.
+"""Locate the audio files of a table: at the paths in it, or in a folder nearby.
 
 Public data sets keep their tables in one folder (`meta`, `metadata`, `FSD50K.ground_truth`) and the audio in another,
-in sub-folders by fold, and leave out suffixes. Where names are not paths as they stand, one rule is sought by which
-clips are found, and said; two equal ones are refused.
+often in sub-folders per fold, and often leave out the suffixes. If the names are not paths themselves, some clips are
+looked for to find a rule for all of them, which is logged. If two rules fit equally well, that is an error.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from .youtube import youtube_stems
 logger = logging.getLogger(__name__)
 
 AUDIO_FOLDERS = ("audio", "wav", "wavs", "clips", "sounds", "recordings", "data", "dataset", "files")
-"""Folders beside a table that audio is looked for in, in this order, before any other."""
+"""Folders beside a table to look for audio in, in this order, before any other."""
 _SPLITS = frozenset({"train", "dev", "val", "valid", "validation", "test", "eval", "evaluation"})
 _PROBES = 50
-"""Clips that are looked up before a rule is taken for all."""
+"""Number of clips to look for when seeking a rule."""
 _MOST_FOLDERS = 200
 _MOST_RULES = 10
 
 
 class Rule(NamedTuple):
-    """How a file's path is made from a row."""
+    """How to make a file's path from a row."""
 
     folder: str
     spelling: int = 0
-    """Which of the spellings of the name."""
+    """Which spelling of the name to use, see `_spellings`."""
     suffix: str | None = None
-    """Put in the place of the name's own, or behind it."""
+    """Replaces the name's audio suffix, or is appended if it has none."""
     group: int | None = None
-    """Which of the row's groups names a folder; -1: the label does."""
+    """Which of the row's groups names a sub-folder; -1: the label does."""
     group_format: str = "{}"
 
     def place(self, row: Row) -> str:
@@ -48,8 +48,8 @@ class Rule(NamedTuple):
         spelled = _spellings(row)
         name = spelled[min(self.spelling, len(spelled) - 1)]
         if self.suffix is not None:
-            stem, own = os.path.splitext(name)
-            name = (stem if own.lower() in AUDIO_SUFFIXES else name) + self.suffix
+            stem, old_suffix = os.path.splitext(name)
+            name = (stem if old_suffix.lower() in AUDIO_SUFFIXES else name) + self.suffix
         if self.group is not None:
             value = row.groups[self.group] if self.group >= 0 else str(row.label)
             name = os.path.join(self.group_format.format(value.replace("/", "_")), name)
@@ -57,12 +57,12 @@ class Rule(NamedTuple):
 
 
 def locate(table: Table, root: Path | None, options: TableOptions) -> list[Path]:
-    """The path of every row's file. Raises DataError if none is there, or two folders hold files of these names."""
+    """The path of every row's file. Raises DataError if no file exists, or two folders hold files with these names."""
     rows = table.rows
     base = str(table.source.parent if root is None else root)
     plain = Rule(base)
     probes = [rows[i] for i in sorted({k * (len(rows) - 1) // _PROBES for k in range(_PROBES + 1)})]
-    # Where some are there, the others are missing, not elsewhere.
+    # If some exist at these paths, the others are missing rather than elsewhere.
     named = any(row.span is None and os.path.exists(plain.place(row)) for row in probes)
     rules = [] if named else _rules(table, root, probes, options)
     if not rules:
@@ -83,7 +83,7 @@ def locate(table: Table, root: Path | None, options: TableOptions) -> list[Path]
 
 
 def require_some(source: Path, paths: Sequence[Path], options: TableOptions) -> None:
-    """Raise DataError if none of the files is there, however many there should be."""
+    """Raise DataError if none of the files exists."""
     if not any(os.path.exists(path) for path in paths):
         raise DataError(
             f"{source}: none of the {len(paths)} files in it is there (the first would be {paths[0]}); say with"
@@ -95,11 +95,11 @@ def require_some(source: Path, paths: Sequence[Path], options: TableOptions) -> 
 
 
 def _rules(table: Table, root: Path | None, probes: Sequence[Row], options: TableOptions) -> list[Rule]:
-    """The rules by which the clips are found; more than one where they are spread over a few folders."""
+    """The rules that find the clips; more than one if they are spread over a few folders."""
     rules: list[Rule] = []
     left = list(probes)
     while left and len(rules) < _MOST_RULES:
-        rule = _sought(table, root, left, options, rules[0].spelling if rules else None)
+        rule = _first_rule(table, root, left, options, rules[0].spelling if rules else None)
         if rule is None:
             break
         rules.append(rule)
@@ -107,10 +107,10 @@ def _rules(table: Table, root: Path | None, probes: Sequence[Row], options: Tabl
     return rules
 
 
-def _sought(
+def _first_rule(
     table: Table, root: Path | None, probes: Sequence[Row], options: TableOptions, spelling: int | None
 ) -> Rule | None:
-    """The first rule by which the first clip that can be found is found; with this spelling, if one is given."""
+    """The first rule that finds any of the first clips, using only the given spelling if there is one."""
     tiers = list(_tiers(table.source, root))
     for row in probes[:10]:
         for spelled in range(len(_spellings(row))) if spelling is None else [spelling]:
@@ -132,7 +132,7 @@ def _sought(
 
 
 def _fitting(folder: str, spelling: int, row: Row) -> Iterator[Rule]:
-    """The rules for a folder by which this clip is found."""
+    """The rules that find this clip in a folder."""
     for group, form in _groups(row):
         base = Rule(folder, spelling, None, group, form)
         place = base.place(row)
@@ -145,13 +145,13 @@ def _fitting(folder: str, spelling: int, row: Row) -> Iterator[Rule]:
 
 
 def _groups(row: Row) -> list[tuple[int | None, str]]:
-    """Sub-folders by fold, split or label: none, then each of the row's own."""
-    own = [(i, form) for i, value in enumerate(row.groups) if value for form in ("fold{}", "{}")]
-    return [(None, "{}"), *own, *([(-1, "{}")] if isinstance(row.label, str) and row.label else [])]
+    """The choices of a sub-folder, as `group` and `group_format`: none, by fold or split, by label."""
+    by_group = [(i, form) for i, value in enumerate(row.groups) if value for form in ("fold{}", "{}")]
+    return [(None, "{}"), *by_group, *([(-1, "{}")] if isinstance(row.label, str) and row.label else [])]
 
 
 def _spellings(row: Row) -> list[str]:
-    """A name as it stands, then as a path of Windows or of another machine: less its first part, and so on."""
+    """The name unchanged, then as a path from Windows or another machine: whole, without its first part, and so on."""
     if row.span is not None:
         return youtube_stems(row.name, *row.span)
     parts = re.sub(r"^[A-Za-z]:", "", row.name).replace("\\", "/").strip("/").split("/")
@@ -159,15 +159,15 @@ def _spellings(row: Row) -> list[str]:
 
 
 def _tiers(source: Path, root: Path | None) -> Iterator[list[str]]:
-    """Folders to look in, the likeliest first; those in one list are equally likely."""
+    """Folders to look in, the most likely first; those in the same list are equally likely."""
     bases = [root] if root is not None else [source.parent, source.absolute().parent.parent]
     below = [_folders_in(base) for base in bases]
     for base in bases:
         yield [str(base)]
     words = _words(source.stem)
     for base, names in zip(bases, below, strict=True):
-        own = [n for n in names if n.casefold() == source.stem.casefold() or words & _words(n) & _SPLITS]
-        yield [os.path.join(base, name) for name in own]
+        alike = [n for n in names if n.casefold() == source.stem.casefold() or words & _words(n) & _SPLITS]
+        yield [os.path.join(base, name) for name in alike]
     for base, names in zip(bases, below, strict=True):
         yield from ([os.path.join(base, name)] for usual in AUDIO_FOLDERS for name in names if name.casefold() == usual)
     yield [os.path.join(bases[0], name) for name in below[0]]

@@ -1,4 +1,4 @@
-"""Which clips there are and what they are called: manifests (AST's JSON), tables, folders of classes, shards."""
+"""Read lists of clips and their labels: manifests (AST's JSON), tables, folders of classes, shards."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Manifest:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over file names (last two parts), sizes and classes: the same data gives the same text anywhere."""
+        """SHA-256 over file names (last two parts), sizes and classes: the same for the same data on any machine."""
         digest = hashlib.sha256()
         for clip in self.clips:
             name = "/".join(clip.path.parts[-2:])
-            # File names are bytes, which need not be UTF-8.
+            # File names may not be UTF-8.
             digest.update(f"{name}\t{_size(clip.path)}\t{clip.classes}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
 
@@ -60,14 +60,14 @@ def read_manifest(
     root: Path | None = None,
     options: TableOptions = USUAL,
 ) -> Manifest:
-    """Read a manifest (AST's JSON), a table, or a folder with one sub-folder per class.
+    """Read a manifest (AST's JSON), a table, a folder with one sub-folder per class, or a folder of shards.
 
     source: JSON `{"data": [{"wav": path, "labels": "mid,mid"}, ...]}`, which needs `labels`; or a table *.csv, *.tsv,
-    *.txt or *.jsonl with a column of files and one of labels, rows of the same file being one clip; or a folder, of
-    classes or of shards (`flexiast pack`). labels: table or CSV path; the default is the sub-folders of a folder, the
-    distinct labels of a table, in order, or the table of the shards. root: where relative paths start (default: the
-    manifest's folder; for tables also the folders about it). options: how a table is read. Raises DataError that names
-    the file and the entry or line at fault.
+    *.txt or *.jsonl with a column of files and one of labels, where rows with the same file are one clip; or a folder
+    of classes or of shards (`flexiast pack`). labels: the label table, or the path of its CSV (default: the sub-folders
+    of a folder, the distinct labels of a table, sorted, or the label table of the shards). root: folder that relative
+    paths start from (default: the manifest's folder; for tables also the folders around it). options: how to read a
+    table. Raises DataError that names the file and the entry or line at fault.
     """
     source = Path(source)
     table = Labels.read(labels) if isinstance(labels, Path) else labels
@@ -89,7 +89,7 @@ def read_manifest(
 
 
 def distinct_labels(source: Path, options: TableOptions = USUAL) -> Labels:
-    """The labels that a manifest, a table or a folder uses, in order. Raises DataError as `read_manifest`."""
+    """The labels that a manifest, a table or a folder uses, sorted. Raises DataError as `read_manifest` does."""
     if (source / INDEX).is_file():
         return _read_packed(source, None).labels
     if source.is_dir():
@@ -104,7 +104,7 @@ def write_manifest(path: Path, entries: Iterable[tuple[str, str]]) -> None:
     """Write (wav path, comma-separated mids) pairs as a manifest JSON."""
     with open(path, "w", encoding="utf-8") as file:
         separator = '{"data": [\n'
-        for wav, mids in entries:  # a line for each clip: as one text, millions of clips would fill the memory
+        for wav, mids in entries:  # line by line: millions of clips as one string would fill the memory
             file.write(separator + json.dumps({"wav": wav, "labels": mids}))
             separator = ",\n"
         file.write('{"data": []}\n' if separator[0] == "{" else "\n]}\n")
@@ -116,10 +116,10 @@ def _require_file(source: Path) -> None:
 
 
 class _Entry(NamedTuple):
-    """A clip as a JSON has it."""
+    """A clip of a JSON manifest."""
 
     number: int
-    """Place in the list."""
+    """Its index in the list."""
     path: str
     label: str
 
@@ -147,7 +147,7 @@ def _entries(path: Path) -> list[_Entry]:
 
 
 def _split(label: str) -> list[str]:
-    """Labels of a JSON, with commas between them; none in an empty text, which is a clip without any."""
+    """The comma-separated labels of a clip in a JSON manifest; none if the text is empty."""
     return list(dict.fromkeys(composed(part.strip()) for part in label.split(","))) if label.strip() else []
 
 
@@ -187,14 +187,14 @@ def _labels_of(source: Path, cells: Mapping[Cell, tuple[str, ...]]) -> Labels:
 
 
 def _joined(table: Table, paths: list[Path], classes: Mapping[Cell, tuple[int, ...]]) -> tuple[Clip, ...]:
-    """Clips, the rows of one file joined to one with all its classes."""
+    """The clips, with all rows of the same file joined into one clip."""
     if len(set(paths)) == len(paths):
         return tuple(Clip(path, classes[row.label]) for path, row in zip(paths, table.rows, strict=True))
     joined: dict[Path, dict[int, None]] = {}
     for path, row in zip(paths, table.rows, strict=True):
         joined.setdefault(path, {}).update(dict.fromkeys(classes[row.label]))
-    logger.info("%s: %d rows are of %d clips, joined by file", table.source, len(paths), len(joined))
-    return tuple(Clip(path, tuple(own)) for path, own in joined.items())
+    logger.info("%s: %d rows belong to %d clips, joined by file", table.source, len(paths), len(joined))
+    return tuple(Clip(path, tuple(indices)) for path, indices in joined.items())
 
 
 def _read_folder(folder: Path, labels: Labels | None) -> Manifest:
@@ -223,12 +223,13 @@ def _read_packed(folder: Path, labels: Labels | None) -> Manifest:
                 f"{folder / INDEX}: unknown label {packed.mids[c]!r}, expected one of the {len(labels)} in the"
                 " label table"
             )
-    clips = zip(shards.members, shards.classes, strict=True)
-    return Manifest(folder, tuple(Clip(m, tuple(index[packed.mids[c]] for c in own)) for m, own in clips), labels)
+    members = zip(shards.members, shards.classes, strict=True)
+    clips = tuple(Clip(member, tuple(index[packed.mids[c]] for c in classes)) for member, classes in members)
+    return Manifest(folder, clips, labels)
 
 
 def _size(path: Path | ShardMember) -> int:
-    """Bytes of a file, -1 if it is not there; asked once, for disks that answer slowly."""
+    """Bytes of a file, -1 if it does not exist; a single system call, for slow disks."""
     if isinstance(path, ShardMember):
         return path.size
     try:

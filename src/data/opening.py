@@ -1,4 +1,4 @@
-"""Opening audio files: with libsndfile, or with ffmpeg where libsndfile refuses or goes by a guessed length."""
+"""Open audio files with libsndfile, or with ffmpeg if libsndfile refuses them or only guesses their length."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .quiet import without_library_warnings
 from .shards import ShardMember
 
 Source = str | os.PathLike[str] | ShardMember | bytes | BinaryIO
-"""An audio file, one inside a shard, or the content of one: bytes, or a file that is open for reading bytes."""
+"""An audio file, one inside a shard, or the content of one: bytes, or a file opened in binary mode."""
 MAX_SAMPLE_RATE = 384_000
-"""Highest sample rate in Hz that is believed; above it a header is broken or hostile."""
+"""Highest sample rate in Hz that is accepted; a header that claims more is broken or malicious."""
 MAX_CHANNELS = 64
-"""Most channels that are believed."""
+"""Most channels that are accepted."""
 WITHOUT_FFMPEG = (
     "without ffmpeg only WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, AU, CAF and W64 are read: pip install"
     " imageio-ffmpeg (or 'flexiast[audio]'), or convert the file: ffmpeg -i IN OUT.flac"
@@ -31,7 +31,7 @@ WITHOUT_FFMPEG = (
 
 
 def named(source: Source) -> str:
-    """How messages name an audio file: its path, or `audio` where it has none."""
+    """An audio file's name in messages: its path, or `audio` if it has none."""
     if isinstance(source, (str, os.PathLike, ShardMember)):
         return str(source)
     name = getattr(source, "name", None)
@@ -39,10 +39,13 @@ def named(source: Source) -> str:
 
 
 class _Sndfile:
-    """A file that libsndfile decodes; nothing that libmpg123 says of an MP3 reaches the terminal."""
+    """A file that libsndfile decodes."""
 
     def __init__(self, file: Any, quietly: bool = False) -> None:
-        """file: a path as bytes, because names need not be UTF-8, or a file of bytes. Raises what soundfile raises."""
+        """file: a path as bytes, because it may not be UTF-8, or a binary file. Raises what soundfile raises.
+
+        quietly: keep libmpg123's messages about an MP3 from the terminal.
+        """
         self._quiet = without_library_warnings if quietly else nullcontext
         with self._quiet():
             self._file = soundfile.SoundFile(file)
@@ -50,12 +53,12 @@ class _Sndfile:
         self.format, self.subtype, self.frames = self._file.format, self._file.subtype, self._file.frames
 
     def read(self, frames: int, dtype: str = "float32") -> np.ndarray:
-        """The next samples (frames, channels), fewer at the end."""
+        """The next samples (frames, channels); fewer at the end."""
         with self._quiet():
             return self._file.read(frames, dtype=dtype, always_2d=True)
 
     def seekable(self) -> bool:
-        """Whether one can move in it."""
+        """Whether the file is seekable."""
         return self._file.seekable()
 
     def seek(self, frame: int) -> None:
@@ -73,9 +76,9 @@ File = _Sndfile | FfmpegStream
 
 @contextmanager
 def opened(source: Source) -> Iterator[File]:
-    """A file to read samples from, at the start, with a sample rate and channels that are believed.
+    """Open a file to read samples from its start; its sample rate and number of channels are plausible.
 
-    Raises DataError, naming the file, if it is missing or no audio, and in the place of what reading raises.
+    Raises DataError, naming the file, if it is missing or not audio, or if reading inside the context fails.
     """
     with ExitStack() as stack:
         try:
@@ -110,7 +113,7 @@ def _is_path(source: Source) -> bool:
 
 
 def _content(source: Any) -> BinaryIO:
-    """The bytes of a file, to read from wherever one likes. Raises OSError, or DataError."""
+    """The bytes of a file, as a seekable binary file. Raises OSError or DataError."""
     if isinstance(source, ShardMember):
         return source.open()
     if _is_path(source):
@@ -119,7 +122,7 @@ def _content(source: Any) -> BinaryIO:
         except ValueError as error:  # a NUL in its name
             raise OSError(str(error)) from None
         if not regular:
-            raise OSError("no regular file")  # a pipe or a device could keep us for ever
+            raise OSError("no regular file")  # a pipe or a device could block forever
         return open(source, "rb")
     content = source if isinstance(source, bytes) else source.read()
     if not isinstance(content, bytes):
@@ -128,32 +131,33 @@ def _content(source: Any) -> BinaryIO:
 
 
 def _decoder(source: Source, content: BinaryIO) -> File:
-    """libsndfile, or ffmpeg where libsndfile refuses the file or would not read all of it. Raises DataError."""
+    """libsndfile, or ffmpeg if libsndfile refuses the file or would not read all of it. Raises DataError."""
     kind = container(content)
-    found = _sndfile(source, content, kind)
-    if isinstance(found, _Sndfile):
-        return found
+    file = _sndfile(source, content, kind)
+    if isinstance(file, _Sndfile):
+        return file
+    refusal = file
     if kind is None:
-        raise _unreadable(source, found)
+        raise _unreadable(source, refusal)
     ffmpeg = find_ffmpeg()
     if ffmpeg is None:
-        raise _unreadable(source, f"{found}; {WITHOUT_FFMPEG}")
+        raise _unreadable(source, f"{refusal}; {WITHOUT_FFMPEG}")
     content.seek(0)
     try:
         return FfmpegStream(ffmpeg, os.fspath(cast(str, source)) if _is_path(source) else content.read(), kind)
     except FfmpegError as error:
-        raise _unreadable(source, f"{found}; ffmpeg: {error}") from None
+        raise _unreadable(source, f"{refusal}; ffmpeg: {error}") from None
 
 
 def _sndfile(source: Source, content: BinaryIO, kind: str | None) -> _Sndfile | str:
-    """The file, or why libsndfile is not to decode it."""
-    if kind == "voc":  # libsndfile takes the header of newer ones for samples
+    """The opened file, or the reason why libsndfile should not decode it."""
+    if kind == "voc":  # libsndfile mistakes the header of newer ones for samples
         return "VOC needs ffmpeg"
     try:
-        # Bytes are read through a file of its own, whose place nothing else changes.
-        own = os.fsencode(cast(str, source)) if _is_path(source) else io.BytesIO(cast(io.BytesIO, content).getvalue())
-        file = _Sndfile(own, kind in ("mp3", None))
-        kind = "mp3" if file.format == "MP3" else kind  # also one that begins in the middle of a frame
+        # Bytes get a file object of their own, so that nothing else moves its position.
+        raw = os.fsencode(cast(str, source)) if _is_path(source) else io.BytesIO(cast(io.BytesIO, content).getvalue())
+        file = _Sndfile(raw, kind in ("mp3", None))
+        kind = "mp3" if file.format == "MP3" else kind  # it may begin in the middle of a frame
         if file.frames == 0 and (head := with_length(content, kind)):
             file.close()
             file = _Sndfile(_Replaced(content, head))
@@ -166,7 +170,7 @@ def _sndfile(source: Source, content: BinaryIO, kind: str | None) -> _Sndfile | 
 
 
 class _Replaced:
-    """A file that begins with other bytes, as many as they are; all else is as in the file."""
+    """A file whose first bytes are replaced by `head`; the rest is unchanged."""
 
     def __init__(self, content: BinaryIO, head: bytes) -> None:
         self.head, self.content = head, content

@@ -1,4 +1,4 @@
-"""The clips of a manifest into tar shards that WebDataset and `read_manifest` read."""
+"""Pack the clips of a manifest into tar shards, which WebDataset and `read_manifest` can read."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def pack(
     progress: bool = True,
     max_bad: float = 0.0,
 ) -> Manifest:
-    """Write the shards, and last their index; returns the manifest as read from there.
+    """Write the shards and, last, their index; returns the manifest of the shards.
 
-    Every clip is decoded to its end. shard_size: megabytes (10^6 bytes). shuffle: seed to shuffle the clips with first.
-    max_bad: share of the clips that may be unusable, with a floor; these are logged, left out, and listed in
-    bad_files.csv beside the index. Raises DataError beyond that, ConfigError if `out` already holds an index.
+    Every clip is decoded to its end as a check. shard_size: megabytes (10^6 bytes). shuffle: seed to shuffle the clips
+    with first. max_bad: share of the clips that may be unusable, with a floor; these are logged, left out, and listed
+    in bad_files.csv beside the index. Raises DataError if there are more, ConfigError if `out` already holds an index.
     """
     if (out / INDEX).exists():
         raise ConfigError(f"out: {out / INDEX} already exists; choose another folder")
@@ -81,20 +81,20 @@ def _content(clip: Clip) -> bytes:
 
 
 def _write_shards(
-    out: Path, usable: Iterator[tuple[Clip, bytes]], most: float, manifest: Manifest
+    out: Path, usable: Iterator[tuple[Clip, bytes]], max_bytes: float, manifest: Manifest
 ) -> tuple[list[Clip], list[dict[str, Any]]]:
-    """Write tars of at most so many bytes, or one clip; returns the clips and the shards of the index."""
+    """Write tars of at most `max_bytes`, or of a single clip; returns the clips and the index's list of shards."""
     packed: list[Clip] = []
     shards: list[dict[str, Any]] = []
     following = next(usable, None)
     while following:
-        path, taken = out / f"{len(shards):06d}.tar", 0
+        path, size = out / f"{len(shards):06d}.tar", 0
         columns: dict[str, list[Any]] = {"offsets": [], "sizes": [], "names": [], "classes": []}
         with replacing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            while following and (taken == 0 or taken + len(following[1]) <= most):
+            while following and (size == 0 or size + len(following[1]) <= max_bytes):
                 _add_clip(tar, file, columns, *following, len(packed), manifest)
                 packed.append(following[0])
-                taken += len(following[1])
+                size += len(following[1])
                 following = next(usable, None)
         shards.append({"file": path.name, "bytes": path.stat().st_size, **columns})
     return packed, shards
@@ -109,7 +109,7 @@ def _add_clip(
     number: int,
     manifest: Manifest,
 ) -> None:
-    """Add a clip and its labels to a tar, and to the columns of the index."""
+    """Add a clip and its labels to a tar, and to the columns of its index entry."""
     name = "/".join(clip.path.parts[-2:])
     columns["offsets"].append(_add(tar, file, f"{number:09d}{Path(name).suffix.lower()}", content))
     columns["sizes"].append(len(content))
@@ -120,8 +120,8 @@ def _add_clip(
 
 
 def _add(tar: tarfile.TarFile, file: BinaryIO, name: str, content: bytes) -> int:
-    """Add a member, the same bytes for the same content; returns where its content starts."""
-    start = file.tell() + tarfile.BLOCKSIZE  # one header block: names are short
+    """Add a member, reproducibly (no time, no owner); returns the offset of its content."""
+    start = file.tell() + tarfile.BLOCKSIZE  # one header block, because names are short
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))

@@ -1,4 +1,4 @@
-"""What C libraries write to the terminal, kept from it."""
+"""Keep messages of C libraries from the terminal."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from typing import IO
 
 _BEGINNINGS = (b"[src/libmpg123", b"Warning: ", b"Note: ")
-"""Of what libmpg123 writes."""
+"""How the lines that libmpg123 writes begin."""
 _lock = threading.Lock()
 _saved: int | None = None
-"""The true stderr while file descriptor 2 leads elsewhere."""
+"""The real stderr, while file descriptor 2 is redirected."""
 
 
 @contextmanager
 def without_library_warnings() -> Iterator[None]:
-    """Leave out what libmpg123 writes to file descriptor 2 in the meantime; what others write comes after.
+    """Drop what libmpg123 writes to file descriptor 2 inside; anything else written there appears at the end.
 
-    One thread at a time; a process forked in the meantime has its own stderr back.
+    One thread at a time. A process forked inside gets its stderr back.
     """
     global _saved
     with _lock, tempfile.TemporaryFile() as held:

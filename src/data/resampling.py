@@ -1,4 +1,4 @@
-"""Waveforms from one sample rate to another, with the filter that a model was trained with.
+"""Resample waveforms, with the same filter as when the model was trained.
 
 Dimensions: S samples.
 """
@@ -14,17 +14,17 @@ import torchaudio
 from torch import Tensor
 
 _TABLE = 1 << 20
-"""Largest product of the two sample rates, less common factors, of which a table of filters is made (4 bytes each)."""
+"""Up to this product of the two sample rates, without common factors, use a table of filters (4 bytes per product)."""
 _BLOCK = 1 << 20
-"""Products that are formed at once where there is no table."""
+"""Number of products to compute at once without a table."""
 
 
 def resample(waveform: Tensor, source: int, target: int, resampler: str = "sinc") -> Tensor:
-    """Waveform (..., S) at `source` Hz to `target` Hz.
+    """Resample a waveform (..., S) from `source` Hz to `target` Hz.
 
-    `soxr`: libsoxr at high quality, flat to 7 kHz and below -120 dB above 8 kHz when going to 16 kHz. `sinc`:
-    torchaudio's default, which released weights were trained with; it loses 1.8 dB at 7 kHz and lets through what lies
-    just above 8 kHz. `benchmarks/resample.py` compares them.
+    `soxr`: libsoxr at high quality; to 16 kHz, it is flat up to 7 kHz and below -120 dB above 8 kHz. `sinc`:
+    torchaudio's default, which released weights were trained with; it loses 1.8 dB at 7 kHz and passes frequencies just
+    above 8 kHz. `benchmarks/resample.py` compares them.
     """
     if source == target or waveform.shape[-1] == 0:
         return waveform
@@ -37,7 +37,7 @@ def resample(waveform: Tensor, source: int, target: int, resampler: str = "sinc"
 
 
 def _soxr(waveform: Tensor, source: int, target: int) -> Tensor:
-    import soxr  # on demand: models at their own rate do without
+    import soxr  # only when needed: audio at the model's rate does not need it
 
     channels = waveform.detach().reshape(-1, waveform.shape[-1])  # (rest, S)
     resampled = soxr.resample(channels.float().T.contiguous().numpy(), source, target, quality="HQ")  # (S', rest)
@@ -50,7 +50,7 @@ def _sinc(source: int, target: int) -> torchaudio.transforms.Resample:
 
 
 def resample_without_table(waveform: Tensor, source: int, target: int) -> Tensor:
-    """What torchaudio's Resample returns, its filter evaluated at each sample: slower, for rates of no simple ratio."""
+    """Like torchaudio's Resample, evaluating the filter at each sample: slower, for rates without a simple ratio."""
     zeros, cutoff = 6, 0.99 * min(source, target)  # torchaudio's defaults: zero crossings, and roll-off
     width = math.ceil(zeros * source / cutoff)
     count = -(-waveform.shape[-1] * target // source)

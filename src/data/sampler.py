@@ -1,4 +1,4 @@
-"""Which clips make up which training batch: a pure function of (seed, step), so that resuming needs no state."""
+"""Choose the clips of each training batch as a pure function of (seed, step), so that resuming needs no state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import ConfigError
 
 
 class Draw(NamedTuple):
-    """A clip as it is drawn for training: in which epoch, and its index in the manifest."""
+    """A clip drawn for training: the epoch, and its index in the manifest."""
 
     epoch: int
     clip: int
@@ -22,9 +22,9 @@ class Draw(NamedTuple):
 class BatchSchedule:
     """An endless stream of shuffled epochs, one after the other, cut into batches of equal size.
 
-    Clip k of the stream is the (k mod n)-th of epoch k // n's own permutation: no clip is left out, none comes
-    twice in an epoch, and a batch may hold the end of one epoch and the start of the next. With `weights`, one per
-    clip, an epoch is n draws with replacement instead, each clip's chance in proportion to its weight.
+    Each epoch has its own permutation of the n clips; clip k of the stream is number k mod n of epoch k // n. No clip
+    is left out or comes twice in an epoch, and a batch may hold the end of one epoch and the start of the next. With
+    `weights`, one per clip, an epoch is instead n draws with replacement, with probabilities proportional to them.
     """
 
     def __init__(self, clips: int, batch_size: int, seed: int, weights: np.ndarray | None = None) -> None:
@@ -41,7 +41,7 @@ class BatchSchedule:
         return rng.choice(self.clips, size=self.clips, p=self._shares)
 
     def steps(self, epochs: float) -> int:
-        """Batches in so many epochs, the last one completed."""
+        """Number of batches that cover this many epochs; the last one is completed."""
         return -(-round(epochs * self.clips) // self.batch_size)
 
     def __getitem__(self, step: int) -> list[Draw]:
@@ -56,15 +56,15 @@ class BatchSchedule:
 
 
 def balancing_weights(classes: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """A weight per clip, given its classes: the sum over them of one over the number of clips of that class (AST).
+    """A weight per clip, given its classes: the sum over these of 1 / (number of clips of the class), as in AST.
 
-    Clips without any class are drawn as those of one more class.
+    Clips without a class count as one more class.
     """
-    counts = Counter(c for own in classes for c in own or (-1,))
-    return np.array([sum(1.0 / counts[c] for c in own or (-1,)) for own in classes])
+    counts = Counter(c for of_clip in classes for c in of_clip or (-1,))
+    return np.array([sum(1.0 / counts[c] for c in of_clip or (-1,)) for of_clip in classes])
 
 
 def share_of(batch: Sequence[Draw], rank: int, size: int, unit: int = 1) -> list[Draw]:
-    """The part of a batch that one of `size` processes takes; `unit` clips in a row are never parted."""
+    """The part of a batch for one of `size` processes; groups of `unit` clips in a row are never split."""
     units = -(-len(batch) // unit)
     return list(batch[units * rank // size * unit : units * (rank + 1) // size * unit])

@@ -1,9 +1,9 @@
 """Clips inside tar shards: read at their offsets, in any order, or shard by shard.
 
-A folder of shards is `index.json` and the tars it names, written by `flexiast pack`. They are WebDataset tars: for
-each clip NUMBER.flac (the file as it was) and NUMBER.json (its labels and its old name). The index says where in a tar
-the bytes of each clip lie, so that a clip is drawn by its number as if it were a file, with the same sampling, ranks,
-workers and resuming. Nothing is unpacked to disk, and no header of a tar is believed.
+A folder of shards holds `index.json` and the tars listed there, written by `flexiast pack`. They are WebDataset tars:
+for each clip NUMBER.flac (the unchanged file) and NUMBER.json (its labels and its old name). The index gives the
+offset of each clip in its tar, so that a clip can be read by its number as if it were a file; sampling, ranks, workers
+and resuming work as with files. Nothing is unpacked to disk, and the headers in the tars are not trusted.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ FORMAT = "flexiast-shards-1"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ShardMember:
-    """A clip's bytes in a shard; stands where the path of a clip's own file would."""
+    """A clip inside a shard; used in place of a file's path."""
 
     shard: Path
     """The tar file."""
     offset: int
-    """Where the clip's bytes start, in the tar file."""
+    """Where the clip's bytes start in the tar file."""
     size: int
-    """How many there are."""
+    """Number of bytes."""
     name: str
-    """Last two parts of the path that the clip was packed from, with `/` between them."""
+    """Last two parts of the path that the clip was packed from, joined by `/`."""
 
     def __str__(self) -> str:
         return f"{self.shard}:{self.name}"
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """As of a path."""
+        """The parts of its name, as `Path.parts`."""
         return PurePosixPath(self.name).parts
 
     def open(self) -> io.BytesIO:
-        """The clip as a file in memory. Raises DataError if the shard does not hold it whole."""
+        """The clip as a file in memory. Raises DataError if the shard does not hold all of it."""
         try:
             with open(self.shard, "rb", buffering=0) as file:
                 file.seek(self.offset)
@@ -60,22 +60,22 @@ class ShardMember:
 
 
 class Shards(NamedTuple):
-    """What an index says, checked."""
+    """The checked content of an index."""
 
     mids: tuple[str, ...]
     """Label ids, in the order of the classes."""
     names: tuple[str, ...]
-    """Their names for people."""
+    """Human-readable names of the labels."""
     members: list[ShardMember]
     classes: list[tuple[int, ...]]
-    """Of each member."""
+    """Classes of each member."""
 
 
 def read_shards(folder: Path) -> Shards:
     """Read the index of a folder of shards.
 
-    Raises DataError that names the index and the field if anything in it is not as expected: a file elsewhere, bytes
-    beyond the end of a tar, a class that is not in the label table.
+    Raises DataError that names the index and the field if anything in it is wrong, such as a file in another folder,
+    bytes beyond the end of a tar, or a class that is not in the label table.
     """
     path = folder / INDEX
     try:
@@ -83,22 +83,22 @@ def read_shards(folder: Path) -> Shards:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as an index of shards ({error})") from None
     if not isinstance(index, dict) or index.get("format") != FORMAT:
-        found = index.get("format") if isinstance(index, dict) else type(index).__name__
-        raise DataError(f"{path}: found format {found!r}, expected {FORMAT!r}")
+        version = index.get("format") if isinstance(index, dict) else type(index).__name__
+        raise DataError(f"{path}: found format {version!r}, expected {FORMAT!r}")
     labels, shards = index.get("labels"), index.get("shards")
     if not isinstance(labels, dict) or not all(_texts(labels.get(key)) for key in ("mids", "names")):
         raise DataError(f"{path}: found no label table, expected labels.mids and labels.names")
     if not isinstance(shards, list) or not shards:
         raise DataError(f"{path}: found no shards, expected a list of at least one")
-    found = Shards(tuple(labels["mids"]), tuple(labels["names"]), [], [])
+    checked = Shards(tuple(labels["mids"]), tuple(labels["names"]), [], [])
     for number, shard in enumerate(shards):
-        _add(found, folder, shard, f"{path}, shards[{number}]")
-    if not found.members:
+        _add(checked, folder, shard, f"{path}, shards[{number}]")
+    if not checked.members:
         raise DataError(f"{path}: found no clips")
-    return found
+    return checked
 
 
-def _add(found: Shards, folder: Path, shard: Any, where: str) -> None:
+def _add(checked: Shards, folder: Path, shard: Any, where: str) -> None:
     """Check one shard's entry and add its clips."""
     if not isinstance(shard, dict):
         raise DataError(f"{where}: found {type(shard).__name__}, expected an object")
@@ -107,24 +107,25 @@ def _add(found: Shards, folder: Path, shard: Any, where: str) -> None:
         raise DataError(f"{where}.file: found {str(file)[:80]!r}, expected the name of a .tar beside the index")
     tar = folder / file
     try:
-        there = os.stat(tar).st_size
+        tar_size = os.stat(tar).st_size
     except (OSError, ValueError) as error:
         raise DataError(f"{tar}: not readable ({getattr(error, 'strerror', error)})") from None
-    if there != size:
-        raise DataError(f"{tar}: found {there} bytes, expected the {size} of the index")
+    if tar_size != size:
+        raise DataError(f"{tar}: found {tar_size} bytes, expected the {size} of the index")
     columns: list[Any] = [shard.get(name) for name in ("offsets", "sizes", "names", "classes")]
     if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
         raise DataError(f"{where}: expected offsets, sizes, names and classes of equal length")
     offsets, sizes, names, classes = columns
     if not _texts(names):
         raise DataError(f"{where}.names: expected text only")
-    for clip, (start, length, own) in enumerate(zip(offsets, sizes, classes, strict=True)):
-        if not (_is_int(start) and _is_int(length) and start >= 0 and 0 <= length <= there - start):
-            raise DataError(f"{where}: clip {clip}: found offset {start!r} and size {length!r} in {there} bytes")
-        if not (isinstance(own, list) and all(_is_int(c) and 0 <= c < len(found.mids) for c in own)):
-            raise DataError(f"{where}: clip {clip}: found classes {own!r}, expected some of {len(found.mids)} labels")
-        found.members.append(ShardMember(tar, start, length, names[clip]))
-        found.classes.append(tuple(own))
+    for clip, (start, length, of_clip) in enumerate(zip(offsets, sizes, classes, strict=True)):
+        if not (_is_int(start) and _is_int(length) and start >= 0 and 0 <= length <= tar_size - start):
+            raise DataError(f"{where}: clip {clip}: found offset {start!r} and size {length!r} in {tar_size} bytes")
+        if not (isinstance(of_clip, list) and all(_is_int(c) and 0 <= c < len(checked.mids) for c in of_clip)):
+            known = f"some of {len(checked.mids)} labels"
+            raise DataError(f"{where}: clip {clip}: found classes {of_clip!r}, expected {known}")
+        checked.members.append(ShardMember(tar, start, length, names[clip]))
+        checked.classes.append(tuple(of_clip))
 
 
 def _texts(values: Any) -> bool:
@@ -138,12 +139,12 @@ def _is_int(value: Any) -> bool:
 class ShardSchedule(BatchSchedule):
     """Shuffled epochs that keep reading local: for shards on disks that seek slowly, or in object storage.
 
-    Each epoch takes the shards in an order of its own, a few at a time, and shuffles the clips within those few. With
-    clips shuffled when they were packed (`flexiast pack --shuffle`) this is close to a full shuffle.
+    Each epoch goes through the shards in a new order, a few at a time, and shuffles the clips within those few. If the
+    clips were shuffled before packing (`flexiast pack --shuffle`), this is close to a full shuffle.
     """
 
     def __init__(self, counts: Sequence[int], batch_size: int, seed: int, at_once: int = 4) -> None:
-        """counts: clips in each shard. at_once: shards that are mixed."""
+        """counts: clips in each shard. at_once: number of shards whose clips are mixed."""
         super().__init__(sum(counts), batch_size, seed)
         self.counts, self.at_once = tuple(counts), at_once
 

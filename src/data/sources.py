@@ -1,4 +1,4 @@
-"""From what is typed to audio files: files, folders, patterns and manifests."""
+"""Expand what a user gives (files, folders, patterns and manifests) to audio files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .tables import is_table
 def audio_sources(names: Sequence[Path], root: Path | None = None) -> list[Path | ShardMember]:
     """The audio files that these names stand for, in order, each once.
 
-    names: audio files; folders, which are searched with all folders below them, or hold shards; patterns with `*`, `?`
-    or `[...]`, `**` for any folders; manifests and tables. root: where relative paths of manifests start. A file
-    that is not there is kept, to be reported with the others. Raises DataError for a folder, pattern or manifest that
-    holds none.
+    names: audio files; folders, which are searched with all folders below them, or hold shards; patterns with `*`, `?`,
+    `[...]`, or `**` for any number of folders; manifests and tables. root: folder that relative paths in manifests
+    start from. A missing file is kept, to be reported later. Raises DataError for a folder, pattern or manifest without
+    any files.
     """
     return list(dict.fromkeys(source for name in names for source in _expanded(Path(name), root)))
 

@@ -1,4 +1,4 @@
-"""A validation split taken out of the training clips: every class in it, no speaker or recording on both sides."""
+"""Split validation clips off the training clips: with every class, and no speaker or recording on both sides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from .manifest import Clip, Manifest
 
 MOST_GROUPED = 50_000
-"""Clips up to which groups are balanced exactly by scikit-learn, whose time grows with groups times classes."""
+"""Largest number of clips to keep groups together in; scikit-learn's time grows with groups times classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Split:
     train: Manifest
     val: Manifest
     grouped_by: str
-    """What keeps clips together, in words: the part of their names that tells, or each clip by itself."""
+    """How clips were grouped, in words: by which part of their names, or each clip by itself."""
 
 
 def split_off(manifest: Manifest, share: float, seed: int = 0) -> Split:
-    """Take a share of the clips out for validation, stratified by class, whole groups at a time where names tell.
+    """Hold out a share of the clips for validation, stratified by class, in whole groups if the names show groups.
 
     The same names, share and seed give the same split. Raises ConfigError if a class is too small to be on both sides.
     """
@@ -42,9 +42,9 @@ def split_off(manifest: Manifest, share: float, seed: int = 0) -> Split:
         )
     how, groups = source_groups(manifest.clips)
     if groups is None or len(strata) > MOST_GROUPED:
-        how, folder = "each clip by itself", StratifiedKFold(folds, shuffle=True, random_state=seed)
-        folds = folder.n_splits = min(folds, rare[1])
-        parts = folder.split(strata, strata)
+        how, splitter = "each clip by itself", StratifiedKFold(folds, shuffle=True, random_state=seed)
+        folds = splitter.n_splits = min(folds, rare[1])
+        parts = splitter.split(strata, strata)
     else:
         parts = StratifiedGroupKFold(min(folds, len(set(groups))), shuffle=True, random_state=seed).split(
             strata, strata, groups
@@ -72,18 +72,18 @@ RULES: dict[str, Callable[[Clip], str]] = {
     "first part of the name": lambda clip: _parts(clip)[0] if len(_parts(clip)) > 1 else "",
     "name less its last part": lambda clip: "_".join(_parts(clip)[:-1]),
 }
-"""Parts of a path that may tell the speaker or the recording, tried in this order."""
+"""Parts of a path that may identify the speaker or the recording, tried in this order."""
 
 
 def source_groups(clips: Sequence[Clip]) -> tuple[str, list[str] | None]:
-    """What part of the names tells clips of one source, and each clip's group; None if no part does.
+    """The part of the names that identifies the source of a clip, and each clip's group; None if no part does.
 
-    A part tells if it repeats, if no group holds more than a quarter of the clips, and if every class that has ten
-    clips or more comes from at least four groups: numbers, class names and hashes fail one of these.
+    A part does so if it repeats, if no group holds more than a quarter of the clips, and if every class of ten clips or
+    more comes from at least four groups. Numbers, class names and hashes fail one of these.
     """
     for name, rule in RULES.items():
         groups = [rule(clip) for clip in clips]
-        if _tells(groups, clips):
+        if _are_sources(groups, clips):
             return name, groups
     return "each clip by itself", None
 
@@ -93,7 +93,7 @@ def _parts(clip: Clip) -> list[str]:
     return [part for part in re.split(r"[-_ .]+", stem) if part] or [stem]
 
 
-def _tells(groups: Sequence[str], clips: Sequence[Clip]) -> bool:
+def _are_sources(groups: Sequence[str], clips: Sequence[Clip]) -> bool:
     sizes = Counter(groups)
     if "" in sizes or len(sizes) > len(groups) / 2 or max(sizes.values()) > len(groups) / 4:
         return False
@@ -101,4 +101,4 @@ def _tells(groups: Sequence[str], clips: Sequence[Clip]) -> bool:
     for group, clip in zip(groups, clips, strict=True):
         for c in clip.classes:
             of_class[c].append(group)
-    return all(len(set(own)) >= 4 for own in of_class.values() if len(own) >= 10)
+    return all(len(set(members)) >= 4 for members in of_class.values() if len(members) >= 10)

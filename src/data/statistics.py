@@ -1,7 +1,7 @@
-"""Mean and standard deviation of the log-mel over a data set, for normalisation: real frames alone, one pass.
+"""Mean and standard deviation of the log-mel over a data set, for normalisation: real frames only, in one pass.
 
-Whole clips, however long, without augmentation and without padding: a padded frame is no sound, and would pull both
-numbers towards the padding value. Clips are decoded a minute at a time, so memory does not grow with their length.
+Clips are taken whole, without augmentation and without padding: padded frames hold no sound and would pull both numbers
+towards the padding value. Clips are decoded a minute at a time, so memory does not grow with their length.
 
 Dimensions: T frames, F mel bins.
 """
@@ -30,7 +30,7 @@ from .workers import WorkerError, as_is, loaded, start_worker
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Count, mean and sum of squared deviations of numbers: what more numbers can be added to, exactly, in one pass."""
+    """Count, mean and sum of squared deviations of numbers; the moments of two sets can be added, exactly."""
 
     count: int = 0
     mean: float = 0.0
@@ -64,13 +64,13 @@ class Statistics:
     std: float
     """Standard deviation over all frames and mel bins (of the population: divided by n)."""
     frames: int
-    """Frames of 10 ms seen."""
+    """Number of frames of 10 ms."""
     clips: int
-    """Clips they come from."""
+    """Number of clips that they come from."""
 
 
 class _ClipMoments(Dataset):
-    """The moments of the log-mel of each clip; an unusable clip is its error, which workers could not raise whole."""
+    """The moments of each clip's log-mel; for an unusable clip its error, which a worker cannot raise intact."""
 
     def __init__(self, manifest: Manifest, features: FeatureConfig) -> None:
         self.manifest, self.features = manifest, features
@@ -93,7 +93,7 @@ class _ClipMoments(Dataset):
 
 
 def log_mel_pieces(path: Path | ShardMember, features: FeatureConfig, log_mel: LogMel) -> Iterator[Tensor]:
-    """Log-mel (1, T, F) of a whole file piece by piece; windows that straddle two pieces go with the later one."""
+    """Log-mel (1, T, F) of a whole file, piece by piece; windows that straddle two pieces belong to the later one."""
     rest = torch.zeros(0)
     for piece in decode_pieces(path, features.sample_rate, features.downmix, resampler=features.resampler):
         waveform = torch.cat([rest, piece])
@@ -112,10 +112,10 @@ def measure_statistics(
 ) -> Statistics:
     """Mean and standard deviation of the log-mel over every real frame of every clip, as `features` computes it.
 
-    features: its sample rate, bins, downmix and resampler count; frames, mean and std do not. workers: decoding
-    processes, 0 for this one; the result does not depend on them. max_bad: share of the clips that may be unusable,
-    with a floor; these are logged and left out. timeout: seconds that decoding may take for a clip, 0 for no limit.
-    Raises DataError, naming the files, beyond that, and if all frames are alike.
+    features: only sample rate, bins, downmix and resampler matter; frames, mean and std do not. workers: decoding
+    processes, 0 for this one; the result does not depend on their number. max_bad: share of the clips that may be
+    unusable, with a floor; these are logged and left out. timeout: seconds that decoding a clip may take, 0 for no
+    limit. Raises DataError if more clips are unusable (naming some), decoding takes too long, or all frames are alike.
     """
     loader: DataLoader = DataLoader(
         _ClipMoments(manifest, features),

@@ -1,4 +1,4 @@
-"""A look at the clips before a training: how long they are, how loud, and how far simple statistics tell them apart.
+"""Survey the clips before training: how long and how loud they are, and simple statistics to tell them apart.
 
 Dimensions: n clips, F mel bins, T frames.
 """
@@ -21,15 +21,15 @@ from .statistics import Moments, log_mel_pieces
 from .workers import as_is, loaded, start_worker
 
 MOST_SURVEYED = 2_000
-"""Clips that are looked at; of more, an even selection."""
+"""Most clips to survey; if there are more, an evenly spread selection."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What was seen of the clips that were looked at."""
+    """The results for the surveyed clips."""
 
     clips: np.ndarray
-    """(n,) indices of the clips in the manifest; those that could not be used are left out."""
+    """(n,) indices of the clips in the manifest; unusable ones are left out."""
     frames: np.ndarray
     """(n,) frames of 10 ms in each."""
     mean: float
@@ -39,15 +39,15 @@ class Survey:
     summary: np.ndarray
     """(n, 2 F) float32: mean and standard deviation over time of each mel bin."""
     unusable: tuple[str, ...] = ()
-    """Errors of clips that could not be used."""
+    """Errors of the unusable clips."""
 
     def length(self, share: float) -> int:
-        """Frames that so large a share of the clips does not exceed."""
+        """The length in frames that this share of the clips does not exceed."""
         return int(np.quantile(self.frames, share, method="higher"))
 
 
-class _Looked(Dataset):
-    """Frames, moments and summary of each chosen clip; an unusable clip is its error."""
+class _SurveyedClips(Dataset):
+    """Frames, moments and summary of each chosen clip; for an unusable clip its error."""
 
     def __init__(self, manifest: Manifest, chosen: Sequence[int], features: FeatureConfig) -> None:
         self.manifest, self.chosen, self.features = manifest, chosen, features
@@ -77,29 +77,30 @@ class _Looked(Dataset):
 
 
 def survey(manifest: Manifest, features: FeatureConfig, workers: int = 0, progress: bool = True) -> Survey:
-    """Look at the clips of a manifest, at most MOST_SURVEYED of them, evenly spread.
+    """Survey the clips of a manifest, at most MOST_SURVEYED of them, evenly spread.
 
-    features: its sample rate, bins and downmix count. Raises DataError if no clip is usable, or all are silent.
+    features: only sample rate, bins, downmix and resampler matter. Raises DataError if no clip is usable, or if all
+    frames are alike.
     """
     count = min(len(manifest), MOST_SURVEYED)
     chosen = np.unique(np.linspace(0, len(manifest) - 1, count).round().astype(int))
     loader: DataLoader = DataLoader(
-        _Looked(manifest, chosen.tolist(), features),
+        _SurveyedClips(manifest, chosen.tolist(), features),
         batch_size=None,
         num_workers=workers,
         collate_fn=as_is,
         worker_init_fn=start_worker,
     )
     frames, kept, summaries, total, unusable = [], [], [], Moments(), []
-    looked = tqdm(loaded(loader), "survey", total=len(chosen), unit="clip", disable=not progress, leave=False, delay=1)
-    for clip, one in zip(chosen, looked, strict=True):
-        if isinstance(one, DataError):
-            unusable.append(str(one))
+    items = tqdm(loaded(loader), "survey", total=len(chosen), unit="clip", disable=not progress, leave=False, delay=1)
+    for clip, item in zip(chosen, items, strict=True):
+        if isinstance(item, DataError):
+            unusable.append(str(item))
             continue
         kept.append(clip)
-        frames.append(one[0])
-        total += one[1]
-        summaries.append(one[2])
+        frames.append(item[0])
+        total += item[1]
+        summaries.append(item[2])
     if not kept:
         raise DataError(f"{manifest.source}: found no usable clip; the first: {unusable[0]}")
     if total.squares == 0:

@@ -1,4 +1,4 @@
-"""How tables of clips are read, as far as a user has to say."""
+"""Options for reading tables of clips."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from ..errors import require
 
 NO_SEPARATOR = "none"
-"""The `label_separator` of tables with one label in a cell, whatever it holds."""
+"""The `label_separator` of tables in which every cell is one label, whatever characters it holds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,19 +16,19 @@ class TableOptions:
     """Columns and cells of a table of clips (CSV, TSV, JSONL). Raises ConfigError for an unknown encoding."""
 
     path_column: str | None = None
-    """Column of a table that holds the audio files' names (default: path, file, filename, fname, ...). Columns of a
-    table without a header are called 1, 2, 3, ..."""
+    """Table column with the names of the audio files (default: path, file, filename, fname, ...). In a table without a
+    header, the columns are called 1, 2, 3, ..."""
     label_column: str | None = None
-    """Column of a table that holds the labels (default: label, labels, class, category, ...; names before numbers)."""
+    """Table column with the labels (default: label, labels, class, category, ...; names rather than numbers)."""
     label_separator: str | None = None
-    """What parts the labels in a cell of a table, such as `,` or `|`; `none` if a cell is one label (default: told
-    by the cells, if it is plain)."""
+    """Separator between the labels in a table cell, such as `,` or `|`; `none` if each cell is one label (default:
+    inferred from the cells, if unambiguous)."""
     path_prefix: str = ""
-    """What a table leaves out in front of every file name."""
+    """Text to put before every file name in a table."""
     path_suffix: str = ""
-    """What a table leaves out after every file name, such as `.wav`."""
+    """Text to append to every file name in a table, such as `.wav`."""
     encoding: str | None = None
-    """Encoding of a table, such as latin-1 or cp1252 (default: UTF-8, or UTF-16 with a byte order mark)."""
+    """Encoding of the table, such as latin-1 or cp1252 (default: UTF-8, or UTF-16 with a byte order mark)."""
 
     flag_prefix: ClassVar[str] = "--"
 
@@ -40,7 +40,7 @@ class TableOptions:
             require(False, self.flag("encoding"), self.encoding, "an encoding that Python knows, such as latin-1")
 
     def flag(self, name: str) -> str:
-        """An option as the command line calls it."""
+        """An option's name on the command line."""
         return self.flag_prefix + name.replace("_", "-")
 
 

@@ -1,4 +1,4 @@
-"""Tables of clips as people have them: CSV, TSV, text with semicolons, JSONL."""
+"""Read tables of clips: CSV, TSV, text with semicolons, JSONL."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .table_options import TableOptions
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
 TABLES = frozenset({".csv", ".tsv", ".tab", ".txt"}) | JSON_LINES
 _SAMPLE = 1000
-"""Rows by which the label column is chosen."""
+"""Number of rows to choose the label column from."""
 
 
 class Row(NamedTuple):
-    """A clip as a table has it."""
+    """A clip in a table."""
 
     line: int
     name: str
-    """File name, with the prefix and the suffix that were asked for; or the id of a video."""
+    """File name, with the prefix and suffix from the options; or the id of a video."""
     label: str | tuple[str, ...]
-    """The cell, or the list that a JSONL has there."""
+    """The label cell, or the list in a JSONL."""
     span: tuple[float, float] | None = None
-    """Start and end in seconds, of a segment of a video."""
+    """Start and end of a segment of a video, in seconds."""
     groups: tuple[str, ...] = ()
     """Cells of the columns that may name a folder."""
 
@@ -45,17 +45,17 @@ class Table:
     rows: list[Row]
 
     def where(self, row: Row) -> str:
-        """A row, as messages name it."""
+        """Where a row is, for messages."""
         return f"{self.source}, line {row.line}"
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table of clips, by its name."""
+    """Whether a file is a table of clips, judging by its suffix."""
     return path.suffix.lower() in TABLES
 
 
 def read_table(path: Path, options: TableOptions) -> Table:
-    """Read a table. Raises DataError that names the file, the line and what to do."""
+    """Read a table. Raises DataError that says which file and line is at fault and what to do."""
     read = _json_lines if path.suffix.lower() in JSON_LINES else _delimited
     try:
         with open(path, newline="", encoding=options.encoding or _encoding(path)) as file:
@@ -108,25 +108,26 @@ def _delimited(path: Path, file: TextIO, options: TableOptions) -> Table:
 
 
 def _is_header(comment: str, columns: Columns) -> bool:
-    """Whether the columns' names stand in the last line of comments, as in AudioSet's lists."""
+    """Whether the last comment line holds the column names, as in AudioSet's lists."""
     return bool(comment) and any(parse_line(comment, d) == list(columns.header) for d in DELIMITERS)
 
 
 def _layout(path: Path, comment: str, line: str, options: TableOptions) -> tuple[str, Columns]:
-    """Delimiter and columns, told by the header, the comment above, or the first line of a table without header."""
+    """Delimiter and columns, from the header, the comment above it, or the first line of a table without a header."""
     for text, find in ((line, columns_of), (comment, columns_of), (line, columns_without_header)):
         for delimiter in DELIMITERS:
             if columns := find(parse_line(text, delimiter), options):
                 return delimiter, columns
-    found = max((parse_line(line, delimiter) for delimiter in DELIMITERS), key=len)
-    asked = [
+    cells = max((parse_line(line, delimiter) for delimiter in DELIMITERS), key=len)
+    requested = [
         f"{options.flag(name)} {value}"
         for name, value in (("path_column", options.path_column), ("label_column", options.label_column))
         if value is not None
     ]
-    expected = f"one for {' and '.join(asked)}" if asked else "one of files (path, file, fname, ...) and one of labels"
+    usual = "one of files (path, file, fname, ...) and one of labels"
+    expected = f"one for {' and '.join(requested)}" if requested else usual
     raise DataError(
-        f"{path}: found columns {found}, expected {expected} (label, class, category, ...); name them with"
+        f"{path}: found columns {cells}, expected {expected} (label, class, category, ...); name them with"
         f" {options.flag('path_column')} and {options.flag('label_column')}"
     )
 
@@ -146,8 +147,8 @@ def _rows(path: Path, columns: Columns, lines: Iterator[tuple[int, list[str]]], 
         if not name or not _is_path(name):
             raise DataError(f"{path}, line {line}: found path {name!r}, expected the name of a file")
         span = _span(path, line, cells, columns.span) if columns.span else None
-        own = tuple([cells[c].strip() if c < len(cells) else "" for c in groups]) if groups else ()
-        yield Row(line, f"{prefix}{name}{suffix}", cells[label].strip(), span, own)
+        group_cells = tuple([cells[c].strip() if c < len(cells) else "" for c in groups]) if groups else ()
+        yield Row(line, f"{prefix}{name}{suffix}", cells[label].strip(), span, group_cells)
 
 
 def _is_path(text: str) -> bool:
@@ -173,13 +174,13 @@ def _json_lines(path: Path, file: TextIO, options: TableOptions) -> Table:
         if not text.strip():
             continue
         try:
-            found = json.loads(text)
+            record = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {line}: not readable as JSON ({error})") from None
-        if not isinstance(found, dict):
+        if not isinstance(record, dict):
             raise DataError(f"{path}, line {line}: found {text.strip()[:80]}, expected an object")
-        objects.append((line, found))
-    header = list(dict.fromkeys(key for _, found in objects[:_SAMPLE] for key in found))
+        objects.append((line, record))
+    header = list(dict.fromkeys(key for _, record in objects[:_SAMPLE] for key in record))
     columns = columns_of(header, options)
     if objects and columns is None:
         raise DataError(
@@ -188,11 +189,11 @@ def _json_lines(path: Path, file: TextIO, options: TableOptions) -> Table:
         )
     if columns is None:
         return Table(path, Columns((), 0, (0,)), [])
-    texts = [[_text(found.get(name)) for name in header] for _, found in objects[:_SAMPLE]]
+    texts = [[_text(record.get(name)) for name in header] for _, record in objects[:_SAMPLE]]
     columns = columns.with_names_preferred(texts)
     key = header[columns.labels[0]]
-    labels = [_labels(path, line, found, key) for line, found in objects]
-    lines = ((line, [_text(found.get(name)) for name in header]) for line, found in objects)
+    labels = [_labels(path, line, record, key) for line, record in objects]
+    lines = ((line, [_text(record.get(name)) for name in header]) for line, record in objects)
     rows = [r._replace(label=label) for r, label in zip(_rows(path, columns, lines, options), labels, strict=True)]
     return Table(path, columns, rows)
 
@@ -201,8 +202,8 @@ def _text(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def _labels(path: Path, line: int, found: dict[str, Any], key: str) -> str | tuple[str, ...]:
-    value = found.get(key)
+def _labels(path: Path, line: int, record: dict[str, Any], key: str) -> str | tuple[str, ...]:
+    value = record.get(key)
     items = value if isinstance(value, list) else [value]
     for item in items:
         empty = item is None or item == ""

@@ -1,6 +1,6 @@
-"""Recordings of any length as windows that a model can hear: decoded in worker processes, in bounded memory.
+"""Split recordings of any length into windows for a model, in worker processes and in bounded memory.
 
-What evaluation and `predict` share, so that both hear the same.
+Evaluation and `predict` share this code, so that both use the same windows.
 
 Dimensions: B windows, S samples, T frames of 10 ms.
 """
@@ -24,7 +24,7 @@ from .workers import require_room
 
 
 class Excerpt(NamedTuple):
-    """Samples (S,) for one window, which lie at `start` to `end` seconds of their recording."""
+    """Samples (S,) of one window, from `start` to `end` seconds of its recording."""
 
     start: float
     end: float
@@ -36,8 +36,8 @@ def excerpts(
 ) -> Iterator[Excerpt]:
     """The windows of a recording, one every `hop` seconds (default: side by side).
 
-    pieces: consecutive parts (S,) of it, mono, at the model's rate. The last window may be shorter than the others.
-    Raises DataError, with `name`, if there is no whole 25 ms of sound, ConfigError as `hop_in_frames`.
+    pieces: its consecutive parts (S,), mono, at the model's rate. The last window may be shorter than the others.
+    Raises DataError, with `name`, if there are less than 25 ms of sound, ConfigError as `hop_in_frames` does.
     """
     window, (length, step) = features.frames, window_and_hop(features.sample_rate)
     hop_frames, frame = hop_in_frames(hop, features), step / features.sample_rate
@@ -57,7 +57,7 @@ def excerpts(
 
 
 def hop_in_frames(hop: float | None, features: FeatureConfig) -> int:
-    """Frames between windows; none means side by side. Raises ConfigError if not above 0 and at most the window."""
+    """Frames between the starts of windows; None: side by side. Raises ConfigError unless 0 < hop <= the window."""
     if hop is None:
         return features.frames
     frame = window_and_hop(features.sample_rate)[1] / features.sample_rate
@@ -68,13 +68,13 @@ def hop_in_frames(hop: float | None, features: FeatureConfig) -> int:
 
 
 class Ended(NamedTuple):
-    """A clip of which every window has been handed over."""
+    """A clip whose windows have all been yielded."""
 
     clip: int
     windows: int
-    """How many there were."""
+    """Number of windows."""
     frames: int
-    """Whole frames of the last one, fewer than the model's where it is padded."""
+    """Whole frames in the last window, fewer than the model's if it is padded."""
 
 
 class WindowBatch(NamedTuple):
@@ -91,7 +91,7 @@ class WindowBatch(NamedTuple):
     ended: list[Ended]
     """Clips that are complete with this batch."""
     failures: list[Failure]
-    """Clips that cannot be used, or not to their end: windows of them may have come before."""
+    """Clips that cannot be used, or not to their end; earlier windows of them may have been yielded before."""
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Waveform (B, S) as float32 in [-1, 1] and lengths (B,), on that device."""
@@ -99,7 +99,7 @@ class WindowBatch(NamedTuple):
 
 
 class WindowDataset(IterableDataset):
-    """Reads clips to their end, group after group, as batches of windows; no batch goes beyond its group."""
+    """Reads whole clips, group by group, as batches of windows; no batch spans two groups."""
 
     def __init__(
         self,
@@ -111,21 +111,21 @@ class WindowDataset(IterableDataset):
         source: object = "audio",
         name: Callable[[Any], str] = str,
     ) -> None:
-        """read: gives the consecutive parts (S,) of a clip, mono, at the model's rate, and raises DataError.
+        """read: yields the consecutive parts (S,) of a clip, mono, at the model's rate, and may raise DataError.
 
-        name, source: what a clip is called in messages, and where the clips are listed. Raises ConfigError for a hop
-        that does not fit.
+        name: what a clip is called in messages. source: where the clips are listed. Raises ConfigError for a hop that
+        does not fit.
         """
         self.sources, self.read, self.features, self.batch_size, self.hop = sources, read, features, batch_size, hop
         self.source, self.name = source, name
         self.groups = clip_groups(len(sources), batch_size)
-        """Clips that are read one after the other by one process, each group by another."""
+        """Groups of clips; one process reads all clips of a group, one after the other."""
         hop_in_frames(hop, features)
-        # The clip each worker is on, in shared memory if there are any, so that one that dies or hangs can be asked.
+        # The clip each worker is on, in shared memory if there are any, so that it is known if one dies or hangs.
         self.current = torch.full((MAX_WORKERS,), -1)
 
     def require_room(self, workers: int) -> None:
-        """Raise ConfigError if its batches cannot pass between so many workers and this process."""
+        """Raise ConfigError if the workers' batches do not fit into shared memory, or need too many open files."""
         require_room(min(workers, MAX_WORKERS), self.batch_size * self.features.samples * torch.int16.itemsize)
 
     def path(self, clip: int) -> str:
@@ -156,7 +156,7 @@ class WindowDataset(IterableDataset):
 
 
 class _Part:
-    """A batch in the making."""
+    """A batch under construction."""
 
     def __init__(self, samples: int) -> None:
         self.samples = samples
@@ -193,10 +193,10 @@ def clip_groups(clips: int, size: int) -> list[range]:
 def load_windows(
     dataset: WindowDataset, workers: int, timeout: float = 0, stopped: Callable[[], bool] = never
 ) -> Generator[WindowBatch, None, None]:
-    """Read the windows in `workers` processes (0: in this one); a clip's own come in order.
+    """Read the windows in `workers` processes (0: in this one); those of one clip come in order.
 
-    With several workers the batches of one group come between those of others. Raises DataError and Interrupted as
-    `load_batches`.
+    With several workers the batches of different groups are interleaved. Raises DataError and Interrupted as
+    `load_batches` does.
     """
     if workers == 0:
         yield from dataset

@@ -1,7 +1,7 @@
-"""Decoding processes: waited for with a deadline, out of reach of signals, and ended with the program.
+"""Run decoding processes that have a deadline, are shielded from signals, and end with the program.
 
-torch's DataLoader runs them. What they hand over is read from a socket without any time limit, so a thread of its own
-does that, and the program waits for the thread: with a deadline, and seeing signals.
+torch's DataLoader runs them, but reads their results without any time limit. So a separate thread reads, and the
+program waits for the thread, with a deadline and open to signals.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from ..runtime.lifetime import end_with_parent, shield_children
 logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")
-"""Where Linux keeps what decoding processes hand over."""
+"""Where Linux keeps the batches that decoding processes pass on."""
 PREFETCHED = 2
-"""Batches that a decoding process works ahead."""
+"""Batches that each decoding process works ahead."""
 _LOOK = 0.5
-"""Seconds between looks at signals, dead workers and the clock."""
+"""Seconds between checks for signals, dead workers and the deadline."""
 _FILES_PER_WORKER = 6
-"""Pipes and sentinels of a decoding process, in the process that started it."""
+"""Open files (pipes and sentinels) that each decoding process needs in the process that started it."""
 
 
 class WorkerError(FlexiASTError):
-    """A decoding process has died, or taken too long."""
+    """A decoding process has died or takes too long."""
 
 
 def start_worker(_worker: int) -> None:
-    """What a decoding process does first: one thread each, and no life beyond the program's."""
+    """Set up a decoding process: one thread, and an end when the program ends."""
     torch.set_num_threads(1)
     end_with_parent()
 
 
 def as_is(item: Any) -> Any:
-    """What the data set returned."""
+    """The item unchanged, as a collate function."""
     return item
 
 
 def loaded(loader: DataLoader, timeout: float = 0, stopped: Callable[[], bool] = never) -> Generator[Any, None, None]:
-    """What the loader yields; its worker_init_fn must be `start_worker`. Close the iterator to end the workers.
+    """The loader's items; its worker_init_fn must be `start_worker`. Close the iterator to end the workers.
 
     Raises WorkerError if a worker dies or takes more than `timeout` seconds (0: no limit), Interrupted if `stopped`
-    while there is nothing to yield; and what the data set raises in a worker.
+    becomes true while waiting, and whatever the data set raises in a worker.
     """
     if not loader.num_workers:
         yield from loader
@@ -77,14 +77,14 @@ def loaded(loader: DataLoader, timeout: float = 0, stopped: Callable[[], bool] =
 
 
 class _Fetcher(threading.Thread):
-    """Starts the workers, and takes over what they hand over."""
+    """Starts the workers, and receives their items."""
 
     def __init__(self, loader: DataLoader) -> None:
         super().__init__(name="flexiast-batches", daemon=True)
         self.loader = loader
         self.workers: list[Any] = []
         self.ready = threading.Event()
-        """The workers have been started: until then the program must not go on, so that they fork from a quiet one."""
+        """Set once the workers have been started. Until then the program waits, so that it is idle when it forks."""
         self.closed = threading.Event()
         self.items: queue.Queue[tuple[Any, BaseException | None, bool]] = queue.Queue(maxsize=1)
 
@@ -114,7 +114,7 @@ class _Fetcher(threading.Thread):
         return False
 
     def take(self, timeout: float, stopped: Callable[[], bool]) -> tuple[Any, bool]:
-        """The next item, and whether it is only the mark of the end."""
+        """The next item and False, or None and True at the end."""
         deadline = time.monotonic() + timeout if timeout else float("inf")
         while True:
             try:
@@ -136,11 +136,11 @@ class _Fetcher(threading.Thread):
             raise WorkerError(f"timed out after {timeout:g} seconds")
 
     def close(self) -> None:
-        """End the workers, whatever they are doing: they have nothing to save. The thread follows when it notices."""
+        """Kill the workers: they have nothing to save. The thread ends when it notices."""
         self.closed.set()
         for worker in self.workers:
             worker.kill()
-        self.join(timeout=0.5)  # no longer: the DataLoader looks every five seconds, and half a message is for ever
+        self.join(timeout=0.5)  # no longer: it may take 5 s to notice, or hang on half a message
 
 
 def _death(pid: int, code: int) -> str:
@@ -155,7 +155,7 @@ def _death(pid: int, code: int) -> str:
 
 
 def remedy(error: BaseException | str) -> str:
-    """What to do about an error that shared memory or open files have run out; nothing for another one."""
+    """Advice about an error because shared memory or open files have run out; empty for any other error."""
     text = str(error)
     number = getattr(error, "errno", None)
     if number == errno.EMFILE or "Too many open files" in text:
@@ -169,9 +169,9 @@ def remedy(error: BaseException | str) -> str:
 
 
 def require_room(workers: int, batch_bytes: int) -> None:
-    """Raise ConfigError if what the workers hand over cannot fit: shared memory, and open files.
+    """Raise ConfigError if there is too little shared memory, or too few open files are allowed, for the workers.
 
-    batch_bytes: least size of a batch; it may be twice that, of which a warning tells.
+    batch_bytes: least size of a batch. A batch may be twice as large; if that may not fit, a warning is logged.
     """
     if not workers:
         return
@@ -183,8 +183,8 @@ def require_room(workers: int, batch_bytes: int) -> None:
 def _require_shared_memory(workers: int, needed: int) -> None:
     if not SHARED_MEMORY.is_dir() or not hasattr(os, "statvfs"):
         return
-    there = os.statvfs(SHARED_MEMORY)
-    free = there.f_bavail * there.f_frsize
+    stats = os.statvfs(SHARED_MEMORY)
+    free = stats.f_bavail * stats.f_frsize
     needed *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     line = (
         f"data.workers: found {free / 1e6:.0f} MB free in {SHARED_MEMORY} for {workers} decoding processes, expected"

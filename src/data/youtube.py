@@ -1,4 +1,4 @@
-"""Names that segments of YouTube videos are saved under."""
+"""File names that downloaders give to segments of YouTube videos."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import lru_cache
 
 
 def youtube_stems(video: str, start: float, end: float) -> list[str]:
-    """Names, less the suffix, that downloaders give a segment (seconds) of a YouTube video; the most telling first."""
+    """Possible file names, without suffix, of a segment (in seconds) of a YouTube video, the most specific first."""
     return [prefix + video + span for span in _spans(start, end) for prefix in ("", "Y")]
 
 

@@ -1,4 +1,4 @@
-"""Flexibility curves, the accuracy of models at every patch size, as rows, as a table for people and as a picture."""
+"""Flexibility curves (the accuracy of models at every patch size) as rows, as a text table and as a picture."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLUMNS = [
 
 
 def as_row(result: Result) -> dict[str, Any]:
-    """A result under the names of COLUMNS."""
+    """A result as a dict with the keys COLUMNS."""
     values = {
         "patch_freq": result.patch_size.freq,
         "patch_time": result.patch_size.time,
@@ -41,7 +41,7 @@ def as_row(result: Result) -> dict[str, Any]:
 
 
 def format_table(results: Sequence[Result]) -> str:
-    """The table for people: a line per model and resize, accuracy in percent at each patch size."""
+    """A text table: one line per model and resize, with the accuracy in percent at each patch size."""
     patches = list(dict.fromkeys(r.patch_size for r in results))
     lines = list(dict.fromkeys((r.model, r.resize) for r in results))
     width = max(len("accuracy, %"), *(len(f"{m} ({z})") for m, z in lines))
@@ -51,9 +51,9 @@ def format_table(results: Sequence[Result]) -> str:
         row = [100 * by_key[model, resize, p].metrics.accuracy for p in patches]
         numbers = (f"{value:6.1f}" for value in (*row, sum(row) / len(row), min(row)))
         cells.append([f"{model} ({resize})".ljust(width), *numbers])
-    any_line = [by_key[(*lines[0], p)] for p in patches]
-    cells.append(["tokens".ljust(width), *(f"{r.tokens:6d}" for r in any_line)])
-    cells.append(["GFLOPs".ljust(width), *(f"{r.gflops:6.3g}" for r in any_line)])
+    first_line = [by_key[(*lines[0], p)] for p in patches]
+    cells.append(["tokens".ljust(width), *(f"{r.tokens:6d}" for r in first_line)])
+    cells.append(["GFLOPs".ljust(width), *(f"{r.gflops:6.3g}" for r in first_line)])
     if excluded := results[0].excluded:
         cells.append([f"without {len(excluded)} unusable clips: {excluded[0].reason}" + ", ..." * (len(excluded) > 1)])
     return "\n".join(" ".join(line).rstrip() for line in cells)
@@ -69,17 +69,17 @@ def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int, cascades: Seque
     resizes = {row["resize"] for row in rows}
     patches = list(dict.fromkeys(_patch(row) for row in rows))
     for number, (model, resize) in enumerate(dict.fromkeys((r["model"], r["resize"]) for r in rows)):
-        mine = [r for r in rows if (r["model"], r["resize"]) == (model, resize)]
+        curve = [r for r in rows if (r["model"], r["resize"]) == (model, resize)]
         style = {
             "label": f"{model} ({resize})" if len(resizes) > 1 else model,
             "marker": "osD^vP*X"[number % 8],
             "linestyle": "-" if resize == "pi" else "--",
         }
-        by_size.plot([patches.index(_patch(r)) for r in mine], [100 * r["accuracy"] for r in mine], **style)
-        cost = sorted(mine, key=lambda r: r["gflops"])
-        by_cost.plot([r["gflops"] for r in cost], [100 * r["accuracy"] for r in cost], **style)
+        by_size.plot([patches.index(_patch(r)) for r in curve], [100 * r["accuracy"] for r in curve], **style)
+        curve.sort(key=lambda r: r["gflops"])
+        by_cost.plot([r["gflops"] for r in curve], [100 * r["accuracy"] for r in curve], **style)
         for axes in by_time:
-            points = sorted((1e3 / r["clips_per_second"], 100 * r["accuracy"]) for r in mine)
+            points = sorted((1e3 / r["clips_per_second"], 100 * r["accuracy"]) for r in curve)
             axes.plot(*zip(*points, strict=True), **style)
     by_size.set_xticks(range(len(patches)), [str(p) for p in patches])
     by_size.set(xlabel="patch size (mel bins x frames; one number: square)", ylabel="accuracy, %", ylim=(0, 100))

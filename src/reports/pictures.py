@@ -1,4 +1,4 @@
-"""What all pictures share: a figure without a display, and its PNG."""
+"""Shared by all pictures: a figure that needs no display, and its PNG."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, width and height in inches. Only this imports matplotlib."""
+    """An empty figure of this width and height in inches. matplotlib is imported only here."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -20,7 +20,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """The figure as the bytes of a PNG file."""
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=130)
     return image.getvalue()

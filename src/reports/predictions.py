@@ -20,10 +20,10 @@ SUFFIXES = (".csv", ".json")
 
 
 class Part(NamedTuple):
-    """The best classes of a file, or of a stretch of it."""
+    """The best classes of a file, or of one window of it."""
 
     start: float | None
-    """Seconds; none where it is the whole file."""
+    """Seconds; None for the whole file."""
     end: float | None
     best: list[Prediction]
 
@@ -41,7 +41,7 @@ class Report(NamedTuple):
 
 
 def as_lines(report: Report) -> str:
-    """A line for each class, tab-separated, safe on a terminal; no line for a file that cannot be used."""
+    """One tab-separated line per class, safe to print on a terminal; nothing for a file that cannot be used."""
     lines = []
     for start, end, best in report.parts:
         times = [] if start is None else [f"{start:.2f}", f"{end:.2f}"]
@@ -50,7 +50,7 @@ def as_lines(report: Report) -> str:
 
 
 def as_json(report: Report) -> str:
-    """One object in one line of ASCII."""
+    """The report as a JSON object in one line of ASCII."""
     content: dict[str, Any] = {"path": report.path}
     if report.error is not None:
         return json.dumps(content | {"error": report.error})
@@ -66,9 +66,9 @@ def as_json(report: Report) -> str:
 
 
 def as_rows(report: Report, chosen: bool = False) -> list[list[str]]:
-    """The cells of a CSV, see COLUMNS, a row for each class; one that holds the error of an unusable file.
+    """CSV rows with the columns COLUMNS: one per class, or one with the error if the file cannot be used.
 
-    chosen: add those of CHOSEN.
+    chosen: add the columns CHOSEN.
     """
     how = [">".join(report.patch_sizes), report.chosen] if chosen else []
     if report.error is not None:
@@ -90,7 +90,7 @@ CHOSEN = ["patch_sizes", "chosen"]
 
 
 def require_results_file(path: Path, overwrite: bool) -> None:
-    """Raise ConfigError if results cannot go to this file: another ending, or there already."""
+    """Raise ConfigError if results cannot go to this file: its suffix is not in SUFFIXES, or it exists already."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"out: found {path}, expected a file name that ends in {' or '.join(SUFFIXES)}")
     require_new(path, overwrite)
@@ -98,10 +98,12 @@ def require_results_file(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def results_file(path: Path, chosen: bool = False) -> Iterator[Callable[[Sequence[Report]], None]]:
-    """A function that adds reports to a file, CSV or JSON by its name. chosen: with the columns CHOSEN.
+    """Give a function that appends reports to a file, in CSV or JSON according to its name.
 
-    What is added is on the disk at once, in `path`.part, which becomes `path` at the end, also if the work ends in an
-    error or Ctrl-C: what was computed until then is in it. Raises FileError if the system refuses.
+    chosen: with the columns CHOSEN.
+
+    Reports go straight to `path`.part, which is renamed to `path` at the end. This also happens after an error or
+    Ctrl-C, so the results so far are kept. Raises FileError if the file cannot be written.
     """
     is_csv, part = path.suffix.lower() == ".csv", path.with_name(path.name + ".part")
     with file_errors(path):

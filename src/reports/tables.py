@@ -9,7 +9,7 @@ from typing import Any
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of equal keys as CSV text with a header: six digits of floats, an empty cell for None."""
+    """Rows with the same keys as CSV text with a header: floats with six digits, None as an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""Types of command-line arguments that several commands share, the checks on them, and their form as JSON."""
+"""Argument types that several commands share, with their checks, and configurations as JSON."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PatchArg = Annotated[
 Precision = Literal["auto", "fp32", "bf16"]
 
 AUTO: Any = None
-"""Value of a setting that is chosen from the data, the start and the machine: `auto` on the command line."""
+"""Value of a setting to be chosen from the data, the initial model and the machine: `auto` on the command line."""
 
 
 def auto(parse: Callable[[str], Any], metavar: str, choices: tuple[str, ...] | None = None) -> Any:
-    """The command line's reading of a setting that may be `auto`."""
+    """How the command line reads a setting that may be `auto`."""
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
@@ -47,7 +47,7 @@ AutoInt = Annotated[int, auto(int, "INT|auto")]
 
 
 def path_or_share(text: str) -> Path | float:
-    """`0.2` is a share, anything else a path."""
+    """A number such as `0.2` is a share, anything else is a path."""
     try:
         return float(text)
     except ValueError:

@@ -9,7 +9,7 @@ from .arguments import Precision
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name; `auto` is the GPU where there is one. Raises ConfigError for one that is not there."""
+    """The device of this name; `auto` is the GPU if there is one. Raises ConfigError for a device that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -22,10 +22,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """GPUs from Ampere on, CPUs with AMX, and AMD's with AVX-512 BF16 (Zen 4 on).
+    """Whether bfloat16 is fast: on GPUs from Ampere on, CPUs with AMX, and AMD CPUs with AVX-512 BF16 (Zen 4 on).
 
-    Elsewhere bfloat16 is emulated, and slow. Intel's AVX-512 BF16 alone is no reason either: on a Xeon without AMX a
-    training step took 1.8 times as long in bfloat16 as in float32, on an AMD EPYC less than half as long
+    Elsewhere it is emulated, and slow. Intel's AVX-512 BF16 without AMX is not enough: on such a Xeon a training step
+    took 1.8 times as long in bfloat16 as in float32, on an AMD EPYC less than half as long
     (`benchmarks/train_step.py`).
     """
     if device.type == "cuda":
@@ -38,7 +38,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def resolve_precision(device: torch.device, precision: Precision) -> Precision:
-    """`fp32` or `bf16`: what `auto` is on this device, the others as they are."""
+    """`fp32` or `bf16`: replaces `auto` by the best choice for this device."""
     if precision == "auto":
         return "bf16" if has_fast_bfloat16(device) else "fp32"
     return precision
@@ -51,13 +51,13 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given, before the clock is read; on a CPU there is nothing to wait for."""
+    """Wait until a GPU has finished all its work, as needed before reading the clock; does nothing for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether this error says that a GPU's or the CPU's memory has run out."""
-    # The last is what oneDNN says where a memory limit leaves it no room.
-    said = ("can't allocate memory", "Cannot allocate memory", "could not create a primitive")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in said)
+    """Whether this error means that the GPU's or the CPU's memory has run out."""
+    # The last is oneDNN's message under a memory limit.
+    messages = ("can't allocate memory", "Cannot allocate memory", "could not create a primitive")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in messages)

@@ -1,7 +1,7 @@
-"""One job over many processes: their ranks, and the messages between them.
+"""One job in several processes: their ranks, and the messages between them.
 
 torchrun starts the processes and sets RANK, LOCAL_RANK and WORLD_SIZE; without it there is one process. Small messages
-(a stop, scores, a saved state) go over a gloo group on the CPU, gradients on GPUs over NCCL.
+(a stop, scores, a saved state) go through a gloo group on the CPU, gradients on GPUs through NCCL.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from ..errors import FlexiASTError
 from .lifetime import end_with_launcher
 
 TIMEOUT = 720.0
-"""Minutes that processes wait for one another by default: as long as rank 0 may measure, or write, alone."""
+"""Minutes that processes wait for one another by default: rank 0 may measure, or write, that long on its own."""
 
 
 class LostProcess(FlexiASTError):
-    """Another process of the job has ended, or has not answered in time."""
+    """Another process of the job has ended or did not answer in time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """The processes of a training; by default there is only this one."""
+    """The processes of a job; by default only this one."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     """Rank among the processes of this machine: the GPU to use."""
     control: Any = None
-    """Process group of messages between CPUs."""
+    """Process group for messages between CPUs."""
 
     @property
     def is_rank0(self) -> bool:
@@ -45,7 +45,7 @@ class World:
         return self.rank == 0
 
     def own(self, device: torch.device) -> torch.device:
-        """This process's own GPU where several processes share a machine; the device itself otherwise."""
+        """This process's own GPU if the job has several processes; otherwise the device itself."""
         return torch.device("cuda", self.local_rank) if device.type == "cuda" and self.size > 1 else device
 
     def barrier(self) -> None:
@@ -81,13 +81,13 @@ class World:
         return values[0]
 
     def on_rank0_only(self, enter: Callable[[], AbstractContextManager[None]]) -> ExitStack:
-        """A context that is entered on rank 0; its error is raised in every process."""
+        """Enter a context on rank 0 only; a FlexiASTError from entering it is raised in every process."""
         context = ExitStack()
         self.on_rank0(lambda: context.enter_context(enter()))
         return context
 
     def on_rank0(self, action: Callable[[], Any]) -> Any:
-        """What `action` returns on rank 0, in every process; so with a FlexiASTError that it raises."""
+        """Run `action` on rank 0; its result is returned, or its FlexiASTError raised, in every process."""
         value, error = None, None
         if self.is_rank0:
             try:
@@ -102,10 +102,10 @@ class World:
 
 @contextmanager
 def connected(timeout: float = TIMEOUT) -> Iterator[World]:
-    """Join the processes started by torchrun; leave them at the end. Alone when there is no torchrun.
+    """Join the processes that torchrun has started, and leave them at the end. Without torchrun, this one is alone.
 
-    timeout: minutes that a process waits for another one. Raises LostProcess if one does not answer in that time, or
-    has ended. When torchrun is gone, so that nobody looks after the processes, each stops as if by SIGTERM.
+    timeout: minutes that a process waits for another one. Raises LostProcess if one has ended or does not answer in
+    that time. If torchrun itself dies, so that nothing looks after the processes, each stops as if by SIGTERM.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
@@ -131,7 +131,7 @@ def connected(timeout: float = TIMEOUT) -> Iterator[World]:
 
 
 def _lost_process(error: RuntimeError, timeout: float) -> LostProcess | None:
-    """What gloo, NCCL or their store say of a process that is gone or silent, in one line."""
+    """An error of gloo, NCCL or their store about a process that is gone or silent, in one line; None for others."""
     text = str(error)
     if not (isinstance(error, dist.DistError) or re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)|TCPStore", text)):
         return None

@@ -1,4 +1,4 @@
-"""Files replaced whole or not at all, and what the system says of them as one line."""
+"""Write files atomically, and turn the system's errors into one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..errors import ConfigError, FileError
 
 @contextmanager
 def file_errors(path: Path) -> Iterator[None]:
-    """Raise FileError, naming the file (`path` where the system names none), for what the system refuses inside."""
+    """Turn any OSError inside into a FileError that names the file (`path` if the system names none)."""
     try:
         yield
     except BrokenPipeError:
@@ -29,11 +29,11 @@ def file_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` once it is complete and on the disk.
+    """A file to write to, which replaces `path` once it is complete and on the disk.
 
-    A reader sees the old content or the new, never a part. If anything fails, the old content stays and the new is
-    removed. What a killed process leaves behind is a file *.part, which nothing reads; its name is of that process
-    alone. Raises FileError if the system refuses.
+    A reader sees either the old content or the new, never a part of it. If anything fails, the old content stays and
+    the new is removed. A killed process leaves a file *.part, which nothing reads; no two processes use the same
+    name for it. Raises FileError if the file cannot be written.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     with file_errors(path):
@@ -58,7 +58,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def to_json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that every parser reads: infinity and NaN, which JSON has not, become null."""
+    """JSON that every parser reads: infinity and NaN, which JSON does not have, become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
@@ -66,15 +66,14 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def require_new(out: Path, overwrite: bool, ours: Collection[str] = ()) -> None:
-    """Raise ConfigError if writing to `out` would replace something, unless `overwrite`; an empty folder is nothing.
+    """Raise ConfigError if writing to `out` would replace something, unless `overwrite`. An empty folder is fine.
 
-    ours: names of the files that a folder of the kind to be written holds. A folder that holds anything else is never
-    replaced.
+    ours: names of the files in a folder of the kind to be written. A folder that holds anything else is never replaced.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -85,7 +84,7 @@ def require_new(out: Path, overwrite: bool, ours: Collection[str] = ()) -> None:
 
 
 def put_in_place(new: Path, out: Path) -> None:
-    """Rename a finished file or folder to `out`, in place of what `require_new` has allowed to be replaced."""
+    """Rename a finished file or folder to `out`, replacing what `require_new` allowed to be replaced."""
     if out.is_dir():
         old = out.with_name(out.name + ".old")
         os.replace(out, old)
@@ -96,14 +95,14 @@ def put_in_place(new: Path, out: Path) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove what killed processes have left of the files they were writing here; nobody else may be writing now."""
+    """Remove unfinished files of killed processes. No other process may be writing here."""
     for part in directory.glob("*.part"):
         with contextlib.suppress(OSError):
             part.unlink()
 
 
 def require_writable(directory: Path) -> None:
-    """Make the directory; raise ConfigError now, not after the work, if nothing can be written there."""
+    """Make the directory. Raise ConfigError now, rather than after the work, if nothing can be written there."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".write-test-{os.getpid()}"
@@ -114,7 +113,7 @@ def require_writable(directory: Path) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Put the renaming itself on the disk (where the system can: not on Windows)."""
+    """Make sure that the renaming itself is on the disk (Windows has no way to do so)."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,4 +1,4 @@
-"""Stopping a run from outside: the step is finished, the state saved, and the same command goes on from there."""
+"""Stop a run from outside: the step is finished and the state saved, and the same command resumes from there."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from ..errors import FlexiASTError
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
-"""Ctrl-C; what schedulers, torchrun and `kill` send; what Slurm can be told to send before the time is up (and Windows
-does not have)."""
+"""SIGINT is Ctrl-C. SIGTERM comes from schedulers, torchrun and `kill`. Slurm can be configured to send SIGUSR1 before
+the time limit; Windows does not have it."""
 
 LAUNCHER_GRACE = 3.0
-"""Seconds in which torchrun passes on a signal that its processes have also got themselves."""
+"""Seconds within which torchrun passes on a signal that its processes may already have received directly."""
 
 
 class Interrupted(FlexiASTError):
@@ -24,7 +24,7 @@ class Interrupted(FlexiASTError):
 
 
 class Stopping:
-    """Whether a stop has been asked for; true from the first signal on."""
+    """Whether a stop has been requested: true from the first signal on."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -34,26 +34,27 @@ class Stopping:
         return self.signal is not None
 
     def for_seconds(self, seconds: float) -> bool:
-        """Whether the stop was asked for at least so long ago."""
+        """Whether the stop was requested at least this many seconds ago."""
         return bool(self) and time.monotonic() - self.since >= seconds
 
     def note(self, number: int) -> None:
-        """Take in the first signal."""
+        """Record the first signal."""
         self.since = time.monotonic()
         self.signal = number
 
 
 def never() -> bool:
-    """No stop is ever asked for."""
+    """No stop is ever requested."""
     return False
 
 
 @contextmanager
 def noted_signals(grace: float = 0.0) -> Iterator[Stopping]:
-    """While inside, note SIGNALS, to be acted on between steps; a second one ends at once.
+    """While inside, only record SIGNALS, so that the run can stop between steps; a second signal ends it at once.
 
-    grace: seconds within which more signals count as the first, for processes that get it both from the terminal or
-    scheduler and from their launcher. Outside the main thread, where Python has no signal handlers, nothing is noted.
+    grace: seconds within which further signals count as the first one, for processes that receive it both from the
+    terminal or scheduler and from their launcher. Outside the main thread, where Python has no signal handlers,
+    nothing is recorded.
     """
     stopping = Stopping()
     if threading.current_thread() is not threading.main_thread():

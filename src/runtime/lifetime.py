@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however that one ends."""
+"""Make processes end together with the one that started them, however that one ends."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 LAST_SECONDS = 60.0
-"""How long a rank whose launcher is gone has to finish its step and save."""
+"""How long a rank whose launcher is gone may take to finish its step and save."""
 
 
 def shield_children() -> None:
-    """Block SIGNALS in this thread: processes that it starts inherit that, so what stops the program leaves them be.
+    """Block SIGNALS in this thread and in the processes that it will start, which inherit the mask.
 
-    A program that finishes its step needs its workers until then. On Windows there are no such signals.
+    A program that is asked to stop finishes its step first, and needs its workers until then. Does nothing on Windows.
     """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def end_with_parent() -> None:
-    """Have this process, started by multiprocessing, killed when the thread that started it ends."""
+    """Make sure that this process, started by multiprocessing, is killed when the thread that started it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
@@ -48,7 +48,7 @@ def end_with_parent() -> None:
 
 
 def end_with_launcher(last_seconds: float = LAST_SECONDS) -> None:
-    """Stop this process when the one that started it is gone: SIGTERM first, so that it saves, then the hard way."""
+    """Stop this process when the one that started it is gone: SIGTERM first, so that it can save, then an exit."""
     launcher = os.getppid()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""One process at a time works in a directory."""
+"""A lock on a directory, so that only one process at a time works there."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ logger = logging.getLogger(__name__)
 
 NAME = ".lock"
 _PATIENCE = 5.0
-"""Seconds that the children of a killed process are given to end."""
+"""Seconds to wait for the children of a killed process to end."""
 _held: set[int] = set()
-"""Descriptors of the locks of this process; a forked child must not keep them."""
+"""File descriptors of this process's locks; a forked child must not keep them."""
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of a directory, which is made if need be.
+    """Hold the lock of a directory, which is created if needed.
 
-    The system drops the lock with the process that holds it, so one that was killed leaves none. Raises ConfigError,
-    naming the process, if another one holds it. Where the file system has no locks, a warning says so, once.
+    The system releases the lock when its process ends, so a killed process leaves none behind. Raises ConfigError,
+    naming the process, if another one holds it. If the file system has no locks, a warning is logged instead.
     """
     descriptor, has_locks = _take(directory)
     try:
@@ -50,7 +50,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def require_unlocked(directory: Path) -> None:
-    """Raise ConfigError, naming the process, if another one works in the directory now."""
+    """Raise ConfigError, naming the process, if another one is working in the directory."""
     if (directory / NAME).exists():
         descriptor, _ = _take(directory)
         os.close(descriptor)
@@ -65,7 +65,7 @@ def _open(directory: Path) -> int:
 
 
 def _take(directory: Path) -> tuple[int, bool]:
-    """The lock file, locked; False beside it where there are no locks."""
+    """Open and lock the lock file; returns its descriptor, and False if the file system has no locks."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         descriptor = _open(directory)
@@ -73,7 +73,7 @@ def _take(directory: Path) -> tuple[int, bool]:
             if _lock(descriptor, directory, deadline):
                 if _is_in_place(descriptor, directory):
                     return descriptor, True
-                os.close(descriptor)  # its last holder has removed it meanwhile
+                os.close(descriptor)  # its last holder has just removed it
             else:
                 return descriptor, False
         except ConfigError:
@@ -82,7 +82,7 @@ def _take(directory: Path) -> tuple[int, bool]:
 
 
 def _lock(descriptor: int, directory: Path, deadline: float) -> bool:
-    """Lock an open file, False where there are no locks. The children of a killed process are waited for."""
+    """Lock an open file, waiting for the children of a killed process; False if the file system has no locks."""
     while fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,7 +113,7 @@ def _is_in_place(descriptor: int, directory: Path) -> bool:
 
 
 def _drop(descriptor: int, directory: Path) -> None:
-    """Remove our file, if it is still ours, and with it the lock."""
+    """Remove the lock file, if it is still ours, and release the lock."""
     with contextlib.suppress(OSError):
         if fcntl is not None and _is_in_place(descriptor, directory):
             os.unlink(directory / NAME)
@@ -121,14 +121,14 @@ def _drop(descriptor: int, directory: Path) -> None:
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the process may be at work; one on another machine may always be."""
+    """Whether the process may still be running; one on another machine counts as running."""
     if not holder or holder.get("host") != socket.gethostname():
         return bool(holder)
     try:
         os.kill(int(holder["pid"]), 0)
     except (KeyError, TypeError, ValueError, OverflowError, ProcessLookupError):
         return False
-    except OSError:  # of another user
+    except OSError:  # another user's process
         return True
     return True
 
@@ -148,7 +148,7 @@ def _read(descriptor: int) -> dict[str, Any]:
 
 
 def _write(descriptor: int, holder: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without its text
+    with contextlib.suppress(OSError):  # on a full disk the lock still holds, only without its text
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
 

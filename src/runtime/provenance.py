@@ -15,9 +15,9 @@ _PACKAGES = ("torch", "torchaudio", "timm", "numpy")
 
 
 def commit() -> str:
-    """Commit of the source tree this package runs from, `+changes` if files differ from it; `unknown` outside git.
+    """Commit of the source tree this package runs from, with `+changes` if files differ; `unknown` outside git.
 
-    Results of benchmarks are not counted: each would mark the next.
+    Changed benchmark results do not count, or each new result would mark the next one as changed.
     """
     tree = Path(__file__).resolve().parents[2]
     git = ["git", "-C", str(tree)]
@@ -35,10 +35,10 @@ def commit() -> str:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """What the work ran on."""
+    """The CPU, and the GPU if it was used."""
     cpu = torch.cpu.get_capabilities().get("cpu_name", platform.processor())
-    found = {"cpu": cpu, "instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
-    return found | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
+    facts = {"cpu": cpu, "instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    return facts | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Text from elsewhere on a terminal: names of files and classes may hold anything, and must not break or steer it."""
+"""Print untrusted text safely: names of files and classes may hold anything, and must not break or steer a terminal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TextIO
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters: newlines, tabs, the start of escape sequences
     "\u2028\u2029"  # line and paragraph separators
-    "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks that turn the direction of the text after them
-    "\udc80-\udc9f]"  # bytes of file names that are no UTF-8, and control characters elsewhere
+    "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks that change the direction of the text after them
+    "\udc80-\udc9f]"  # bytes of file names that are not UTF-8 and would be control characters in Latin-1
 )
 
 
 def printable(text: object) -> str:
-    r"""The text in one line, characters that could break or steer a terminal written as `\n`, `\x1b`, `\u202e`."""
+    r"""The text in one line, with characters that could break or steer a terminal escaped: `\n`, `\x1b`, `\u202e`."""
     return _UNPRINTABLE.sub(_escaped, str(text))
 
 
@@ -29,7 +29,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def make_tolerant(stream: TextIO) -> None:
-    """Let a stream take any text: bytes of file names pass as they are, what its encoding lacks is written escaped."""
+    """Let a stream accept any text: bytes of file names pass unchanged, characters outside its encoding escaped."""
     if isinstance(stream, io.TextIOWrapper):
         codecs.register_error("flexiast", _encoded)
         stream.reconfigure(errors="flexiast")
@@ -45,7 +45,7 @@ def _encoded(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 class OneLineFormatter(logging.Formatter):
-    """Log lines without anything that could break or steer a terminal."""
+    """Formats log lines so that nothing in them can break or steer a terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line, without a traceback."""

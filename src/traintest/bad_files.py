@@ -14,7 +14,7 @@ from ..data.dataset import Failure
 from ..data.manifest import Manifest
 from ..errors import DataError
 from ..runtime.files import write_atomically
-from .config import DataConfig
+from .options import DataConfig
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The state of a training run on disk: saved atomically, restored exactly; and the running average of weights.
 
-What a state holds is listed in `train.Trainer._save`.
+What a state holds is listed in `state.RunState`.
 """
 
 from __future__ import annotations

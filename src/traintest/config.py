@@ -1,218 +1,22 @@
-"""The training configuration: frozen dataclasses, checked on construction, turned into the command line by tyro."""
+"""The training configuration: a frozen dataclass, checked on construction, turned into the command line by tyro."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from ..data.dataset import MAX_WORKERS
-from ..data.table_options import TableOptions
 from ..errors import require
-from ..features import FeatureConfig
-from ..models.config import SIZES, Loss, Pool
-from ..models.geometry import Coverage
-from ..runtime.arguments import AUTO, AutoFloat, AutoInt, PatchArg, PathOrShare, Precision, auto, require_distinct
+from ..models.config import Loss
+from ..runtime.arguments import AUTO, AutoFloat, AutoInt, PatchArg, Precision, auto, require_distinct
 from ..runtime.distributed import TIMEOUT
 from .augment import AugmentConfig
+from .options import DataConfig, DistillConfig, FeatureOptions, MemoryLimits, ModelOptions, OptimConfig, PatchOptions
 
 AutoLoss = Annotated[Loss, auto(str, "{auto,ce,bce}", get_args(Loss))]
-Size = Literal["micro", "tiny", "small", "base"]
-OptimizerName = Literal["adam", "adamw", "muon"]
-Schedule = Literal["constant", "step", "cosine"]
-Sampling = Literal["shuffle", "balanced", "local"]
 Log = Literal["tensorboard", "wandb", "none"]
 Metric = Literal["auto", "accuracy", "mAP"]
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig(TableOptions):
-    """Where the clips are and how they are read."""
-
-    train: Path
-    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
-    val: PathOrShare = AUTO
-    """Manifest or folder that models are compared on during training, never the test set; or a share of the training
-    clips that is split off for it, whole recordings or speakers at a time where file names tell; 0 for none."""
-    labels: Path | None = None
-    """Label CSV (index, mid, display_name); folders of classes and CSV manifests do without."""
-    root: Path | None = None
-    """Where relative paths of the manifests start (default: the manifest's own folder)."""
-    mean: AutoFloat = AUTO
-    """Mean of the training data's log-mel; `auto` measures it, or keeps that of the model to be made flexible."""
-    std: AutoFloat = AUTO
-    """Standard deviation of the training data's log-mel; `auto` as for the mean."""
-    sampling: Sampling = "shuffle"
-    """`shuffle`: every clip once an epoch. `balanced`: drawn with replacement, rare classes more often (AST). `local`:
-    every clip once an epoch, a few shards of `flexiast pack` at a time, for storage that seeks slowly."""
-    batch_size: AutoInt = AUTO
-    """Clips per optimizer step, over all processes together."""
-    workers: AutoInt = AUTO
-    """Decoding processes of each training process; 0 decodes in the training process."""
-    timeout: float = 300
-    """Seconds a decoding process may take for a batch before the run stops and names the file it was on."""
-    max_bad: float = 0.01
-    """Share of the training clips that may be unusable, but always 3 clips if they are no more than a quarter (0 allows
-    none). Each is named in bad_files.csv and replaced by another clip; beyond that the run stops."""
-    strict: bool = False
-    """Stop at the first unusable clip."""
-
-    flag_prefix: ClassVar[str] = "--data."
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size is not AUTO:
-            require(1 <= self.batch_size <= 1 << 20, "data.batch_size", self.batch_size, f"1 to {1 << 20}")
-        if self.workers is not AUTO:
-            require(0 <= self.workers <= MAX_WORKERS, "data.workers", self.workers, f"0 to {MAX_WORKERS}")
-        require(0 < self.timeout <= 1e6, "data.timeout", self.timeout, "a positive number of seconds, at most 1e6")
-        require(0 <= self.max_bad <= 1, "data.max_bad", self.max_bad, "a share from 0 to 1")
-        if isinstance(self.val, float):
-            require(0 <= self.val < 1, "data.val", self.val, "a path, or a share from 0 to below 1")
-        require(self.std is AUTO or 0 < self.std < math.inf, "data.std", self.std, "a positive number")
-        require(self.mean is AUTO or math.isfinite(self.mean), "data.mean", self.mean, "a finite number")
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureOptions:
-    """Feature settings; what is not given comes from the model trained from, else from `FeatureConfig`."""
-
-    frames: AutoInt = AUTO
-    """Frames of 10 ms per clip; `auto` takes them from the clips' lengths, or keeps those of the model to be made
-    flexible."""
-    downmix: Literal["mean", "first"] | None = None
-    """Stereo to mono."""
-    resampler: Literal["soxr", "sinc"] | None = None
-    """How other sample rates are converted (default: as the model started from, else soxr)."""
-
-    def resolve(
-        self, start: FeatureConfig | None, mean: float | None = None, std: float | None = None
-    ) -> FeatureConfig:
-        """The settings given here, over those of the model started from, over the defaults."""
-        given = dataclasses.asdict(self) | {"mean": mean, "std": std}
-        given = {name: value for name, value in given.items() if value is not None}
-        return dataclasses.replace(start or FeatureConfig(resampler="soxr"), **given)
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelOptions:
-    """The network, or the checkpoint it starts from."""
-
-    init: str | None = None
-    """What to start from: a checkpoint of any readable format (a fixed-patch model to flexify, an AudioSet AST), a
-    Hub id, or `timm:NAME`, an ImageNet ViT or DeiT of timm. Its width and depth are kept, so `size`, `pool` and
-    `prefix_tokens` must be left alone."""
-    size: Size | None = None
-    """Width, depth and heads (default: base)."""
-    patch_size: PatchArg | None = None
-    """Base patch: the size of the stored kernel (default: 16, or the checkpoint's; another one resizes its kernel
-    and positions once, before training)."""
-    pool: Pool | None = None
-    """What the classifier sees: prefix tokens, or the mean of the patch tokens, which learns sooner (default: mean)."""
-    prefix_tokens: int | None = None
-    """1: cls. 2: cls and distillation token (default: 1)."""
-    coverage: Coverage | None = None
-    """Bins and frames that fill no whole patch: dropped, as upstream does, or padded (default: the checkpoint's, or
-    pad)."""
-
-    def __post_init__(self) -> None:
-        if self.init is not None:
-            for name in ("size", "pool", "prefix_tokens"):
-                require(getattr(self, name) is None, f"model.{name}", getattr(self, name), "nothing beside model.init")
-
-    def architecture(self) -> dict[str, Any]:
-        """Fields of `FlexiASTConfig` for a network from scratch."""
-        given = {name: getattr(self, name) for name in ("patch_size", "pool", "prefix_tokens", "coverage")}
-        given = {name: value for name, value in given.items() if value is not None}
-        return SIZES[self.size or "base"] | {"pool": "mean"} | given
-
-
-@dataclasses.dataclass(frozen=True)
-class PatchOptions:
-    """Patch sizes of training: one for a fixed model, several for a flexible one."""
-
-    sizes: tuple[PatchArg, ...] = ()
-    """Sizes drawn from, one per step (default: the base patch alone, a fixed-patch AST)."""
-    weights: tuple[float, ...] = ()
-    """Relative frequency of each size (default: all alike)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """Optimizer and learning-rate schedule."""
-
-    name: OptimizerName = "adamw"
-    """`muon` takes the matrices of the blocks, AdamW the rest, as torch.optim.Muon is meant to be used."""
-    lr: AutoFloat = AUTO
-    """Peak learning rate of Adam or AdamW."""
-    muon_lr: float = 0.02
-    """Peak learning rate of Muon's matrices."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """Adam's decay rates (published: 0.95 0.999)."""
-    weight_decay: float = 0.01
-    """Weight decay (published: 5e-7); AdamW and Muon apply it to matrices only."""
-    warmup_steps: AutoInt = AUTO
-    """Steps of linear warm-up from zero (published: 1,000)."""
-    schedule: Schedule = "cosine"
-    """After warm-up: `constant`, `step` (step_factor every step_every epochs from step_from on), `cosine` to 0."""
-    step_from: float = 2
-    """First epoch, counted from 1, after which the rate drops under `step`."""
-    step_every: float = 1
-    """Epochs between drops under `step`."""
-    step_factor: float = 0.5
-    """Factor of each drop under `step`."""
-    clip_norm: float = 0.0
-    """Largest norm of the gradient, 0 for no clipping."""
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "muon_lr", "step_every", "step_factor"):
-            value = getattr(self, name)
-            require(value is AUTO or 0 < value < math.inf, f"optim.{name}", value, "a positive number")
-        for name in ("weight_decay", "warmup_steps", "clip_norm", "step_from"):
-            value = getattr(self, name)
-            require(value is AUTO or 0 <= value < math.inf, f"optim.{name}", value, "0 or more")
-        require(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "two numbers from 0 to below 1")
-
-
-@dataclasses.dataclass(frozen=True)
-class DistillConfig:
-    """Knowledge distillation from a frozen fixed-patch teacher."""
-
-    teacher: str | None = None
-    """Checkpoint of the teacher; none for supervised training."""
-    patch_size: PatchArg | None = None
-    """Patch size the teacher works at (default: its base patch)."""
-    temperature: float = 1.0
-    """Softens both distributions."""
-    label_weight: float = 0.0
-    """Share of the labels' own loss in the mix, 0 to 1."""
-    clean_teacher: bool = False
-    """Show the teacher the clip without augmentation; by default it sees what the student sees."""
-
-    def __post_init__(self) -> None:
-        require(0 < self.temperature < math.inf, "distill.temperature", self.temperature, "a positive number")
-        require(0 <= self.label_weight <= 1, "distill.label_weight", self.label_weight, "a share from 0 to 1")
-        for field in dataclasses.fields(self)[1:]:
-            value = getattr(self, field.name)
-            require(
-                self.teacher is not None or value == field.default,
-                f"distill.{field.name}",
-                value,
-                "nothing without distill.teacher",
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class MemoryLimits:
-    """How much of a batch a process passes through the network at once; 0 for no limit."""
-
-    batch_size: int
-    """Clips per optimizer step, over all processes together."""
-    micro_batch: int = 0
-    """Most clips per forward pass."""
-    token_budget: int = 0
-    """Most tokens (clips x patches) per forward pass."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,6 +112,3 @@ class TrainConfig:
     def selection_metric(self) -> str:
         """Name in `Metrics` of what the best model is chosen by."""
         return self.metric if self.metric != "auto" else "accuracy" if self.loss == "ce" else "mAP"
-
-
-assert set(get_args(Size)) == set(SIZES)

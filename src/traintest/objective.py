@@ -18,8 +18,8 @@ from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
 from ..runtime.device import autocast, resolve_precision
 from .augment import AugmentConfig, augment_features, clip_keys, mixup
-from .config import DistillConfig
 from .losses import classification_loss, distillation_loss
+from .options import DistillConfig
 
 
 class Inputs(NamedTuple):

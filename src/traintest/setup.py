@@ -28,8 +28,9 @@ from ..models.geometry import EVERY_SIZE, PAPER_SIZES, PatchSize, coarse_weight
 from ..runtime.arguments import AUTO
 from ..runtime.device import pick_device
 from ..runtime.distributed import World
-from .config import DataConfig, DistillConfig, FeatureOptions, TrainConfig
+from .config import TrainConfig
 from .defaults import Choice, Chooser, Facts, choose_all, choose_loss, keeps_features
+from .options import DataConfig, DistillConfig, FeatureOptions
 from .patch_sampler import PatchSampler
 
 MOST_HELD_OUT = 2_000

@@ -19,9 +19,9 @@ from ..classifier.audio_classifier import AudioClassifier
 from ..models.geometry import PatchSize
 from ..runtime.device import is_out_of_memory
 from ..runtime.distributed import World
-from .config import MemoryLimits, OptimConfig
 from .objective import Inputs, Objective
 from .optim import build_optimizers
+from .options import MemoryLimits, OptimConfig
 
 logger = logging.getLogger(__name__)
 

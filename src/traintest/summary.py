@@ -17,10 +17,11 @@ from ..features import FeatureConfig
 from ..runtime.device import autocast, synchronise
 from ..runtime.files import file_errors
 from .baseline import baseline
-from .config import OptimConfig, TrainConfig
+from .config import TrainConfig
 from .defaults import Choice
 from .losses import classification_loss
 from .optim import lr_factor
+from .options import OptimConfig
 from .setup import Plan, Prepared
 from .validation import Validation
 

@@ -30,15 +30,17 @@ from ..runtime.interruption import LAUNCHER_GRACE, Interrupted, Stopping, noted_
 from ..runtime.provenance import commit
 from .agreement import require_agreement
 from .bad_files import BadFiles
-from .checkpointing import SaveError, WeightAverage, restore_rng, rng_state
-from .config import PatchOptions, TrainConfig
+from .checkpointing import SaveError, WeightAverage
+from .config import TrainConfig
 from .objective import Objective
 from .optim import lr_factor
+from .options import PatchOptions
 from .progress import Progress
 from .reporter import Reporter
 from .run_directory import Data, RunDirectory, fingerprints
 from .run_log import require_log
 from .setup import prepare, setup_features, setup_model, setup_plan, setup_teacher
+from .state import RunState
 from .stepper import Stepper
 from .summary import describe, estimate_seconds
 from .validation import Validator
@@ -107,8 +109,8 @@ class Trainer:
             config.precision, config.seed,
         )  # fmt: skip
         self.stepper = Stepper(self.model, self.objective, self.world, config.optim, config.memory, config.compile)
-        self.average = WeightAverage()
-        self.progress = Progress()
+        self.average, self.progress = WeightAverage(), Progress()
+        self.state = RunState(self.model, self.stepper, self.average, self.progress, self.bad_files)
         self.reporter = Reporter(config, self.plan)
         self.saved_at = time.perf_counter()
 
@@ -300,12 +302,7 @@ class Trainer:
             return
         log.sync()
         state = {
-            **dataclasses.asdict(self.progress),
-            **self.bad_files.state(),
-            "model": self.model.state_dict(),
-            "optimizers": self.stepper.state_dict(),
-            "average": self.average.state_dict(),
-            "rng": rng_state(),
+            **self.state.to_dict(),
             "log_bytes": log.size,
             "config": json.dumps(to_json(self.config)),
             **self._identity.state(),
@@ -325,17 +322,9 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
-            self.model.load_state_dict(state["model"])
-            self.stepper.load_state_dict(state["optimizers"])
-            self.average.load_state_dict(state["average"])
-            restore_rng(state["rng"])
-            saved = {**dataclasses.asdict(Progress()), **state}  # older states lack some
-            self.progress = Progress(**{field.name: saved[field.name] for field in dataclasses.fields(Progress)})
-            self.bad_files.restore(state)
-            if self.progress.best > float("-inf") and not self.directory.has_model:
-                logger.warning(
-                    "%s: the best model is gone; the best of the coming validations is kept", self.config.out
-                )
-                self.progress.best = float("-inf")
+            self.state.restore(state)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.directory.states.directory}: does not fit this training ({error})") from None
+        if self.progress.best > float("-inf") and not self.directory.has_model:
+            logger.warning("%s: the best model is gone; the best of the coming validations is kept", self.config.out)
+            self.progress.best = float("-inf")

@@ -13,7 +13,8 @@ from flexiast.commands.command_line import read_arguments
 from flexiast.commands.flexify import FlexifyConfig, flexify
 from flexiast.errors import ConfigError
 from flexiast.runtime.arguments import to_json
-from flexiast.traintest.config import FeatureOptions, ModelOptions, TrainConfig
+from flexiast.traintest.config import TrainConfig
+from flexiast.traintest.options import FeatureOptions, ModelOptions
 from flexiast.traintest.train import Trainer
 from tests.traintest.test_train import config
 

@@ -48,7 +48,7 @@ def test_what_is_left_out_is_told(tmp_path, caplog):
     )
     assert clips(tmp_path) == ["a/x.wav", "b/y.wav"]
     assert "_background_noise_: not taken for a class (1 audio files)" in caplog.text
-    assert "3 files are left out, no audio by their names (2 .txt, 1 .jpg)" in caplog.text
+    assert "3 files are left out, not audio by their names (2 .txt, 1 .jpg)" in caplog.text
     assert "1 audio files lie in no class and are left out (loose.wav)" in caplog.text
     assert len(caplog.records) == 3
 

@@ -10,7 +10,7 @@ import pytest
 
 from flexiast.data.manifest import Clip, Labels, Manifest, distinct_labels, read_manifest, write_manifest
 from flexiast.errors import DataError
-from flexiast.traintest.config import DataConfig
+from flexiast.traintest.options import DataConfig
 
 LABELS = Labels(("/m/cat", "/m/dog", "/m/owl"), ("Cat", "Dog, barking", "Öwl"))
 

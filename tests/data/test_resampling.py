@@ -12,7 +12,7 @@ from flexiast.data.audio import decode, decode_pieces
 from flexiast.data.resampling import resample
 from flexiast.errors import ConfigError
 from flexiast.features import FeatureConfig
-from flexiast.traintest.config import FeatureOptions
+from flexiast.traintest.options import FeatureOptions
 
 RATE = 16_000
 

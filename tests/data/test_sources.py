@@ -34,7 +34,7 @@ def test_files_and_folders_in_the_order_given(folder: Path, caplog: pytest.LogCa
     assert names(sources[1:3]) == ["high_down/0.wav", "high_down/1.wav"]
     assert len(sources) == 13  # twelve, and the one that is not there; none twice
     assert sources[-1] == Path("gone.wav")
-    assert "1 files are left out, no audio by their names (1 .txt)" in caplog.text
+    assert "1 files are left out, not audio by their names (1 .txt)" in caplog.text
 
 
 def test_patterns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def test_rows_of_one_clip_are_joined(tmp_path, caplog):
     caplog.set_level("INFO", "flexiast")
     manifest = read(tmp_path, "path,label\na.wav,dog\nb.wav,cat\na.wav,cat\na.wav,dog\n")
     assert [(clip.path.name, clip.classes) for clip in manifest.clips] == [("a.wav", (1, 0)), ("b.wav", (0,))]
-    assert "4 rows are of 2 clips" in caplog.text
+    assert "4 rows belong to 2 clips" in caplog.text
 
 
 def test_clips_without_any_label(tmp_path):

@@ -15,7 +15,8 @@ from flexiast.data.table_options import TableOptions
 from flexiast.errors import ConfigError
 from flexiast.runtime.arguments import AUTO, to_json
 from flexiast.traintest.augment import AugmentConfig
-from flexiast.traintest.config import DataConfig, FeatureOptions, ModelOptions, OptimConfig, TrainConfig
+from flexiast.traintest.config import TrainConfig
+from flexiast.traintest.options import DataConfig, FeatureOptions, ModelOptions, OptimConfig
 from flexiast.traintest.summary import at_chance, describe
 from flexiast.traintest.train import Trainer
 

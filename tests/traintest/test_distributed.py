@@ -18,8 +18,9 @@ from flexiast.data.sampler import Draw, share_of
 from flexiast.errors import ConfigError
 from flexiast.runtime.distributed import World, connected
 from flexiast.traintest.augment import AugmentConfig
-from flexiast.traintest.config import PatchOptions, TrainConfig
+from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.evaluate import Result, sweep
+from flexiast.traintest.options import PatchOptions
 from flexiast.traintest.setup import setup_plan
 from flexiast.traintest.train import Trainer, train
 from tests.traintest import test_train, two_ranks

@@ -26,7 +26,8 @@ from flexiast.runtime.files import replacing
 from flexiast.runtime.interruption import Interrupted
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.checkpointing import CheckpointStore, SaveError, load_state
-from flexiast.traintest.config import PatchOptions, TrainConfig
+from flexiast.traintest.config import TrainConfig
+from flexiast.traintest.options import PatchOptions
 from flexiast.traintest.train import train
 from tests.broken_audio import BROKEN
 from tests.sounds import write_folder

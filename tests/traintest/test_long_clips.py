@@ -9,7 +9,7 @@ import torch
 
 from flexiast.data.dataset import load_batches
 from flexiast.traintest.augment import AugmentConfig
-from flexiast.traintest.config import FeatureOptions
+from flexiast.traintest.options import FeatureOptions
 from flexiast.traintest.train import Trainer
 from tests.traintest.test_train import config
 

@@ -9,8 +9,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR
 from flexiast.errors import ConfigError
 from flexiast.models.config import FlexiASTConfig
 from flexiast.models.flexiast import FlexiAST
-from flexiast.traintest.config import OptimConfig
 from flexiast.traintest.optim import build_optimizers, lr_factor
+from flexiast.traintest.options import OptimConfig
 
 PUBLISHED = OptimConfig(
     name="adam", lr=1e-5, betas=(0.95, 0.999), weight_decay=5e-7, warmup_steps=1000, schedule="step", clip_norm=0

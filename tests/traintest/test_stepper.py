@@ -9,8 +9,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from flexiast import PatchSize
 from flexiast.data.dataset import load_batches
 from flexiast.traintest.augment import AugmentConfig
-from flexiast.traintest.config import FeatureOptions, ModelOptions, OptimConfig
 from flexiast.traintest.objective import Inputs
+from flexiast.traintest.options import FeatureOptions, ModelOptions, OptimConfig
 from flexiast.traintest.train import Trainer
 from tests.traintest.test_train import config
 

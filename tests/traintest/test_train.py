@@ -19,14 +19,14 @@ from flexiast.errors import CheckpointError, ConfigError, DataError
 from flexiast.runtime.interruption import Interrupted
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.checkpointing import CheckpointStore, load_state
-from flexiast.traintest.config import (
+from flexiast.traintest.config import TrainConfig
+from flexiast.traintest.options import (
     DataConfig,
     DistillConfig,
     FeatureOptions,
     ModelOptions,
     OptimConfig,
     PatchOptions,
-    TrainConfig,
 )
 from flexiast.traintest.train import MOST_SKIPPED, Diverged, Trainer, train
 from tests.sounds import write_folder

@@ -1,4 +1,4 @@
-"""Public archives fetched and unpacked: resumable, verified, and either whole or not there at all."""
+"""Fetch and unpack public archives: resumable, verified, and either complete or not there at all."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tqdm import tqdm
 from ...errors import ConfigError, DataError
 
 DATA_ROOT = "FLEXIAST_DATA"
-"""Environment variable that names the folder for downloads."""
+"""Environment variable with the folder for downloads."""
 TIMEOUT = 60.0
-"""Seconds without an answer after which a connection is given up."""
+"""Seconds to wait for an answer before giving up a connection."""
 _CHUNK = 1 << 20
 
 
@@ -33,9 +33,9 @@ class Archive:
 
     url: str
     file: str
-    """Name the archive gets below the data root."""
+    """Its file name in the data root."""
     folder: str
-    """Name of the folder below the data root that it is unpacked to."""
+    """Folder in the data root to unpack it to."""
     size: int | None = None
     """Bytes, where published."""
     sha256: str | None = None
@@ -50,10 +50,10 @@ def data_root(option: Path | None) -> Path:
 
 
 def obtain(archive: Archive, root: Path) -> Path:
-    """The unpacked archive, fetched first if it is not there yet.
+    """The folder of the unpacked archive, which is fetched and unpacked first if needed.
 
-    The archive stays beside the folder, with its SHA-256 in `FILE.sha256` as sha256sum writes it. Raises DataError as
-    `fetch` and `unpack` do.
+    The archive itself is kept beside the folder, with its SHA-256 in `FILE.sha256` as sha256sum writes it. Raises
+    DataError as `fetch` and `unpack` do.
     """
     folder = root / archive.folder
     if not folder.exists():
@@ -70,10 +70,11 @@ def obtain(archive: Archive, root: Path) -> Path:
 def fetch(url: str, destination: Path, size: int | None = None, sha256: str | None = None) -> str:
     """Download to a file that appears only when it is complete and verified; returns its SHA-256.
 
-    Bytes gather in `destination`.part. A connection that breaks is taken up again where it broke, as long as each try
-    gets further; so is a download that an earlier call left unfinished. Where the server cannot do that (HTTP Range)
-    it starts anew. Nothing is fetched if the file is there and right. Raises DataError that names the URL or the file:
-    not found, not reachable, cut off, other size (bytes) or checksum than expected, not writable.
+    Until then the bytes are in `destination`.part. If the connection breaks, the download resumes where it broke, as
+    long as each attempt gets further; a download that an earlier call left unfinished resumes as well. If the server
+    cannot resume (HTTP Range), it starts again. Nothing is fetched if the file exists and is right. Raises DataError,
+    naming the URL or the file, if it is not found, not reachable, cut off, not writable, or not of the expected size
+    (in bytes) or checksum.
     """
     part = destination.with_name(destination.name + ".part")
     try:
@@ -85,7 +86,7 @@ def fetch(url: str, destination: Path, size: int | None = None, sha256: str | No
         try:
             digest = _verified(part, size, sha256, url)
         except DataError:
-            part.unlink()  # nothing to go on from
+            part.unlink()  # there is nothing to resume from
             raise
         os.replace(part, destination)
     except OSError as error:
@@ -94,14 +95,14 @@ def fetch(url: str, destination: Path, size: int | None = None, sha256: str | No
 
 
 def _fetch_rest(url: str, part: Path, size: int | None) -> bool:
-    """Append what is still to come; False if the connection broke, but later than before. Raises DataError if not."""
+    """Append the missing bytes; False if the connection broke with some progress. Raises DataError without progress."""
     before = part.stat().st_size if part.exists() else 0
     if before and before == size:
         return True
     response = _request(url, before)
     with response:
         sent = response.headers["Content-Range"] or ""
-        if response.status == 416:  # nothing from there on: the file is whole, or it is not this file
+        if response.status == 416:  # no bytes from there on: the file is complete, or it is a different one
             if sent == f"bytes */{before}":
                 return True
             part.unlink()
@@ -113,11 +114,11 @@ def _fetch_rest(url: str, part: Path, size: int | None) -> bool:
         total = start + int(length) if length else size
         with open(part, "ab" if start else "wb") as file:
             broken = _copy(response, file, start, total, part.name.removesuffix(".part"))
-    here = part.stat().st_size
-    if broken is None and (total is None or here >= total):
+    after = part.stat().st_size
+    if broken is None and (total is None or after >= total):
         return True
-    if here <= before:
-        raise DataError(f"{url}: the connection broke at byte {here} ({broken or 'closed'}); run this again to go on")
+    if after <= before:
+        raise DataError(f"{url}: the connection broke at byte {after} ({broken or 'closed'}); run this again to go on")
     return False
 
 
@@ -135,11 +136,11 @@ def _request(url: str, start: int) -> Any:
 
 
 def _copy(response: Any, file: IO[bytes], start: int, total: int | None, name: str) -> str | None:
-    """Write all that comes to the file; the reason if the connection breaks."""
+    """Write all received bytes to the file; returns the reason if the connection breaks."""
     with tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True) as bar:
         while True:
             try:
-                chunk = response.read1(_CHUNK)  # what is there: `read` would lose it if the rest does not come
+                chunk = response.read1(_CHUNK)  # `read` would lose bytes if the rest does not come
             except (OSError, http.client.HTTPException) as error:
                 return str(error)
             if not chunk:
@@ -149,10 +150,10 @@ def _copy(response: Any, file: IO[bytes], start: int, total: int | None, name: s
 
 
 def _verified(path: Path, size: int | None, sha256: str | None, what: str) -> str:
-    """The file's SHA-256. Raises DataError if it, or the size, is not the one expected."""
-    found = path.stat().st_size
-    if size is not None and found != size:
-        raise DataError(f"{what}: found {found} bytes, expected {size}")
+    """The file's SHA-256. Raises DataError if it, or the size, is not as expected."""
+    actual = path.stat().st_size
+    if size is not None and actual != size:
+        raise DataError(f"{what}: found {actual} bytes, expected {size}")
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 is not None and digest != sha256:
@@ -166,8 +167,8 @@ def _verified(path: Path, size: int | None, sha256: str | None, what: str) -> st
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip or tar file to a folder that appears only when it is complete.
 
-    A single folder at the top of the archive is left out. Raises DataError that names the archive if it is damaged, or
-    holds names that lead out of the folder.
+    If the archive holds a single top folder, that becomes the folder. Raises DataError that names the archive if it is
+    damaged or holds names that lead out of the folder.
     """
     part = folder.with_name(folder.name + ".part")
     try:
@@ -190,7 +191,7 @@ def unpack(archive: Path, folder: Path) -> None:
 def _unpack_zip(archive: Path, folder: Path) -> Iterator[None]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            name = PureWindowsPath(member.filename)  # knows \\ and drives as well as /
+            name = PureWindowsPath(member.filename)  # understands \\ and drives as well as /
             if name.anchor or ".." in name.parts:
                 raise DataError(f"{archive}: found the name {member.filename!r}, expected names inside its folder")
             file.extract(member, folder)

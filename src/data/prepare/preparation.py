@@ -1,6 +1,6 @@
-"""From a public data set, as people have it on disk, to manifests: what the scripts egs/*/prepare.py share.
+"""Turn a public data set on disk into manifests: shared by the scripts egs/*/prepare.py.
 
-A script reads the public lists into `Listed` clips; `usable_clips` sorts out those whose file is missing or broken;
+A script reads the public lists into `Listed` clips; `usable_clips` removes those whose file is missing or broken;
 `write_folder` writes train.json, val.json, test.json and labels.csv.
 """
 
@@ -31,40 +31,40 @@ Check = Literal["size", "header", "decode"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Listed:
-    """A clip as the public lists have it, and the file that holds it."""
+    """A clip in the public lists, and its audio file."""
 
     split: str
     """`train`, `val` or `test`."""
     name: str
-    """What the lists call it."""
+    """Its name in the lists."""
     mids: tuple[str, ...]
     """Machine ids of its classes."""
     path: str | None
-    """Where its audio is; None if no file goes by its name."""
+    """Its audio file; None if there is none with its name."""
     group: str = ""
-    """What must not straddle splits: the recording it was cut from (default: the clip by itself)."""
+    """Clips of one group, such as those cut from one recording, stay in one split (default: the clip by itself)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Checks:
-    """How clips are looked at before they go into a manifest."""
+    """How to check clips before they go into a manifest."""
 
     check: Check = "header"
-    """`size`: files exist and are not empty. `header`: they begin as audio does and hold 25 ms. `decode`: whole."""
+    """`size`: files exist and are not empty. `header`: their first 25 ms can be decoded. `decode`: all of it can."""
     missing: Literal["skip", "refuse"] = "refuse"
-    """Clips without a usable file: left out and listed in missing.csv, or an error."""
+    """What to do with clips without a usable file: leave them out and list them in missing.csv, or raise an error."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was written where."""
+    """What was written, and where."""
 
     folder: Path
     classes: int
     clips: dict[str, int]
-    """Clips of each split written."""
+    """Number of clips written for each split."""
     missing: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Clips of each split left out."""
+    """Number of clips left out of each split."""
 
     def __str__(self) -> str:
         written = ", ".join(f"{split} {count:,}" for split, count in self.clips.items())
@@ -79,17 +79,17 @@ class Report:
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """The file of this name (or `folder/name`) in a folder or up to two levels below. Raises DataError if none is."""
+    """The file of this name (or `folder/name`) in a folder or up to two levels below. Raises DataError if not found."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder, expected one that holds {name}")
     for pattern in ("", "*/", "*/*/"):
-        if found := sorted(folder.glob(pattern + name)):
-            return found[0].absolute()
+        if matches := sorted(folder.glob(pattern + name)):
+            return matches[0].absolute()
     raise DataError(f"{folder}: found no {name}, expected it there or up to two folders below")
 
 
 def index_audio(folder: Path) -> dict[str, str]:
-    """Path of every audio file below a folder by its stem; of files with the same stem the first in path order."""
+    """The path of every audio file below a folder, by its stem; if several files share a stem, the first by path."""
     index: dict[str, str] = {}
     visited = set()
     with tqdm(desc=f"index of {folder}", unit="file") as bar:
@@ -102,19 +102,19 @@ def index_audio(folder: Path) -> dict[str, str]:
             folders.sort()
             for name in sorted(files):
                 stem, suffix = os.path.splitext(name)
-                if suffix.lower() in AUDIO_SUFFIXES and not name.startswith("._"):  # macOS's shadows of files
+                if suffix.lower() in AUDIO_SUFFIXES and not name.startswith("._"):  # macOS's metadata files
                     index.setdefault(stem, os.path.join(place, name))
             bar.update(len(files))
     return index
 
 
 def find_audio(index: dict[str, str], stems: Iterable[str]) -> str | None:
-    """The file of the first stem that there is one of."""
+    """The file of the first stem in the index, if any."""
     return next((index[stem] for stem in stems if stem in index), None)
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of the rows of a CSV; without blank lines and those that begin with #."""
+    """Line number and cells of each row of a CSV, except blank lines and those that begin with #."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             bar = tqdm(file, path.name, unit="line", delay=1)  # shown for long lists
@@ -131,11 +131,11 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def hold_out(clips: Sequence[Listed], share: float) -> list[Listed]:
-    """The same clips, a share of those for training now in `val`: from every class, whole groups, always the same.
+    """The same clips, with a share of the training clips moved to `val`: from every class, in whole groups.
 
-    A clip counts for its rarest class. Of each class the groups with the smallest SHA-256 of their name go, at least
-    one if there are two or more; so the choice depends on the public lists alone, not on which files are there.
-    Raises ConfigError for a share that is none.
+    A clip counts for its rarest class. From each class, the groups whose names have the smallest SHA-256 are moved, at
+    least one if there are two or more. So the choice depends only on the public lists, not on which files exist.
+    Raises ConfigError unless 0 <= share < 1.
     """
     if not 0 <= share < 1:
         raise ConfigError(f"val share: found {share}, expected 0 to below 1")
@@ -155,9 +155,9 @@ def hold_out(clips: Sequence[Listed], share: float) -> list[Listed]:
 
 
 def usable_clips(clips: Sequence[Listed], checks: Checks, out_dir: Path) -> tuple[list[Listed], dict[str, int]]:
-    """Clips with a usable file, and how many of each split have none, which OUT_DIR/missing.csv then lists.
+    """The clips with a usable file, and how many of each split have none; OUT_DIR/missing.csv lists the latter.
 
-    Raises DataError if there are such clips and `checks` refuses them, or if none is usable.
+    Raises DataError if there are clips without a usable file and `checks` refuses them, or if no clip is usable.
     """
     faults = _faults(clips, checks.check)
     broken = [(clip, fault) for clip, fault in zip(clips, faults, strict=True) if fault]
@@ -179,7 +179,7 @@ def usable_clips(clips: Sequence[Listed], checks: Checks, out_dir: Path) -> tupl
 
 
 def _faults(clips: Sequence[Listed], check: Check) -> list[str | None]:
-    """What is wrong with the file of each clip, read by many threads, for disks that answer slowly."""
+    """What is wrong with the file of each clip; many threads read them, for slow disks."""
     faults: list[str | None] = []
     with ThreadPoolExecutor(16) as pool, tqdm(desc="check", total=len(clips), unit="clip") as bar:
         for start in range(0, len(clips), 4096):  # a million clips at once would be a million waiting tasks
@@ -209,9 +209,9 @@ def _fault(clip: Listed, check: Check) -> str | None:
 
 
 def write_folder(folder: Path, clips: Sequence[Listed], labels: Labels, splits: Sequence[str] = SPLITS) -> Report:
-    """Write labels.csv and the manifest of each split, with absolute paths; a split that is not asked for is removed.
+    """Write labels.csv and a manifest for each of `splits`, with absolute paths; remove the manifests of other splits.
 
-    Raises DataError if a split that is asked for has no clips.
+    Raises DataError if one of `splits` has no clips.
     """
     counts = Counter(clip.split for clip in clips)
     for split in splits:
@@ -230,7 +230,7 @@ def write_folder(folder: Path, clips: Sequence[Listed], labels: Labels, splits: 
 
 
 def write_all(out_dir: Path, clips: Sequence[Listed], labels: Labels, checks: Checks) -> Report:
-    """Check the clips and write the manifests of the splits they are listed for."""
+    """Check the clips and write the manifests of all splits that occur in the lists."""
     splits = [split for split in SPLITS if any(clip.split == split for clip in clips)]
     usable, missing = usable_clips(clips, checks, out_dir)
     return dataclasses.replace(write_folder(out_dir, usable, labels, splits), missing=missing)

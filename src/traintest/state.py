@@ -1,0 +1,46 @@
+"""The state of a run: what is saved with every checkpoint, listed once, and put back by a resume."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ..classifier.audio_classifier import AudioClassifier
+from .bad_files import BadFiles
+from .checkpointing import WeightAverage, restore_rng, rng_state
+from .progress import Progress
+from .stepper import Stepper
+
+
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """Everything that changes while a run trains: with it, a resumed run equals one that was never interrupted."""
+
+    model: AudioClassifier
+    stepper: Stepper
+    """Holds the optimizers."""
+    average: WeightAverage
+    progress: Progress
+    bad_files: BadFiles
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors, numbers, text and containers of them, for `CheckpointStore.save`."""
+        return {
+            **dataclasses.asdict(self.progress),
+            **self.bad_files.state(),
+            "model": self.model.state_dict(),
+            "optimizers": self.stepper.state_dict(),
+            "average": self.average.state_dict(),
+            "rng": rng_state(),
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Put everything back. Raises KeyError, TypeError, ValueError or RuntimeError if it does not fit this run."""
+        self.model.load_state_dict(saved["model"])
+        self.stepper.load_state_dict(saved["optimizers"])
+        self.average.load_state_dict(saved["average"])
+        restore_rng(saved["rng"])
+        for field in dataclasses.fields(Progress):
+            if field.name in saved:  # older states lack some
+                setattr(self.progress, field.name, saved[field.name])
+        self.bad_files.restore(saved)
