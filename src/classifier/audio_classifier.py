@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 from torch import Tensor
 
@@ -23,9 +23,12 @@ from ..models.frozen import FrozenAST, freeze
 from ..models.geometry import PatchLike, PatchSize
 from ..models.resize import Resize
 from ..runtime.arguments import Precision
+from .budget import choose
+from .curve import Curve, curve_of
+from .frames import Frames, frames
 from .inputs import Audio, is_several
 from .listening import Answer, Hearing, answers, trained_sizes
-from .results import Prediction, Results, Window
+from .results import Choice, Prediction, Predictions, Results, Window
 from .tally import Aggregate
 
 MOST_STRETCH = 4
@@ -37,6 +40,8 @@ class AudioClassifier(FlexiAST, HubMixin):
 
     load_report: LoadReport | None = None
     """What happened to every tensor of the source, for a loaded or adapted model; printable."""
+    _curve: tuple[Any, Curve | None] | None = None
+    """The metadata's curve, as written and as read."""
 
     def __init__(
         self,
@@ -73,7 +78,7 @@ class AudioClassifier(FlexiAST, HubMixin):
     def predict(self, audio: list[Any], *args: Any, **kwargs: Any) -> Results[Prediction]: ...
 
     @overload
-    def predict(self, audio: Audio, *args: Any, **kwargs: Any) -> list[Prediction]: ...
+    def predict(self, audio: Audio, *args: Any, **kwargs: Any) -> Predictions: ...
 
     def predict(
         self,
@@ -86,7 +91,10 @@ class AudioClassifier(FlexiAST, HubMixin):
         batch_size: int = 16,
         workers: int = 0,
         precision: Precision = "fp32",
-    ) -> list[Prediction] | Results[Prediction]:
+        budget: str | None = None,
+        cascade: Literal["auto"] | Sequence[PatchLike] | None = None,
+        threshold: float | Sequence[float] | None = None,
+    ) -> Predictions | Results[Prediction]:
         """The `top_k` classes of a sound, best first; for a list of sounds, one such list each.
 
         audio: a file, samples, or anything else in `inputs.Audio`. sample_rate: of samples that come without one,
@@ -94,13 +102,49 @@ class AudioClassifier(FlexiAST, HubMixin):
         seconds (default: side by side), and the mean or the largest of their scores is returned; files are streamed,
         so they may be of any length. batch_size: windows per forward pass; a batch can span clips of a list.
         workers: processes that decode files (0: this one). precision: `auto` is bfloat16 where the device has fast
-        bfloat16. In a list, an unusable clip has no classes in the result, and its DataError is in the result's
+        bfloat16.
+        In place of `patch_size`: budget, such as "20ms", "5GFLOPs" and "256tokens" for each window of a clip, or
+        "accuracy>=0.9", takes the size that the model's curve (`flexiast curve`) shows to be best within it. cascade:
+        sizes from coarse to fine, such as [48, 16, 12], with a `threshold`, or one for each step: a window goes on to
+        the next size if its confidence (`cascade.confidence`) is lower, and its scores are averaged; "auto" takes the
+        curve's best cascade, or the best one that keeps the budget on average. The result's `choice` says what was
+        chosen and why, its `patch_sizes` what heard the clip.
+        In a list, an unusable clip has no classes in the result, and its DataError is in the result's
         `errors`. DataError is raised for a single unusable clip, and if no clip of a list is usable. Raises
-        ConfigError for a patch size or setting that does not fit.
+        ConfigError for a patch size or setting that does not fit, a budget that no size keeps, or no curve.
         """
         self._check_top_k(top_k)
-        how = Hearing(patch_size, sample_rate, hop, aggregate, batch_size, workers, precision)
-        return self._results(audio, how, lambda answer: self.best(answer.scores, top_k))
+        choice = self.choose(budget, cascade, threshold, patch_size, precision)
+        how = Hearing(
+            patch_size, sample_rate, hop, aggregate, batch_size, workers, precision, choice.rule if choice else None
+        )
+
+        def result(answer: Answer) -> Predictions:
+            return Predictions(self.best(answer.scores, top_k), answer.patch_sizes, choice)
+
+        return self._results(audio, how, result, choice=choice)
+
+    def choose(
+        self,
+        budget: str | None = None,
+        cascade: Literal["auto"] | Sequence[PatchLike] | None = None,
+        threshold: float | Sequence[float] | None = None,
+        patch_size: PatchLike | None = None,
+        precision: Precision = "fp32",
+    ) -> Choice | None:
+        """What `predict` takes for these arguments; none without budget and cascade. Raises ConfigError as it does."""
+        if budget is None and cascade is None and threshold is None:
+            return None
+        require(patch_size is None, "patch_size", f"{patch_size} beside a budget or cascade", "one of them")
+        return choose(self, budget, cascade, threshold, precision)
+
+    @property
+    def curve(self) -> Curve | None:
+        """What `flexiast curve` measured, if it did. Raises CheckpointError if the checkpoint's is not valid."""
+        written = self.metadata.get("curve")
+        if self._curve is None or self._curve[0] is not written:  # read once, as every budget asks for it
+            self._curve = written, curve_of(self.metadata)
+        return self._curve[1]
 
     def best(self, scores: Tensor, top_k: int = 5) -> list[Prediction]:
         """The `top_k` classes of scores (C,) by name, best first. Raises ConfigError for a number below 1."""
@@ -136,13 +180,36 @@ class AudioClassifier(FlexiAST, HubMixin):
         how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision)
         return self._results(audio, how, lambda answer: answer.windows, by_window=True)
 
-    def _results(self, audio: Any, how: Hearing, result: Callable[[Answer], list[Any]], by_window: bool = False) -> Any:
+    def frames(
+        self,
+        audio: Audio,
+        patch_size: PatchLike | None = None,
+        sample_rate: int | None = None,
+        batch_size: int = 16,
+        precision: Precision = "fp32",
+    ) -> Frames:
+        """Scores (W, C) and embeddings (W, D) of a sound for each time column of patches, with their times.
+
+        The resolution is the patch's: 16x8 patches give a column every 80 ms. Arguments and errors are those of
+        `predict`; a clip longer than the model's window is heard in windows side by side.
+        """
+        return frames(self, audio, Hearing(patch_size, sample_rate, None, "mean", batch_size, 0, precision))
+
+    def _results(
+        self,
+        audio: Any,
+        how: Hearing,
+        result: Callable[[Answer], list[Any]],
+        by_window: bool = False,
+        choice: Choice | None = None,
+    ) -> Any:
         """`result` of each answer, in a list if `audio` is a list."""
         several = is_several(audio)
         clips = list(audio) if several else [audio]
         if not clips:
             raise DataError("audio: found an empty list, expected at least one clip")
         results = Results[Any](len(clips))
+        results.choice = choice
         for answer in answers(self, clips, how, by_window):
             if answer.error is None:
                 results[answer.clip] = result(answer)

@@ -11,17 +11,21 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..data.dataset import MAX_WORKERS
+from ..data.manifest import Labels
 from ..data.windows import WindowBatch, WindowDataset, hop_in_frames, load_windows
 from ..errors import ConfigError, DataError, is_whole_number, require
 from ..features import FeatureConfig
-from ..models.config import FlexiASTConfig
+from ..models.config import FlexiASTConfig, Loss
 from ..models.geometry import PatchLike, PatchSize
 from ..runtime.arguments import Precision
 from ..runtime.device import autocast
+from .cascade import Rule, follow
+from .curve import Curve
 from .inputs import as_rate, name_of, pieces_of
 from .results import Prediction, Window
 from .tally import Aggregate, Tally
@@ -34,11 +38,20 @@ class Listener(Protocol):
 
     config: FlexiASTConfig
     kernel: nn.Parameter
+    loss: Loss
+    labels: Labels
     metadata: dict[str, Any]
     warned_sizes: set[PatchSize]
 
     @property
+    def curve(self) -> Curve | None: ...
+    @property
     def front_end(self) -> nn.Module: ...
+    @property
+    def head(self) -> nn.Module: ...
+    @property
+    def head_norm(self) -> nn.Module: ...
+    def columns(self, log_mel: Tensor, patch_size: PatchLike | None = None) -> Tensor: ...
     @property
     def feature_config(self) -> FeatureConfig: ...
     def best(self, scores: Tensor, top_k: int = 5) -> list[Prediction]: ...
@@ -57,6 +70,14 @@ class Hearing:
     batch_size: int = 16
     workers: int = 0
     precision: Precision = "fp32"
+    rule: Rule | None = None
+    """A cascade, in place of the patch size."""
+
+    def rule_for(self, model: Listener) -> Rule:
+        """The sizes that hear each window: the rule, or the patch size alone."""
+        if self.rule is not None:
+            return self.rule
+        return Rule((PatchSize.parse(model.config.patch_size if self.patch_size is None else self.patch_size),))
 
     def check(self, model: Listener) -> None:
         """Raise ConfigError for a setting that does not fit the model; warn of a patch size outside its training."""
@@ -72,9 +93,9 @@ class Hearing:
         hop_in_frames(self.hop, model.feature_config)
         if self.sample_rate is not None:
             as_rate(self.sample_rate)
-        patch = PatchSize.parse(model.config.patch_size if self.patch_size is None else self.patch_size)
-        model.config.layout(patch, model.feature_config.frames)
-        warn_outside_training(model, patch)
+        for patch in self.rule_for(model).sizes:
+            model.config.layout(patch, model.feature_config.frames)
+            warn_outside_training(model, patch)
 
 
 class Answer(NamedTuple):
@@ -87,6 +108,8 @@ class Answer(NamedTuple):
     windows: list[Window]
     """Filled if the clip was scored window by window."""
     error: DataError | None
+    patch_sizes: tuple[PatchSize, ...] = ()
+    """The sizes that heard the clip, or any window of it, from coarse to fine."""
 
 
 def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool = False) -> Iterator[Answer]:
@@ -95,38 +118,50 @@ def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool
     Raises ConfigError for a setting that does not fit, DataError when a decoding process dies.
     """
     how.check(model)
+    sizes = how.rule_for(model).sizes
     read = partial(pieces_of, features=model.feature_config, sample_rate=how.sample_rate)
     dataset = WindowDataset(clips, read, model.feature_config, how.batch_size, how.hop, name=name_of)
     tally, windows = Tally(how.aggregate), dict[int, list[Window]]()
-    done, nothing = dict[int, Answer](), torch.zeros(0)
+    done, nothing, looks = dict[int, Answer](), torch.zeros(0), dict[int, int]()
     next_one = 0
     for batch in load_windows(dataset, how.workers):
-        scores = _scores(model, batch, how)
+        scores, looks_of_windows = _scores(model, batch, how)
+        for clip, count in zip(batch.clips, looks_of_windows, strict=True):
+            looks[clip] = max(count, looks.get(clip, 0))
         if by_window:
             for clip, time, window_scores in zip(batch.clips, batch.times, scores, strict=True):
                 windows.setdefault(clip, []).append(Window(*time, window_scores, model.best(window_scores, 1)[0]))
         else:
             tally.add(batch.clips, scores)
         for clip, _, _ in batch.ended:
-            done[clip] = Answer(clip, nothing if by_window else tally.take(clip), windows.pop(clip, []), None)
+            whole = nothing if by_window else tally.take(clip)
+            done[clip] = Answer(clip, whole, windows.pop(clip, []), None, sizes[: looks.pop(clip)])
         for failure in batch.failures:
             tally.drop(failure.clip)
             windows.pop(failure.clip, None)
+            looks.pop(failure.clip, None)
             done[failure.clip] = Answer(failure.clip, nothing, [], DataError(failure.reason))
         while next_one in done:
             yield done.pop(next_one)
             next_one += 1
 
 
-def _scores(model: Listener, batch: WindowBatch, how: Hearing) -> Tensor:
-    """Scores (B, C) of a batch of windows, float32, on the CPU."""
+def _scores(model: Listener, batch: WindowBatch, how: Hearing) -> tuple[Tensor, list[int]]:
+    """Scores (B, C) of a batch of windows, float32, on the CPU, and how many sizes heard each (B)."""
     device, weights = model.kernel.device, model.kernel.dtype
     if not batch.clips:
-        return torch.zeros(0, model.config.classes)
+        return torch.zeros(0, model.config.classes), []
     precision = how.precision if weights == torch.float32 else "fp32"  # otherwise the caller chose one: model.half()
+    rule = how.rule_for(model)
     with torch.no_grad(), autocast(device, precision):
-        logits = model(model.front_end(*batch.on(device)), how.patch_size)
-    return model.probabilities(logits.float()).cpu()
+        log_mel = model.front_end(*batch.on(device))
+
+        def hear(step: int, going: np.ndarray) -> np.ndarray:
+            chosen = log_mel if len(going) == len(log_mel) else log_mel[torch.from_numpy(going).to(device)]
+            return model.probabilities(model(chosen, rule.sizes[step]).float()).cpu().numpy()
+
+        followed = follow(rule, model.loss, len(log_mel), hear)
+    return torch.from_numpy(followed.scores).float(), followed.looks.tolist()
 
 
 def warn_outside_training(model: Listener, patch: PatchSize) -> None:

@@ -6,11 +6,14 @@ Dimensions: C classes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
 from ..errors import DataError
+from ..models.geometry import PatchSize
+from .cascade import Rule
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -24,6 +27,35 @@ class Prediction(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Prediction(label={self.label!r}, score={self.score:.4g})"
+
+
+class Choice(NamedTuple):
+    """What was chosen for a budget or a cascade."""
+
+    rule: Rule
+    reason: str
+    """In words: what it costs, what it gives, and on what data."""
+
+    def __repr__(self) -> str:
+        return f"{self.rule} ({self.reason})"
+
+
+class Predictions(list[Prediction]):
+    """The best classes of a clip, best first; a list that also says how the clip was heard."""
+
+    def __init__(
+        self, best: Iterable[Prediction] = (), patch_sizes: tuple[PatchSize, ...] = (), choice: Choice | None = None
+    ) -> None:
+        super().__init__(best)
+        self.patch_sizes = patch_sizes
+        """The sizes that heard this clip, from coarse to fine; of a clip in several windows all that heard any."""
+        self.choice = choice
+        """What was chosen and why, if a budget or a cascade was asked for."""
+
+    def __repr__(self) -> str:
+        if self.choice is None:
+            return super().__repr__()
+        return f"<{super().__repr__()} heard at {' > '.join(map(str, self.patch_sizes))}; {self.choice!r}>"
 
 
 class Window(NamedTuple):
@@ -51,6 +83,8 @@ class Results(list[list[T]]):
         super().__init__([] for _ in range(clips))
         self.errors: dict[int, DataError] = {}
         """Errors of the clips that could not be used, by position in the list."""
+        self.choice: Choice | None = None
+        """What was chosen and why, if a budget or a cascade was asked for."""
 
     def report(self) -> None:
         """Log how many clips could not be used. Raises DataError if that is all of them."""

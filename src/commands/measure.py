@@ -21,6 +21,7 @@ from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..models.geometry import PAPER_SIZES
 from ..models.resize import Resize
+from ..reports.cascades import format_cascades
 from ..reports.flexibility import as_row, format_table, plot_flexibility
 from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
@@ -28,7 +29,8 @@ from ..runtime.device import pick_device, resolve_precision
 from ..runtime.distributed import TIMEOUT, World, connected, print_once
 from ..runtime.files import replacing, require_no_results, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance, sha256
-from ..traintest.evaluate import Result, describe_lengths, sweep
+from ..traintest.cascade_report import Comparison, compare_cascades
+from ..traintest.evaluate import Result, describe_lengths, sweep, targets_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class MeasureConfig(TableOptions):
     data: Path
     """Manifest JSON or table (CSV, TSV, JSONL) of the test clips, or a folder with one sub-folder per class."""
     out: Path
-    """Directory for flexibility.csv, flexibility.json and flexibility.png."""
+    """Directory for flexibility.csv, flexibility.json and flexibility.png; and cascades.csv for models with a curve."""
     overwrite: bool = False
     """Replace the results of an earlier measurement in that directory."""
     labels: Path | None = None
@@ -134,12 +136,17 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
         seeds = {name: t.get("seed") if isinstance(t, dict) else None for name, t in trained.items()}
         precision = resolve_precision(device, config.precision)
         origin = {"models": _identify(paths), "seeds": seeds, "precision": precision, **provenance(device)}
-        _write(config, results, data, origin)
+        cascades = compare_cascades(models, results, targets_of(data, results[0].excluded))
+        _write(config, results, data, origin, cascades)
+        for text in format_cascades(cascades).splitlines():
+            logger.info("%s", text)
     return results
 
 
-def _write(config: MeasureConfig, results: list[Result], data: Manifest, origin: dict[str, Any]) -> None:
-    """Write flexibility.csv, .json and .png, and the scores if asked for."""
+def _write(
+    config: MeasureConfig, results: list[Result], data: Manifest, origin: dict[str, Any], cascades: list[Comparison]
+) -> None:
+    """Write flexibility.csv, .json and .png, cascades.csv if there are any, and the scores if asked for."""
     excluded = {data.clips[failure.clip].path: failure.reason for failure in results[0].excluded}
     rows = [as_row(result) for result in results]
     source = {
@@ -153,9 +160,13 @@ def _write(config: MeasureConfig, results: list[Result], data: Manifest, origin:
         **origin,
     }
     write_atomically(config.out / "flexibility.csv", to_csv(rows).encode())
-    text = to_json_text({"provenance": source, "results": rows}, 1) + "\n"
+    compared = [dataclasses.asdict(one) for one in cascades]
+    content = {"provenance": source, "results": rows} | ({"cascades": compared} if compared else {})
+    text = to_json_text(content, 1) + "\n"
     write_atomically(config.out / "flexibility.json", text.encode())
-    plot_flexibility(rows, len(data) - len(excluded)).write(config.out / "flexibility.png")
+    plot_flexibility(rows, len(data) - len(excluded), cascades).write(config.out / "flexibility.png")
+    if compared:
+        write_atomically(config.out / "cascades.csv", to_csv(compared).encode())
     for result in results if config.scores else ():
         name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npy"
         with replacing(config.out / "scores" / name) as file:

@@ -15,8 +15,10 @@ import tyro
 from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
+from ..classifier.budget import cascade_arguments
 from ..classifier.listening import Answer, Hearing, answers
 from ..classifier.load import load
+from ..classifier.results import Choice
 from ..classifier.tally import Aggregate
 from ..data.manifest import require_tables
 from ..data.shards import ShardMember
@@ -27,6 +29,7 @@ from ..reports.predictions import Part, Report, as_json, as_lines, require_resul
 from ..runtime.arguments import PatchArg, Precision
 from ..runtime.terminal import printable
 
+logger = logging.getLogger(__name__)
 FEW = 64
 """Up to this many files, decoding in this process is faster than starting others."""
 
@@ -41,6 +44,14 @@ class PredictConfig(PathOptions):
     """Audio files, folders (with all folders below), patterns in quotes such as 'calls/**/*.wav', manifests."""
     patch_size: PatchArg | None = None
     """Patch size to use (default: the model's base patch)."""
+    budget: str | None = None
+    """Take the best patch size within 20ms, 5GFLOPs or 256tokens for each window, or the cheapest of accuracy>=0.9, by
+    the curve that `flexiast curve` has put into the checkpoint."""
+    cascade: tuple[str, ...] = ()
+    """Hear every window at a coarse size, and only those in doubt at finer ones: `auto` for the curve's best cascade
+    (within the budget on average, if there is one), or sizes such as 48 16 12 beside --threshold."""
+    threshold: tuple[float, ...] = ()
+    """Confidence, 0 to 1, below which a window goes on to the cascade's next size: one, or one for each step."""
     top_k: int = 5
     """Classes named for each file."""
     hop: float | None = None
@@ -74,6 +85,8 @@ class PredictConfig(PathOptions):
         if not self.audio:
             raise ConfigError("audio: found no files, expected at least one file, folder, pattern or manifest")
         require_tables(self, *self.audio)
+        if self.patch_size is not None and (self.budget or self.cascade):
+            raise ConfigError(f"patch_size: found {self.patch_size} beside a budget or cascade, expected one of them")
         if self.out is not None:
             require_results_file(self.out, self.overwrite)
             if self.json:
@@ -89,9 +102,10 @@ def run(config: PredictConfig) -> None:
     if not sources and total == 1:
         raise DataError(refused[0].reason)
     model = load(config.checkpoint, config.device)
+    choice = _choice(config, model)
     how = Hearing(
         config.patch_size, None, config.hop, config.aggregate, config.batch_size,
-        _workers(config.workers, len(sources)), config.precision,
+        _workers(config.workers, len(sources)), config.precision, choice.rule if choice else None,
     )  # fmt: skip
     model.best(model.head.bias, config.top_k)  # so that a wrong top_k is reported before the work
     failed: list[str] = []
@@ -103,6 +117,9 @@ def run(config: PredictConfig) -> None:
                 show(Report(str(name.path), [], name.reason))
             for answer in answers(model, sources, how, config.windows):
                 report = _report(model, sources[answer.clip], answer, config.top_k)
+                if choice:
+                    sizes = tuple(map(str, answer.patch_sizes))
+                    report = report._replace(patch_sizes=sizes, chosen=repr(choice))
                 if report.error is not None:
                     failed.append(report.error)
                 show(report)
@@ -114,6 +131,15 @@ def run(config: PredictConfig) -> None:
     if failed:
         named = failed[0] if total == 1 else f"{len(failed)} of {total} files could not be used"  # and were reported
         raise DataError(named)
+
+
+def _choice(config: PredictConfig, model: AudioClassifier) -> Choice | None:
+    """What is chosen for the budget or the cascade, if one is given; it is logged."""
+    cascade, threshold = cascade_arguments(config.cascade, config.threshold)
+    choice = model.choose(config.budget, cascade, threshold, precision=config.precision)
+    if choice:
+        logger.info("patch size %r", choice)
+    return choice
 
 
 def _workers(requested: int | None, files: int) -> int:
@@ -137,7 +163,9 @@ def _report(model: AudioClassifier, source: Path | ShardMember, answer: Answer, 
 def _shown(config: PredictConfig, files: int) -> Iterator:
     """Give a function that prints or writes a report and advances the progress bar."""
     with contextlib.ExitStack() as stack:
-        add = stack.enter_context(results_file(config.out)) if config.out else None
+        add = (
+            stack.enter_context(results_file(config.out, bool(config.budget or config.cascade))) if config.out else None
+        )
         hidden = config.quiet or not sys.stderr.isatty()
         bar = stack.enter_context(tqdm(total=files, unit="file", desc="predict", disable=hidden, leave=False))
 

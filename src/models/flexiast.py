@@ -84,6 +84,23 @@ class FlexiAST(nn.Module):
         prefix, patches = x[:, : self.config.prefix_tokens], x[:, self.config.prefix_tokens :]
         return (prefix if self.config.pool == "cls" else patches).mean(dim=1)
 
+    def columns(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Tensor:
+        """Pooled embeddings of each time column of patches, (B, W, D): `features` localised in time.
+
+        Every block but the last hears the whole input; the last one hears the prefix and one column at a time, so that
+        a column is pooled as the classifier has learned to pool a clip. All but the last block costs as `features`.
+        """
+        grid = self.layout(log_mel, patch_size).grid
+        x = self.embed(log_mel, patch_size, resize)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        prefix = x[:, : self.config.prefix_tokens]  # (B, P, D)
+        patches = x[:, self.config.prefix_tokens :].unflatten(1, grid).transpose(1, 2)  # (B, W, H, D)
+        alone = torch.cat([prefix[:, None].expand(-1, grid.time, -1, -1), patches], dim=2)  # (B, W, P + H, D)
+        x = self.norm(self.blocks[-1](alone.flatten(0, 1)))  # (B * W, P + H, D)
+        pooled = x[:, : self.config.prefix_tokens] if self.config.pool == "cls" else x[:, self.config.prefix_tokens :]
+        return pooled.mean(dim=1).unflatten(0, (len(log_mel), grid.time))
+
     def encode(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Tensor:
         """All tokens after the encoder, (B, N, D): prefix first, then the patches, frequency row by frequency row."""
         x = self.embed(log_mel, patch_size, resize)

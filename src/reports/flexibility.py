@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..models.geometry import PatchSize
+from ..traintest.cascade_report import Comparison
 from ..traintest.evaluate import Result
+from .cascades import draw_cascades
 from .pictures import MARKERS, Picture, name_lines, picture, plain_ticks
 
 if TYPE_CHECKING:
@@ -61,23 +63,31 @@ def format_table(results: Sequence[Result]) -> str:
     return "\n".join(" ".join(line).rstrip() for line in cells)
 
 
-def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int) -> Picture:
-    """Accuracy against patch size, and against GFLOPs per clip; one line per model and resize."""
+def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int, cascades: Sequence[Comparison] = ()) -> Picture:
+    """Accuracy against patch size, and against GFLOPs per clip; one line per model and resize.
+
+    cascades: their front over the line of the sizes, and the same against time.
+    """
 
     def draw(figure: Figure) -> None:
-        by_size, by_cost = figure.subplots(1, 2, sharey=True)
+        by_size, by_cost, *by_time = figure.subplots(1, 3 if cascades else 2, sharey=True)
         draw_by_size(by_size, rows)
         draw_by_cost(by_cost, rows)
+        for axes in by_time:
+            draw_by_time(axes, rows)
+            draw_cascades(by_cost, cascades, "gflops")
+            draw_cascades(axes, cascades, "ms")
+            axes.set_title("dots: cascades", fontsize=9, loc="right")
         figure.suptitle(f"Accuracy at every patch size, {clips:,} clips", fontsize=11)
 
-    return picture(draw, 11, 4.4)
+    return picture(draw, 16 if cascades else 11, 4.4)
 
 
 def draw_by_size(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     """Accuracy against patch size, in the order of the rows."""
     patches = list(dict.fromkeys(_patch(row) for row in rows))
-    for _, mine, style in _lines(rows):
-        axes.plot([patches.index(_patch(r)) for r in mine], [100 * r["accuracy"] for r in mine], **style)
+    for _, curve, style in _lines(rows):
+        axes.plot([patches.index(_patch(r)) for r in curve], [100 * r["accuracy"] for r in curve], **style)
     axes.set_xticks(range(len(patches)), [str(patch) for patch in patches])
     axes.set(xlabel="patch size, mel bins x frames of 10 ms (one number: square)", ylabel="accuracy, %", ylim=(0, 100))
 
@@ -85,14 +95,23 @@ def draw_by_size(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 def draw_by_cost(axes: Axes, rows: Sequence[dict[str, Any]], named: bool = True) -> None:
     """Accuracy against GFLOPs per clip. named: the lines have their names beside their ends."""
     ends = []
-    for name, mine, style in _lines(rows):
-        cost = sorted(mine, key=lambda r: r["gflops"])
+    for name, curve, style in _lines(rows):
+        cost = sorted(curve, key=lambda r: r["gflops"])
         (line,) = axes.plot([r["gflops"] for r in cost], [100 * r["accuracy"] for r in cost], **style)
         ends.append((cost[-1]["gflops"], 100 * cost[-1]["accuracy"], name, line.get_color()))
     axes.set(xlabel="cost, GFLOPs per clip", xscale="log", ylim=(0, 100))
     plain_ticks(axes.xaxis)
     if named:
         name_lines(axes, ends)
+
+
+def draw_by_time(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Accuracy against the measured milliseconds per clip, in batches."""
+    for _, curve, style in _lines(rows):
+        points = sorted((1e3 / r["clips_per_second"], 100 * r["accuracy"]) for r in curve)
+        axes.plot(*zip(*points, strict=True), **style)
+    axes.set(xlabel="measured cost, milliseconds per clip, in batches", xscale="log")
+    plain_ticks(axes.xaxis)
 
 
 def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:

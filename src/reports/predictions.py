@@ -33,6 +33,10 @@ class Report(NamedTuple):
     path: str
     parts: list[Part]
     error: str | None
+    patch_sizes: tuple[str, ...] = ()
+    """The sizes that heard the file, from coarse to fine, where a budget or a cascade chose them."""
+    chosen: str = ""
+    """What was chosen and why."""
 
 
 def as_lines(report: Report) -> str:
@@ -54,6 +58,8 @@ def as_json(report: Report) -> str:
         | {"predictions": [{"label": label, "score": round(score, 6)} for label, score in best]}
         for start, end, best in report.parts
     ]
+    if report.chosen:
+        content |= {"patch_sizes": list(report.patch_sizes), "chosen": report.chosen}
     windows = len(parts) != 1 or "start" in parts[0]
     return to_json_text(content | ({"windows": parts} if windows else parts[0]))
 
@@ -63,18 +69,28 @@ def _reason(report: Report) -> str:
     return (report.error or "").removeprefix(f"{report.path}: ")
 
 
-def as_rows(report: Report) -> list[list[str]]:
-    """CSV rows with the columns COLUMNS: one per class, or one with the error if the file cannot be used."""
+def as_rows(report: Report, chosen: bool = False) -> list[list[str]]:
+    """CSV rows with the columns COLUMNS: one per class, or one with the error if the file cannot be used.
+
+    chosen: add the columns CHOSEN.
+    """
+    how = [">".join(report.patch_sizes), report.chosen] if chosen else []
     if report.error is not None:
-        return [[report.path, "", "", "", "", _reason(report)]]
+        return [[report.path, "", "", "", "", _reason(report), *how]]
     return [
-        [report.path, *("" if time is None else f"{time:.4f}" for time in (start, end)), label, f"{score:.6f}", ""]
+        [
+            report.path,
+            *("" if time is None else f"{time:.4f}" for time in (start, end)),
+            *(label, f"{score:.6f}", "", *how),
+        ]
         for start, end, best in report.parts
         for label, score in best
     ]
 
 
 COLUMNS = ["path", "start", "end", "label", "score", "error"]
+CHOSEN = ["patch_sizes", "chosen"]
+"""Further columns, where a budget or a cascade chose how files are heard."""
 
 
 def require_results_file(path: Path, overwrite: bool) -> None:
@@ -85,8 +101,10 @@ def require_results_file(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def results_file(path: Path) -> Iterator[Callable[[Sequence[Report]], None]]:
+def results_file(path: Path, chosen: bool = False) -> Iterator[Callable[[Sequence[Report]], None]]:
     """Give a function that appends reports to a file, in CSV or JSON according to its name.
+
+    chosen: with the columns CHOSEN.
 
     Reports go straight to `path`.part, which is renamed to `path` at the end. This also happens after an error or
     Ctrl-C, so the results so far are kept. Raises FileError if the file cannot be written.
@@ -95,14 +113,14 @@ def results_file(path: Path) -> Iterator[Callable[[Sequence[Report]], None]]:
     with file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(_csv([COLUMNS]) if is_csv else "[")
+            file.write(_csv([[*COLUMNS, *(CHOSEN if chosen else ())]]) if is_csv else "[")
             added = 0
 
             def add(reports: Sequence[Report]) -> None:
                 nonlocal added
                 for report in reports:
                     comma = "," if added else ""
-                    file.write(_csv(as_rows(report)) if is_csv else f"{comma}\n{as_json(report)}")
+                    file.write(_csv(as_rows(report, chosen)) if is_csv else f"{comma}\n{as_json(report)}")
                     added += 1
                 with file_errors(path):
                     file.flush()

@@ -241,6 +241,12 @@ def _targets(data: Manifest, ended: Sequence[Ended]) -> np.ndarray:
     return targets
 
 
+def targets_of(data: Manifest, excluded: Sequence[Failure] = ()) -> np.ndarray:
+    """(n, C) float32, 1 at each class of the clips that were used, in the order of `Result.scores`."""
+    left_out = {failure.clip for failure in excluded}
+    return _targets(data, [Ended(clip, 1, 0) for clip in range(len(data)) if clip not in left_out])
+
+
 def _exchange(passes: list[_Pass], heard: _Heard, world: World) -> None:
     """Put together what the processes have, in the order of the clips."""
     for part, name in [(heard, "ended"), (heard, "failures"), *((one, "losses") for one in passes)]:

@@ -1,0 +1,128 @@
+"""`flexiast curve`: what each patch size of a model gives and costs, kept in its checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import tyro
+
+from ..checkpoints.checkpoint import SIDECAR
+from ..checkpoints.formats.own import VERSION
+from ..classifier.audio_classifier import AudioClassifier
+from ..classifier.class_order import class_order, reordered
+from ..classifier.curve import Curve
+from ..classifier.listening import trained_sizes
+from ..classifier.load import load
+from ..data.manifest import read_manifest
+from ..data.table_options import TableOptions
+from ..errors import CheckpointError, ConfigError, require
+from ..models.geometry import PAPER_SIZES, PatchSize
+from ..reports.curve import format_curve
+from ..runtime.arguments import PatchArg, Precision, require_distinct
+from ..runtime.device import pick_device
+from ..runtime.files import require_new, require_writable, to_json_text, write_atomically
+from ..traintest.curve import measure_curve
+
+MOST_SIZES = 13
+"""Sizes taken from a model's training; of more every few are left out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CurveConfig(TableOptions):
+    """Measure accuracy, calibration and cost of a model at a ladder of patch sizes, and find its cascades."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Model directory, or any other readable checkpoint; the curve is written into a directory's config.json."""
+    data: Path
+    """Manifest JSON or table (CSV, TSV, JSONL) of validation clips, or a folder with one sub-folder per class."""
+    out: Path | None = None
+    """New directory for the model with its curve (default: the checkpoint's own, if it is in our format)."""
+    labels: Path | None = None
+    """Label CSV (default: the labels of the model)."""
+    root: Path | None = None
+    """Where relative paths of the manifest start (default: the manifest's own folder)."""
+    patch_sizes: tuple[PatchArg, ...] | None = None
+    """Patch sizes to measure, rectangles such as 16x8 too (default: up to 13 of those in the model's training)."""
+    batch_size: int = 32
+    """Clips per forward pass."""
+    workers: int = 2
+    """Decoding processes; 0 decodes in this process."""
+    precision: Precision = "auto"
+    """`auto`: bfloat16 where the device has fast bfloat16."""
+    device: str = "auto"
+    """`auto`: the GPU where there is one, else the CPU."""
+    overwrite: bool = False
+    """Replace what is in `out` already."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patch_sizes is not None:
+            require(bool(self.patch_sizes), "patch_sizes", "none", "at least one")
+            require_distinct("patch_sizes", self.patch_sizes)
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        require(self.workers >= 0, "workers", self.workers, "at least 0")
+
+
+def ladder(model: AudioClassifier) -> tuple[PatchSize, ...]:
+    """The sizes of a model's training that fit its input, at most 13 of them; the paper's if it does not say."""
+    frames = model.feature_config.frames
+    sizes = [
+        size for size in trained_sizes(model) or PAPER_SIZES if size.freq <= model.config.bins and size.time <= frames
+    ]
+    if len(sizes) > MOST_SIZES:
+        sizes = [sizes[round(i * (len(sizes) - 1) / (MOST_SIZES - 1))] for i in range(MOST_SIZES)]
+    return tuple(sizes)
+
+
+def curve(config: CurveConfig, progress: bool = True) -> tuple[Curve, Path]:
+    """Measure, and keep the curve in the checkpoint; returns it and the file. Raises FlexiASTError for wrong input."""
+    sidecar = _sidecar(config)
+    model = load(config.checkpoint, pick_device(config.device))
+    data = read_manifest(config.data, config.labels or model.labels, config.root, config)
+    order = class_order(model.labels, data.labels, table=config.labels is not None or None)
+    if order is None:
+        raise ConfigError(
+            f"{config.data}: found other classes ({len(data.labels)}) than the model's ({len(model.labels)})"
+        )
+    sizes = config.patch_sizes or ladder(model)
+    measured, _ = measure_curve(
+        reordered(model, data.labels, order), data, sizes,
+        batch_size=config.batch_size, workers=config.workers, precision=config.precision, progress=progress,
+    )  # fmt: skip
+    model.metadata["curve"] = measured.to_json()
+    if config.out is not None:
+        model.save_pretrained(config.out)
+        return measured, config.out / SIDECAR
+    content = json.loads(sidecar.read_text(encoding="utf-8")) | {"curve": model.metadata["curve"]}
+    write_atomically(sidecar, (to_json_text(content, 1) + "\n").encode())
+    return measured, sidecar
+
+
+def _sidecar(config: CurveConfig) -> Path:
+    """The config.json that takes the curve. Raises ConfigError, before any work, if it cannot be written."""
+    if config.out is not None:
+        require_new(config.out, config.overwrite, (SIDECAR, "model.safetensors"))
+        require_writable(config.out)
+        return config.out / SIDECAR
+    sidecar = config.checkpoint / SIDECAR
+    try:
+        own = json.loads(sidecar.read_text(encoding="utf-8")).get("format") == VERSION
+    except (OSError, ValueError, AttributeError):
+        own = False
+    if not own:
+        raise CheckpointError(
+            f"{config.checkpoint}: not a model directory in our own format, expected one; --out DIRECTORY writes a copy"
+        )
+    require_writable(config.checkpoint)
+    return sidecar
+
+
+def run(config: CurveConfig) -> None:
+    """Measure, and print the table and the front."""
+    measured, path = curve(config)
+    print(f"{format_curve(measured)}\nwritten: {path}")
+
+
+CONFIG = CurveConfig

@@ -1,0 +1,184 @@
+"""`flexiast events`: find sounds in a long recording, or in a stream as it comes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from ..classifier.audio_classifier import AudioClassifier
+from ..classifier.events import Event, Progress, Scan, scan
+from ..classifier.inputs import as_rate, pieces_of
+from ..classifier.listening import trained_sizes
+from ..classifier.load import load
+from ..errors import ConfigError
+from ..models.geometry import PatchSize
+from ..reports.events import FORMATS, require_events_file
+from ..runtime.arguments import PatchArg, Precision
+from ..runtime.files import write_atomically
+from ..runtime.terminal import printable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class EventsConfig:
+    """Find sounds in a long recording: scan it at a coarse patch size, listen again where something may be."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Checkpoint of any readable format."""
+    recording: tyro.conf.Positional[Path]
+    """Audio file of any length; with --follow, `-`: 16-bit little-endian PCM of one channel on standard input."""
+    out: Path | None = None
+    """File to write: *.csv, *.json, *.txt (labels for Audacity) or *.rttm (default: events are printed)."""
+    overwrite: bool = False
+    """Replace that file if it is there."""
+    follow: bool = False
+    """Read a stream from standard input, and print each event as soon as it is over."""
+    sample_rate: int | None = None
+    """Sample rate of that stream in Hz (default: the model's)."""
+    coarse: PatchArg | None = None
+    """Patch size that hears every window (default: the cheapest of the curve, or of the model's training)."""
+    fine: PatchArg | None = None
+    """Patch size that listens again (default: the curve's most accurate, or the model's base patch)."""
+    refine: float = 0.1
+    """Listen again to windows in which a class of interest scores at least this; 0: to all, above 1: to none."""
+    hop: float | None = None
+    """Seconds between windows, and so the resolution in time (default: a quarter of the window)."""
+    threshold: float = 0.5
+    """Score at which an event begins."""
+    release: float = 0.3
+    """Score below which it ends."""
+    smooth: int = 3
+    """Windows over which scores are averaged, an odd number."""
+    shortest: float = 0.0
+    """Seconds; shorter events are left out."""
+    ignore: tuple[str, ...] = ()
+    """Classes of no interest, such as silence or noise."""
+    batch_size: int = 16
+    """Windows per forward pass; of a stream always 1."""
+    device: str = "auto"
+    """`auto`: the GPU where there is one, else the CPU."""
+    precision: Precision = "auto"
+    """`auto`: bfloat16 where the device has fast bfloat16."""
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            require_events_file(self.out, self.overwrite)
+        if self.follow != (str(self.recording) == "-"):
+            raise ConfigError(f"follow: found recording {self.recording}, expected --follow - for standard input")
+        if self.sample_rate is not None:
+            as_rate(self.sample_rate)
+            if not self.follow:
+                raise ConfigError("sample_rate: found it beside a file, which has its own, expected it with --follow")
+
+
+def run(config: EventsConfig) -> None:
+    """Find the events; print them as they come, or write them, also if the work ends in an error or Ctrl-C."""
+    model = load(config.checkpoint, config.device)
+    how, rate = _scan(config, model), model.feature_config.sample_rate
+    how.check(model)
+    if config.follow:
+        step = max(1, int(rate * (how.hop or model.feature_config.frames / 400)))
+        pieces = pcm_pieces(sys.stdin.buffer, config.sample_rate or rate, rate, step)
+    else:
+        pieces = iter(pieces_of(config.recording, model.feature_config))
+    found: list[Event] = []
+    done, start = Progress(), time.perf_counter()
+    total = None if config.follow else _seconds(config.recording)
+    bar = tqdm(total=total, unit="s", desc="events", disable=not sys.stderr.isatty(), leave=False)
+    try:
+        with bar:
+            for event in scan(model, _counted(pieces, bar, rate), how, done, str(config.recording)):
+                found.append(event)
+                if config.out is None:
+                    line = f"{event.start:.2f}\t{event.end:.2f}\t{printable(event.label)}\t{event.score:.4f}"
+                    tqdm.write(line, file=sys.stdout)
+                    sys.stdout.flush()
+    finally:
+        if config.out is not None and done.windows:
+            text = FORMATS[config.out.suffix.lower()](found, str(config.recording))
+            write_atomically(config.out, text.encode("utf-8", "surrogateescape"))
+        _tell(done, len(found), time.perf_counter() - start)
+
+
+def _scan(config: EventsConfig, model: AudioClassifier) -> Scan:
+    """The settings, with sizes from the curve or the training where none are given; they are logged."""
+    curve, trained = model.curve, trained_sizes(model)
+    if curve:
+        cheap = min(curve.points, key=lambda point: point.gflops).patch_size
+        good = max(curve.points, key=lambda point: point.score).patch_size
+    else:
+        fitting = [s for s in trained if s.freq <= model.config.bins and s.time <= model.feature_config.frames]
+        cheap = min(fitting, key=model.config.flops, default=model.config.patch_size)
+        good = model.config.patch_size
+    coarse = config.coarse or cheap
+    fine: PatchSize | None = config.fine or good
+    fine = None if fine == coarse or config.refine > 1 else fine
+    again = f", {fine} hears again what scores {config.refine:g}" if fine else ""
+    logger.info("patch size %s hears every window%s", coarse, again)
+    return Scan(
+        coarse, fine, config.hop, min(config.refine, 1.0), config.threshold, config.release, config.smooth,
+        config.shortest, config.ignore, 1 if config.follow else config.batch_size, config.precision,
+    )  # fmt: skip
+
+
+def _counted(pieces: Iterator[Tensor], bar: tqdm, rate: int) -> Iterator[Tensor]:
+    """The pieces, in parts of at most a second, while the bar moves."""
+    for piece in pieces:
+        for part in piece.split(rate):
+            yield part
+            bar.update(len(part) / rate)
+
+
+def _seconds(recording: Path) -> float | None:
+    """Length of a file, as far as libsndfile knows."""
+    try:
+        return float(soundfile.info(str(recording)).duration)
+    except (RuntimeError, OSError):  # another format, or a fault that reading it will name
+        return None
+
+
+def pcm_pieces(stream: BinaryIO, source: int, rate: int, samples: int) -> Iterator[Tensor]:
+    """A stream of 16-bit little-endian PCM, one channel, in parts of float32 samples (S,) at `rate` Hz.
+
+    samples: of the source that are waited for at a time, at `rate`.
+    """
+    resampler = None if source == rate else soxr.ResampleStream(source, rate, 1, dtype="float32")
+    wanted = 2 * max(1, samples * source // rate)
+    while data := stream.read(wanted):
+        last = len(data) < wanted
+        if len(data) % 2:
+            logger.warning("standard input: found half a sample at its end, expected 16-bit PCM; it is left out")
+            data = data[:-1]
+        part = np.frombuffer(data, dtype="<i2").astype(np.float32) / 32768
+        part = part if resampler is None else resampler.resample_chunk(part, last=last)
+        yield torch.from_numpy(np.ascontiguousarray(part))
+        if last:
+            return
+    if resampler is not None:
+        yield torch.from_numpy(np.ascontiguousarray(resampler.resample_chunk(np.zeros(0, np.float32), last=True)))
+
+
+def _tell(done: Progress, events: int, took: float) -> None:
+    """How much was heard, and how fast."""
+    if done.windows:
+        logger.info(
+            "%d events in %.1f s, heard in %.1f s (real-time factor %.3f); %d of %d windows were heard again",
+            events, done.seconds, took, took / done.seconds, done.refined, done.windows,
+        )  # fmt: skip
+
+
+CONFIG = EventsConfig

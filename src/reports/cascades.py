@@ -1,0 +1,40 @@
+"""Cascades against single sizes as a table for people, and their front in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..traintest.cascade_report import Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_LINES = 12
+
+
+def format_cascades(rows: Sequence[Comparison]) -> str:
+    """A line for each cascade, by GFLOPs; every few of a model's, where there are many."""
+    lines = []
+    for model in dict.fromkeys(row.model for row in rows):
+        mine = [row for row in rows if row.model == model and row.by == "gflops"]
+        step = max(1, -(-len(mine) // MOST_LINES))
+        shown = mine[::-1][::step][::-1]
+        of = "" if len(shown) == len(mine) else f" ({len(shown)} of {len(mine)})"
+        lines.append(f"cascades of {model}{of}, against the best single size of equal or lower GFLOPs on this data:")
+        for r in shown:
+            lines.append(
+                f"{r.gflops:10.4g} GFLOPs {100 * r.score:6.1f} %  {100 * r.difference:+5.1f}"
+                f" ({100 * r.low:+.1f} to {100 * r.high:+.1f}) against {r.single}: {r.cascade}"
+            )
+    return "\n".join(lines)
+
+
+def draw_cascades(axes: Axes, rows: Sequence[Comparison], cost: str) -> None:
+    """Each model's front over a cost, `gflops` or `ms`, its colour that of the model's line of single sizes."""
+    colours = {line.get_label(): line.get_color() for line in axes.get_lines()}
+    for model in dict.fromkeys(row.model for row in rows):
+        points = sorted((getattr(r, cost), 100 * r.score) for r in rows if r.model == model and r.by == "gflops")
+        colour = next((c for label, c in colours.items() if str(label).split(" (")[0] == model), None)
+        costs, scores = zip(*points, strict=True)
+        axes.plot(costs, scores, ".--", color=colour, alpha=0.7, markersize=4, label=f"{model}, cascades")

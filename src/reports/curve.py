@@ -1,0 +1,31 @@
+"""A model's curve as a table for people."""
+
+from __future__ import annotations
+
+from ..classifier.curve import Curve
+
+MOST_CASCADES = 12
+
+
+def format_curve(curve: Curve) -> str:
+    """The sizes, and the cascades on the Pareto front (every few of them, where there are many)."""
+    seconds = next(iter(curve.seconds.values()), {})
+    head = ["patch", "tokens", "GFLOPs", "p95 ms", f"{curve.score_name}, %", "temperature", "ECE", "scaled"]
+    lines = ["".join(f"{name:>13}" for name in head)]
+    for p in curve.points:
+        time = seconds.get(str(p.patch_size))
+        cells = [str(p.patch_size), str(p.tokens), f"{p.gflops:.4g}", "-" if time is None else f"{1e3 * time:.3g}"]
+        cells += [f"{100 * p.score:.1f}", f"{p.temperature:.2f}", f"{p.ece_before:.3f}", f"{p.ece_after:.3f}"]
+        lines.append("".join(f"{cell:>13}" for cell in cells))
+    front = curve.cascades
+    shown = list(range(len(front)))
+    if len(front) > MOST_CASCADES:
+        shown = sorted({round(i * (len(front) - 1) / (MOST_CASCADES - 1)) for i in range(MOST_CASCADES)})
+    of = f", {len(shown)} of {len(front)}" if len(shown) < len(front) else ""
+    lines.append(f"Pareto front on {curve.clips} clips{of}: mean GFLOPs, {curve.score_name}, sizes (share of clips)")
+    for number in shown:
+        c = front[number]
+        sizes = ", ".join(f"{size} ({100 * share:.0f} %)" for size, share in zip(c.rule.sizes, c.reach, strict=True))
+        averaged = ", averaged" if c.rule.average and len(c.rule.sizes) > 1 else ""
+        lines.append(f"{c.gflops:13.4g}{100 * c.score:13.1f}  {sizes}{averaged}")
+    return "\n".join(lines)

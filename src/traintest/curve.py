@@ -1,0 +1,106 @@
+"""Measure a model's curve on validation data: one pass over the clips, then calibration and the cascades' search.
+
+Dimensions: K sizes, n clips, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..classifier.audio_classifier import AudioClassifier
+from ..classifier.cascade import Followed, Rule, follow, temper
+from ..classifier.curve import Cascade, Curve, Point
+from ..classifier.latency import machine, measure_seconds
+from ..data.manifest import Manifest
+from ..models.config import Loss
+from ..models.geometry import PatchSize
+from ..runtime.arguments import Precision
+from .calibration import calibration_error, fit_temperature
+from .cascade_search import Chain, pareto, search
+from .evaluate import Result, sweep, targets_of
+from .metrics import average_precision
+
+Scores = dict[PatchSize, np.ndarray]
+"""Scores (n, C) at each patch size, not temperature-scaled."""
+
+
+def measure_curve(
+    model: AudioClassifier,
+    data: Manifest,
+    patch_sizes: Sequence[PatchSize],
+    *,
+    batch_size: int = 32,
+    workers: int = 2,
+    precision: Precision = "auto",
+    progress: bool = True,
+) -> tuple[Curve, list[Result]]:
+    """The curve, and the results that it comes from; the arguments are those of `sweep`, and so are the errors."""
+    results = sweep(
+        {"model": model}, data, patch_sizes, batch_size=batch_size, workers=workers, precision=precision,
+        progress=progress,
+    )  # fmt: skip
+    curve = curve_from(results, targets_of(data, results[0].excluded), model.loss)
+    for one in dict.fromkeys(("fp32", precision)):
+        here = machine(model.kernel.device, one)
+        if here not in curve.seconds:
+            times = measure_seconds(model, patch_sizes, one)
+            curve.seconds[here] = {str(patch): seconds for patch, seconds in times.items()}
+    return curve, results
+
+
+def curve_from(results: Sequence[Result], targets: np.ndarray, loss: Loss) -> Curve:
+    """The curve of results with scores (n, C) and targets (n, C), without times."""
+    points = [_point(result, targets, loss) for result in results]
+    tempered = np.stack([temper(r.scores, p.temperature, loss) for r, p in zip(results, points, strict=True)])
+    chains = search(tempered, targets, np.array([point.gflops for point in points]), loss)
+    scores = {result.patch_size: result.scores for result in results}
+    cascades = [_cascade(chain, points, scores, targets, loss) for chain in chains]
+    # The search knows mAP by a stand-in only, and sums in another order.
+    cascades += [Cascade(Rule((p.patch_size,), (), (p.temperature,)), (1.0,), p.gflops, p.score) for p in points]
+    numbered = [Chain((number,), (), False, one.gflops, one.score) for number, one in enumerate(cascades)]
+    front = tuple(cascades[chain.sizes[0]] for chain in pareto(numbered))
+    name = "accuracy" if loss == "ce" else "mAP"
+    return Curve(name, len(targets), tuple(points), front, {})
+
+
+def _point(result: Result, targets: np.ndarray, loss: Loss) -> Point:
+    temperature = fit_temperature(result.scores, targets, loss)
+    return Point(
+        patch_size=result.patch_size,
+        tokens=result.tokens,
+        gflops=result.gflops,
+        score=score_of(result.scores, targets, loss),
+        temperature=temperature,
+        ece_before=calibration_error(result.scores, targets, loss),
+        ece_after=calibration_error(temper(result.scores, temperature, loss), targets, loss),
+    )
+
+
+def _cascade(chain: Chain, points: Sequence[Point], scores: Scores, targets: np.ndarray, loss: Loss) -> Cascade:
+    mine = [points[number] for number in chain.sizes]
+    rule = Rule(tuple(p.patch_size for p in mine), chain.thresholds, tuple(p.temperature for p in mine), chain.average)
+    followed = replay(rule, scores, loss)
+    reach = reach_of(followed, rule)
+    cost = sum(share * point.gflops for share, point in zip(reach, mine, strict=True))
+    return Cascade(rule, reach, cost, score_of(followed.scores, targets, loss))
+
+
+def replay(rule: Rule, scores: Scores, loss: Loss) -> Followed:
+    """What a rule makes of clips whose scores are known at all its sizes."""
+    clips = len(scores[rule.sizes[0]])
+    return follow(rule, loss, clips, lambda step, going: scores[rule.sizes[step]][going])
+
+
+def reach_of(followed: Followed, rule: Rule) -> tuple[float, ...]:
+    """Share of the clips that each size of the rule hears."""
+    return tuple(float((followed.looks > step).mean()) for step in range(len(rule.sizes)))
+
+
+def score_of(scores: np.ndarray, targets: np.ndarray, loss: Loss) -> float:
+    """Accuracy (`ce`) or mAP (`bce`)."""
+    if loss == "ce":
+        return float((targets[np.arange(len(scores)), scores.argmax(axis=1)] > 0).mean())
+    precision = average_precision(scores, targets)
+    return float(precision[~np.isnan(precision)].mean()) if (~np.isnan(precision)).any() else 0.0
