@@ -160,7 +160,7 @@ class AudioClassifier(FlexiAST, HubMixin):
         sizes = ", ".join(map(str, trained_sizes(self)))
         weights = sum(parameter.numel() for parameter in self.parameters())
         return (
-            f"AudioClassifier({len(names)} classes ({few}), window {features.frames / 100:g} s at"
+            f"AudioClassifier({len(names)} classes ({few}), window {features.seconds:g} s at"
             f" {features.sample_rate} Hz, base patch {config.patch_size}"
             + (f", trained at {sizes}" if sizes else "")
             + f", {config.depth} blocks of width {config.width}, {weights / 1e6:.3g} M parameters)"

@@ -23,10 +23,9 @@ from torch import Tensor
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..errors import ConfigError, FlexiASTError
-from ..features import window_and_hop
 from ..models.geometry import PatchLike, PatchSize
 from ..runtime.files import put_in_place, require_new, to_json_text
-from .huggingface import huggingface_ast
+from .huggingface import INSTEAD, huggingface_ast
 from .waveform_network import MatrixFrontEnd, Scorer
 
 Format = Literal["onnx", "hf", "torch"]
@@ -173,7 +172,7 @@ def _example(job: Job) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
     features, batch = job.model.feature_config, torch.export.Dim("batch")
     if job.input == "spectrogram":
         return (torch.zeros(2, features.frames, features.bins),), ({0: batch},)
-    window, hop = window_and_hop(features.sample_rate)
+    window, hop = features.window, features.hop
     samples = torch.export.Dim("samples", min=window + hop)  # two frames: one would be traced as a special case
     waveform = torch.zeros(2, features.samples + 2 * hop)
     return (waveform, torch.tensor([waveform.shape[1], 0])), ({0: batch, 1: samples}, {0: batch})
@@ -211,6 +210,11 @@ def write_huggingface(job: Job, directory: Path) -> None:
     """config.json, preprocessor_config.json and model.safetensors, as `save_pretrained` of transformers writes them."""
     needed("transformers")
     model, features = job.model, job.model.feature_config
+    if (features.window_ms, features.hop_ms) != (25, 10):
+        raise ConfigError(
+            f"features.window_ms, features.hop_ms: found {features.window_ms:g} and {features.hop_ms:g}, transformers'"
+            f" AST has 25 and 10{INSTEAD}"
+        )
     settings, state = huggingface_ast(model, job.patch, features.frames)
     names = model.labels.names
     settings |= {

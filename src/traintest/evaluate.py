@@ -281,7 +281,7 @@ def _result(name: str, done: _Pass, heard: _Heard, data: Manifest) -> Result:
 
 def describe_lengths(result: Result, features: FeatureConfig) -> str | None:
     """A line that says how many clips are longer or shorter than the model's window; none if all fit."""
-    clips, seconds = len(result.scores), f"{features.frames / 100:g} s"
+    clips, seconds = len(result.scores), f"{features.seconds:g} s"
     parts = []
     if result.longer:
         parts.append(

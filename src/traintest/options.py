@@ -74,8 +74,15 @@ class FeatureOptions:
     """Feature settings; what is not given comes from the model trained from, else from `FeatureConfig`."""
 
     frames: AutoInt = AUTO
-    """Frames of 10 ms per clip; `auto` takes them from the clips' lengths, or keeps those of the model to be made
-    flexible."""
+    """Frames per clip; `auto` takes them from the clips' lengths, or keeps those of the model to be made flexible."""
+    sample_rate: int | None = None
+    """Sample rate in Hz that audio is converted to (default: as the model started from, else 16,000)."""
+    bins: int | None = None
+    """Mel bins, from 20 Hz to half the sample rate (default: as the model started from, else 128)."""
+    window_ms: float | None = None
+    """Length of a frame's window in milliseconds (default: as the model started from, else 25)."""
+    hop_ms: float | None = None
+    """Milliseconds from one frame to the next (default: as the model started from, else 10)."""
     downmix: Literal["mean", "first"] | None = None
     """Stereo to mono."""
     resampler: Literal["soxr", "sinc"] | None = None
@@ -88,6 +95,12 @@ class FeatureOptions:
         given = dataclasses.asdict(self) | {"mean": mean, "std": std}
         given = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(start or FeatureConfig(resampler="soxr"), **given)
+
+    def same_front_end(self, start: FeatureConfig) -> bool:
+        """Whether the frames and statistics of the model started from still hold: nothing that they measure changes."""
+        asked = self.resolve(start)
+        names = ("sample_rate", "bins", "window_ms", "hop_ms")
+        return all(getattr(asked, name) == getattr(start, name) for name in names)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ from ..runtime.device import pick_device
 from ..runtime.distributed import World
 from .config import TrainConfig
 from .defaults import Choice, Chooser, Facts, choose_all, choose_loss, keeps_features
-from .options import DataConfig, DistillConfig, FeatureOptions
+from .options import DataConfig, DistillConfig
 from .patch_sampler import PatchSampler
 
 MOST_HELD_OUT = 2_000
@@ -68,13 +68,12 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
     train, val = _setup_validation(chooser, train, by_us=config.data.val is AUTO)
     start = load(config.model.init, frames=config.features.frames) if config.model.init else None
     seen = None
-    if not keeps_features(start, train, flexible) and AUTO in (
-        chooser.get("features.frames"),
-        chooser.get("data.mean"),
-    ):
+    kept = keeps_features(start, train, flexible, config.features)
+    if not kept and AUTO in (chooser.get("features.frames"), chooser.get("data.mean")):
         seen = world.on_rank0(lambda: _survey(chooser.config, train, start, progress))
     gpu = pick_device(config.device).type != "cpu"
-    choose_all(chooser, Facts(train, seen, start, flexible, gpu))
+    bins = setup_features(chooser.config, start).bins
+    choose_all(chooser, Facts(train, seen, start, flexible, gpu, kept, bins))
     return Prepared(chooser.config, chooser.choices, train, val, start)
 
 
@@ -118,9 +117,7 @@ def _setup_validation(chooser: Chooser, train: Manifest, by_us: bool) -> tuple[M
 
 def _survey(config: TrainConfig, train: Manifest, start: AudioClassifier | None, progress: bool) -> Survey:
     """A look at the clips. Raises DataError if more of them are unusable than `data.max_bad` allows."""
-    features = FeatureOptions(downmix=config.features.downmix, resampler=config.features.resampler).resolve(
-        start.feature_config if start else None
-    )
+    features = config.features.resolve(start.feature_config if start else None)
     workers = 0 if config.data.workers is AUTO else config.data.workers
     seen = survey(train, features, workers, progress)
     data = config.data
@@ -146,6 +143,7 @@ def setup_model(
     network = FlexiASTConfig(
         classes=len(data.labels),
         frames=features.frames,
+        bins=features.bins,
         pad_value=features.pad_value,
         **options.architecture(),
     )

@@ -38,7 +38,7 @@ def describe(prepared: Prepared, plan: Plan, model: AudioClassifier, seconds: fl
     tokens = model.config.grid(model.config.patch_size, model.feature_config.frames).tokens
     yield (
         f"AST of width {model.config.width} and {model.config.depth} blocks, {weights / 1e6:.2f} M parameters,"
-        f" {tokens} tokens for {model.feature_config.frames / 100:g} s at patch {model.config.patch_size};"
+        f" {tokens} tokens for {model.feature_config.seconds:g} s at patch {model.config.patch_size};"
         f" trained at {patches}"
     )
     yield (
