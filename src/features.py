@@ -133,11 +133,12 @@ class LogMel(nn.Module):
         super().__init__()
         self.config = FeatureConfig(sample_rate, bins, window_ms=window_ms, hop_ms=hop_ms)
         self.bins, size, self.hop = bins, self.config.window, self.config.hop
-        if size < 2 or sample_rate < 80 or bins < 4:
+        if sample_rate < 80 or bins < 4:
             raise ConfigError(
-                f"log-mel: found sample rate {sample_rate} Hz, {bins} bins and a window of {size} samples, expected at"
-                " least 80 Hz, 4 bins and 2 samples"
+                f"log-mel: found sample rate {sample_rate} Hz and {bins} bins, expected at least 80 Hz and 4 bins"
             )
+        if size < 2:
+            raise ConfigError(f"features.window_ms: found {window_ms:g}, one sample, expected at least two")
         self.n_fft = 1 << (size - 1).bit_length()
         banks, _ = get_mel_banks(bins, self.n_fft, float(sample_rate), 20.0, 0.0, 100.0, -500.0, 1.0)  # (F, n_fft/2)
         # Each row twice, because squared real and imaginary parts alternate: (n_fft + 2, F).

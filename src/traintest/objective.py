@@ -17,8 +17,9 @@ from ..models.config import Loss
 from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
 from ..runtime.device import autocast, resolve_precision
-from .augment import AugmentConfig, augment_features, clip_keys, mixup
-from .losses import classification_loss, distillation_loss
+from .augment import AugmentConfig, augment_features, change_gain, clip_keys, mixup
+from .background import add_background, read_background
+from .losses import EVEN, Emphasis, classification_loss, distillation_loss
 from .options import DistillConfig
 
 
@@ -52,11 +53,16 @@ class Objective:
         distill: DistillConfig,
         precision: Precision,
         seed: int,
+        emphasis: Emphasis = EVEN,
     ) -> None:
-        """seed: of the augmentation."""
+        """seed: of the augmentation. Raises ConfigError or DataError for an unusable folder of background sounds."""
         self.front_end, self.teacher, self.device = model.front_end, teacher, model.kernel.device
         self.loss, self.label_smoothing = loss, label_smoothing
         self.augment, self.distill, self.seed = augment, distill, seed
+        self.emphasis = emphasis
+        self.background = None
+        if augment.background is not None:
+            self.background = read_background(augment.background, model.feature_config).to(self.device)
         self.precision = resolve_precision(self.device, precision)
 
     def prepare(self, batch: Batch) -> Inputs:
@@ -64,6 +70,10 @@ class Objective:
         augment, features = self.augment, self.front_end.config
         keys = clip_keys(self.seed, batch.epochs, batch.clips).to(self.device)
         waveform, lengths, targets = batch.on(self.device)
+        if augment.gain:
+            waveform = change_gain(waveform, augment.gain, keys)
+        if self.background is not None:
+            waveform = add_background(waveform, self.background, keys)
         if augment.mixup:
             waveform, lengths, targets = mixup(waveform, lengths, targets, augment.mixup, keys)
         log_mel = self.front_end.raw(waveform, lengths)
@@ -75,7 +85,9 @@ class Objective:
         """Mean loss over the clips of the inputs, of a network (the model, or its data-parallel wrapper)."""
         with autocast(self.device, self.precision):
             logits = network(inputs.student, patch)
-            supervised = classification_loss(logits.float(), inputs.targets, self.loss, self.label_smoothing)
+            supervised = classification_loss(
+                logits.float(), inputs.targets, self.loss, self.label_smoothing, self.emphasis
+            )
             if self.teacher is None or inputs.teacher is None:
                 return supervised
             with torch.no_grad():

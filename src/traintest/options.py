@@ -123,11 +123,14 @@ class ModelOptions:
     coverage: Coverage | None = None
     """Bins and frames that fill no whole patch: dropped, as upstream does, or padded (default: the checkpoint's, or
     pad)."""
+    drop_path: float = 0.0
+    """Share of clips that skip the last block in training, less in earlier ones (stochastic depth); 0 for none."""
 
     def __post_init__(self) -> None:
         if self.init is not None:
             for name in ("size", "pool", "prefix_tokens"):
                 require(getattr(self, name) is None, f"model.{name}", getattr(self, name), "nothing beside model.init")
+        require(0 <= self.drop_path < 1, "model.drop_path", self.drop_path, "a share from 0 to below 1")
 
     def architecture(self) -> dict[str, Any]:
         """Fields of `FlexiASTConfig` for a network from scratch."""
@@ -172,6 +175,11 @@ class OptimConfig:
     """Factor of each drop under `step`."""
     clip_norm: float = 0.0
     """Largest norm of the gradient, 0 for no clipping."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each block to the one below it, for fine-tuning (usual: 0.65 to 0.9); 1 for the
+    same rate everywhere."""
+    head_lr: float | None = None
+    """Peak learning rate of the classifier (default: as `lr`)."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "muon_lr", "step_every", "step_factor"):
@@ -180,6 +188,8 @@ class OptimConfig:
         for name in ("weight_decay", "warmup_steps", "clip_norm", "step_from"):
             value = getattr(self, name)
             require(value is AUTO or 0 <= value < math.inf, f"optim.{name}", value, "0 or more")
+        require(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "above 0 to 1")
+        require(self.head_lr is None or 0 < self.head_lr < math.inf, "optim.head_lr", self.head_lr, "a positive number")
         require(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "two numbers from 0 to below 1")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import DropPath
 
 from ..classifier.adapt import adapt
 from ..classifier.audio_classifier import AudioClassifier
@@ -30,8 +31,10 @@ from ..runtime.device import pick_device
 from ..runtime.distributed import World
 from .config import TrainConfig
 from .defaults import Choice, Chooser, Facts, choose_all, choose_loss, keeps_features
+from .losses import Emphasis, class_weights
 from .options import DataConfig, DistillConfig
 from .patch_sampler import PatchSampler
+from .tuning import parse_tune, select_trained
 
 MOST_HELD_OUT = 2_000
 """Most clips in a validation split whose share is not given."""
@@ -136,6 +139,21 @@ def setup_model(
 ) -> AudioClassifier:
     """The model to train, on the CPU, the same in every process."""
     torch.manual_seed(config.seed)
+    model = _setup_network(config, features, data, start)
+    if parse_tune(config.tune)[0] != "all" and start is None:
+        raise ConfigError(f"tune: found {config.tune}, expected all without a model to start from (model.init)")
+    select_trained(model, config.tune)
+    blocks: list[Any] = list(model.blocks) if config.model.drop_path else []
+    for number, block in enumerate(blocks, start=1):
+        rate = config.model.drop_path * number / len(blocks)  # deeper blocks are skipped more often
+        block.drop_path1, block.drop_path2 = DropPath(rate), DropPath(rate)
+    return model
+
+
+def _setup_network(
+    config: TrainConfig, features: FeatureConfig, data: Manifest, start: AudioClassifier | None
+) -> AudioClassifier:
+    """The start, fitted to the task, or a network from scratch."""
     options = config.model
     if start is not None:
         table = config.data.labels is not None or None  # a label table orders the classes of a numbered model
@@ -148,6 +166,14 @@ def setup_model(
         **options.architecture(),
     )
     return AudioClassifier(network, features, data.labels, config.loss)
+
+
+def setup_emphasis(config: TrainConfig, data: Manifest, device: torch.device) -> Emphasis:
+    """What counts more in the loss, from the settings and the clips of each class."""
+    if config.class_weights == "none":
+        return Emphasis(focal=config.focal)
+    counts = torch.bincount(torch.tensor([c for clip in data.clips for c in clip.classes]), minlength=len(data.labels))
+    return Emphasis(class_weights(counts, len(data), config.loss).to(device), config.focal)
 
 
 def setup_teacher(distill: DistillConfig, model: AudioClassifier) -> AudioClassifier | None:
