@@ -6,8 +6,9 @@ Dimensions: B clips, S samples, T frames, F mel bins, C classes.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any, get_args, overload
+from typing import Any, cast, get_args, overload
 
 from torch import Tensor
 
@@ -23,11 +24,13 @@ from ..models.frozen import FrozenAST, freeze
 from ..models.geometry import PatchLike, PatchSize
 from ..models.resize import Resize
 from ..runtime.arguments import Precision
+from .embeddings import Layer, embeddings
 from .inputs import Audio, is_several
 from .listening import Answer, Hearing, answers, trained_sizes
 from .results import Prediction, Results, Window
 from .tally import Aggregate
 
+logger = logging.getLogger(__name__)
 MOST_STRETCH = 4
 """Largest window in a description, relative to the network's input: cost grows with its square."""
 
@@ -135,6 +138,37 @@ class AudioClassifier(FlexiAST, HubMixin):
         """
         how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision)
         return self._results(audio, how, lambda answer: answer.windows, by_window=True)
+
+    def embed(
+        self,
+        audio: Audio | Sequence[Audio],
+        patch_size: PatchLike | None = None,
+        layer: Layer | None = None,
+        time: bool = False,
+        sample_rate: int | None = None,
+        batch_size: int = 16,
+        workers: int = 0,
+        precision: Precision = "fp32",
+    ) -> Any:
+        """The embedding (D,) of a sound; for a list of sounds, one each. With `time`, an `Embedding` over time.
+
+        layer: None for what the classifier sees; the number of a block, counted from 0 or from the end, for the mean of
+        its patch tokens; `mean` for that of all blocks. time: a vector for each column of patches, with start and end
+        in seconds, instead of their mean (layer None: the last block's). Padding is left out, except with layer None
+        and no `time`. A longer clip is heard in windows side by side. In a list, an unusable clip has an empty tensor;
+        other arguments and errors are those of `predict`.
+        """
+        how = Hearing(patch_size, sample_rate, None, "mean", batch_size, workers, precision)
+        several = is_several(audio)
+        clips: list[Any] = list(cast(Any, audio)) if several else [audio]
+        made = list(embeddings(self, clips, how, layer, time))
+        errors = [one.error for one in made if one.error is not None]
+        if errors and len(errors) == len(clips):
+            raise errors[0]
+        if errors:
+            logger.warning("%d of %d clips could not be used; the first: %s", len(errors), len(clips), errors[0])
+        found = [one.embedding if time else one.embedding.vectors for one in made]
+        return found if several else found[0]
 
     def _results(self, audio: Any, how: Hearing, result: Callable[[Answer], list[Any]], by_window: bool = False) -> Any:
         """`result` of each answer, in a list if `audio` is a list."""

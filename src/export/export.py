@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from torch import Tensor
 from ..classifier.audio_classifier import AudioClassifier
 from ..errors import ConfigError, FlexiASTError
 from ..models.geometry import PatchLike, PatchSize
+from ..runtime.extras import optional
 from ..runtime.files import put_in_place, require_new, to_json_text
 from .huggingface import INSTEAD, huggingface_ast
 from .waveform_network import MatrixFrontEnd, Scorer
@@ -139,11 +139,9 @@ def _reference(model: AudioClassifier) -> AudioClassifier:
 def needed(module: str) -> Any:
     """Import an optional package. Raises ExportError, which says what to install, if it is missing."""
     try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ExportError(
-            f"{module}: not installed ({error}), expected the packages of the extra `export` (pip install '.[export]')"
-        ) from None
+        return optional(module, "export")
+    except ConfigError as error:
+        raise ExportError(str(error)) from None
 
 
 def description(job: Job) -> dict[str, str]:
