@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "measure": "measure models at many patch sizes in one pass over the data",
     "predict": "name the sounds in audio files",
     "embed": "write embeddings of audio files, per clip or over time",
+    "score": "write the scores of every clip to a file, to distil from",
     "bench": "time a model at many patch sizes on this machine",
     "export": "write one patch size for ONNX Runtime, transformers or PyTorch",
     "convert": "convert any readable checkpoint into our own format",

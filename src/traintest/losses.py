@@ -63,6 +63,11 @@ def _emphasised(logits: Tensor, targets: Tensor, loss: Loss, label_smoothing: fl
     return (per_class - (1 - targets) * (1 - wrong.exp()).clamp(min=0) ** emphasis.focal * wrong).mean()
 
 
+def logits_of(scores: Tensor, loss: Loss) -> Tensor:
+    """Logits (n, C) that give these scores, which may have been rounded to 0 or 1."""
+    return scores.clamp_min(torch.finfo(scores.dtype).tiny).log() if loss == "ce" else scores.logit(eps=1e-7)
+
+
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, loss: Loss, temperature: float = 1.0) -> Tensor:
     """How far the student's softened probabilities are from the teacher's, times temperature squared.
 

@@ -199,6 +199,9 @@ class DistillConfig:
 
     teacher: str | None = None
     """Checkpoint of the teacher; none for supervised training."""
+    scores: Path | None = None
+    """Instead of a teacher: file of its scores of every training clip (*.npz or *.parquet, see `flexiast score`), of
+    any model whatever; classes are matched by name."""
     patch_size: PatchArg | None = None
     """Patch size the teacher works at (default: its base patch)."""
     temperature: float = 1.0
@@ -211,13 +214,14 @@ class DistillConfig:
     def __post_init__(self) -> None:
         require(0 < self.temperature < math.inf, "distill.temperature", self.temperature, "a positive number")
         require(0 <= self.label_weight <= 1, "distill.label_weight", self.label_weight, "a share from 0 to 1")
-        for field in dataclasses.fields(self)[1:]:
-            value = getattr(self, field.name)
+        require(self.teacher is None or self.scores is None, "distill.scores", self.scores, "none beside a teacher")
+        for field in dataclasses.fields(self)[2:]:
+            value, own = getattr(self, field.name), field.name in ("patch_size", "clean_teacher")
             require(
-                self.teacher is not None or value == field.default,
+                self.teacher is not None or value == field.default or (self.scores is not None and not own),
                 f"distill.{field.name}",
                 value,
-                "nothing without distill.teacher",
+                "nothing without distill.teacher" + ("" if own else " or distill.scores"),
             )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from timm.layers import DropPath
+from torch import Tensor
 
 from ..classifier.adapt import adapt
 from ..classifier.audio_classifier import AudioClassifier
@@ -19,6 +20,7 @@ from ..data.bad_clips import most_bad
 from ..data.folders import split_root
 from ..data.manifest import Manifest, read_manifest
 from ..data.sampler import BatchSchedule, balancing_weights
+from ..data.scores import scores_of
 from ..data.shards import ShardMember, ShardSchedule
 from ..data.split import split_off
 from ..data.survey import Survey, survey
@@ -188,6 +190,13 @@ def setup_teacher(distill: DistillConfig, model: AudioClassifier) -> AudioClassi
         )
     teacher.config.layout(distill.patch_size or teacher.config.patch_size, model.feature_config.frames)
     return teacher
+
+
+def setup_scores(config: TrainConfig, data: Manifest) -> Tensor | None:
+    """Stored scores (clips, classes) of the training clips, where they take the place of a teacher."""
+    if config.distill.scores is None:
+        return None
+    return scores_of(config.distill.scores, data, single_label=config.loss == "ce")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .config import TrainConfig
 from .defaults import Choice
 from .losses import classification_loss
 from .optim import lr_factor
-from .options import OptimConfig
+from .options import DistillConfig, OptimConfig
 from .setup import Plan, Prepared
 from .validation import Validation
 
@@ -110,7 +110,7 @@ def validation_lines(
         text += "  ".join(f"{patch}: {100 * one[metric]:.1f}" for patch, one in curve.items())
         text += f"  mean: {100 * validation.score:.1f}" if len(curve) > 1 else ""
     yield text
-    supervised = config.loss == "ce" and config.distill.teacher is None and not config.augment.mixup
+    supervised = config.loss == "ce" and config.distill == DistillConfig() and not config.augment.mixup
     if last and train_loss is not None and supervised and (warning := at_chance(train_loss, validation.classes)):
         yield warning
 

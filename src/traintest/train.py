@@ -40,7 +40,7 @@ from .progress import Progress
 from .reporter import Reporter
 from .run_directory import Data, RunDirectory, fingerprints
 from .run_log import require_log
-from .setup import prepare, setup_emphasis, setup_features, setup_model, setup_plan, setup_teacher
+from .setup import prepare, setup_emphasis, setup_features, setup_model, setup_plan, setup_scores, setup_teacher
 from .state import RunState
 from .stepper import Stepper
 from .summary import describe, estimate_seconds
@@ -96,6 +96,7 @@ class Trainer:
         model = setup_model(config, features, self.train_data, prepared.start)
         self.model = model.to(self.world.own(pick_device(config.device)))
         self.teacher = setup_teacher(config.distill, self.model)
+        self.scores = setup_scores(config, self.train_data)
         self.dataset = ClipDataset(self.train_data, features, True, config.augment.crop, config.seed)
         self.bad_files = BadFiles(self.train_data, config.data, self.directory.bad_files)
         self.plan = setup_plan(config, self.train_data, self.model, self.world, flexible)
@@ -109,6 +110,7 @@ class Trainer:
         self.objective = Objective(
             self.model, self.teacher, config.loss, config.label_smoothing, config.augment, config.distill,
             config.precision, config.seed, setup_emphasis(config, self.train_data, self.model.kernel.device),
+            self.scores,
         )  # fmt: skip
         self.stepper = Stepper(self.model, self.objective, self.world, config.optim, config.memory, config.compile)
         self.average, self.progress = WeightAverage(), Progress()
@@ -322,7 +324,7 @@ class Trainer:
     @cached_property
     def _identity(self) -> Data:
         """What this run learns from; read once, at its start."""
-        return Data.of(self.train_data, self.val_data, self.teacher)
+        return Data.of(self.train_data, self.val_data, self.teacher, self.scores)
 
     def _resumable_state(self) -> dict[str, Any] | None:
         return self.directory.resumable_state(to_json(self.config), self._identity, self.config.override)
