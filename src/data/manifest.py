@@ -20,6 +20,7 @@ from .locate import locate, require_some
 from .shards import INDEX, ShardMember, read_shards
 from .table_options import USUAL, TableOptions
 from .tables import Table, is_table, read_table
+from .webdataset import read_webdataset, tars_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,15 +65,17 @@ def read_manifest(
 
     source: JSON `{"data": [{"wav": path, "labels": "mid,mid"}, ...]}`, which needs `labels`; or a table *.csv, *.tsv,
     *.txt or *.jsonl with a column of files and one of labels, rows of the same file being one clip; or a folder, of
-    classes or of shards (`flexiast pack`). labels: table or CSV path; the default is the sub-folders of a folder, the
-    distinct labels of a table, in order, or the table of the shards. root: where relative paths start (default: the
-    manifest's folder; for tables also the folders about it). options: how a table is read. Raises DataError that names
-    the file and the entry or line at fault.
+    classes or of shards (`flexiast pack`); or WebDataset tars, a file or a folder of them. labels: table or CSV path;
+    the default is the sub-folders of a folder, the distinct labels of a table or of tars, in order, or the table of the
+    shards. root: where relative paths start (default: the manifest's folder; for tables also the folders about it).
+    options: how a table is read. Raises DataError that names the file and the entry or line at fault.
     """
     source = Path(source)
     table = Labels.read(labels) if isinstance(labels, Path) else labels
     if (source / INDEX).is_file():
         return _read_packed(source, table)
+    if tars_of(source):
+        return _read_tars(source, table)
     if source.is_dir():
         return _read_folder(source, table)
     _require_file(source)
@@ -92,6 +95,8 @@ def distinct_labels(source: Path, options: TableOptions = USUAL) -> Labels:
     """The labels that a manifest, a table or a folder uses, in order. Raises DataError as `read_manifest`."""
     if (source / INDEX).is_file():
         return _read_packed(source, None).labels
+    if tars_of(source):
+        return _read_tars(source, None).labels
     if source.is_dir():
         return Labels.of(name for name, files in read_class_folders(source).items() if files)
     _require_file(source)
@@ -225,6 +230,16 @@ def _read_packed(folder: Path, labels: Labels | None) -> Manifest:
             )
     clips = zip(shards.members, shards.classes, strict=True)
     return Manifest(folder, tuple(Clip(m, tuple(index[packed.mids[c]] for c in own)) for m, own in clips), labels)
+
+
+def _read_tars(source: Path, labels: Labels | None) -> Manifest:
+    samples = read_webdataset(source)
+    labels = labels or Labels.of(label for sample in samples for label in sample.labels)
+    index = labels.index()
+    if not any(label in index for sample in samples for label in sample.labels):
+        index |= {str(number): number for number in range(len(labels))}  # a .cls is the number of a class in the table
+    clips = (Clip(member, _classes(str(member), own, index)) for member, own in samples)
+    return Manifest(source, tuple(clips), labels)
 
 
 def _size(path: Path | ShardMember) -> int:

@@ -11,6 +11,7 @@ from .folders import audio_below
 from .manifest import distinct_labels, read_manifest
 from .shards import INDEX, ShardMember
 from .tables import is_table
+from .webdataset import tars_of
 
 
 def audio_sources(names: Sequence[Path], root: Path | None = None) -> list[Path | ShardMember]:
@@ -25,8 +26,8 @@ def audio_sources(names: Sequence[Path], root: Path | None = None) -> list[Path 
 
 
 def _expanded(name: Path, root: Path | None) -> list[Path | ShardMember]:
-    if name.suffix.lower() == ".json" or is_table(name) or (name / INDEX).is_file():
-        labels = None if name.is_dir() else distinct_labels(name)
+    if name.suffix.lower() == ".json" or is_table(name) or (name / INDEX).is_file() or tars_of(name):
+        labels = None if name.is_dir() or tars_of(name) else distinct_labels(name)
         return [clip.path for clip in read_manifest(name, labels, root).clips]
     if name.is_dir():
         return [*audio_below(name)]
