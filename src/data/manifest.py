@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import DataError
 from .folders import check_classes, read_class_folders
+from .hugging_face import as_tars, is_dataset
 from .label_cells import Cell, read_labels
 from .labels import Labels, composed, is_unicode, reason_of, report_twins
 from .locate import locate, require_some
@@ -65,15 +66,18 @@ def read_manifest(
 
     source: JSON `{"data": [{"wav": path, "labels": "mid,mid"}, ...]}`, which needs `labels`; or a table *.csv, *.tsv,
     *.txt or *.jsonl with a column of files and one of labels, rows of the same file being one clip; or a folder, of
-    classes or of shards (`flexiast pack`); or WebDataset tars, a file or a folder of them. labels: table or CSV path;
-    the default is the sub-folders of a folder, the distinct labels of a table or of tars, in order, or the table of the
-    shards. root: where relative paths start (default: the manifest's folder; for tables also the folders about it).
-    options: how a table is read. Raises DataError that names the file and the entry or line at fault.
+    classes or of shards (`flexiast pack`); or WebDataset tars, a file or a folder of them; or `hf:NAME[:split]` or a
+    parquet file (extra `data`). labels: table or CSV path; the default is the sub-folders of a folder, the distinct
+    labels of a table or of tars, in order, or the table of the shards. root: where relative paths start (default: the
+    manifest's folder; for tables also the folders about it). options: how a table is read. Raises DataError that names
+    the file and the entry or line at fault.
     """
     source = Path(source)
     table = Labels.read(labels) if isinstance(labels, Path) else labels
     if (source / INDEX).is_file():
         return _read_packed(source, table)
+    if is_dataset(source):
+        return dataclasses.replace(_read_tars(as_tars(source, options.label_column), table), source=source)
     if tars_of(source):
         return _read_tars(source, table)
     if source.is_dir():
@@ -95,6 +99,8 @@ def distinct_labels(source: Path, options: TableOptions = USUAL) -> Labels:
     """The labels that a manifest, a table or a folder uses, in order. Raises DataError as `read_manifest`."""
     if (source / INDEX).is_file():
         return _read_packed(source, None).labels
+    if is_dataset(source):
+        return _read_tars(as_tars(source, options.label_column), None).labels
     if tars_of(source):
         return _read_tars(source, None).labels
     if source.is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .folders import audio_below
+from .hugging_face import is_dataset
 from .manifest import distinct_labels, read_manifest
 from .shards import INDEX, ShardMember
 from .tables import is_table
@@ -26,8 +27,9 @@ def audio_sources(names: Sequence[Path], root: Path | None = None) -> list[Path 
 
 
 def _expanded(name: Path, root: Path | None) -> list[Path | ShardMember]:
-    if name.suffix.lower() == ".json" or is_table(name) or (name / INDEX).is_file() or tars_of(name):
-        labels = None if name.is_dir() or tars_of(name) else distinct_labels(name)
+    embedded = (name / INDEX).is_file() or bool(tars_of(name)) or is_dataset(name)  # labels and clips in one
+    if embedded or name.suffix.lower() == ".json" or is_table(name):
+        labels = None if embedded else distinct_labels(name)
         return [clip.path for clip in read_manifest(name, labels, root).clips]
     if name.is_dir():
         return [*audio_below(name)]

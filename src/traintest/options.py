@@ -26,7 +26,8 @@ class DataConfig(TableOptions):
     """Where the clips are and how they are read."""
 
     train: Path
-    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
+    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, a folder with one sub-folder per class, WebDataset
+    tars, a parquet file, or `hf:NAME[:split]`, a data set of Hugging Face (extra `data`)."""
     val: PathOrShare = AUTO
     """Manifest or folder that models are compared on during training, never the test set; or a share of the training
     clips that is split off for it, whole recordings or speakers at a time where file names tell; 0 for none."""
