@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "curve": "measure what each patch size gives and costs, for budgets and cascades",
     "predict": "name the sounds in audio files",
     "events": "find sounds in a long recording or a stream, with start and end",
+    "embed": "write embeddings of audio files, per clip or over time",
+    "score": "write the scores of every clip to a file, to distil from",
     "bench": "time a model at many patch sizes on this machine",
     "export": "write one patch size for ONNX Runtime, transformers or PyTorch",
     "convert": "convert any readable checkpoint into our own format",

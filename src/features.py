@@ -1,6 +1,6 @@
 """Waveform to Kaldi-compatible log-mel spectrogram, batched, on any device.
 
-Dimensions: B clips, S samples, T frames of 10 ms, W samples in a 25 ms window, F mel bins.
+Dimensions: B clips, S samples, T frames (one every hop of 10 ms), W samples in a window (25 ms), F mel bins.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from .errors import ConfigError, is_finite_number, is_whole_number
 logger = logging.getLogger(__name__)
 MAXIMA = {"sample_rate": 384_000, "bins": 1024, "frames": 100_000}
 """Largest accepted settings: they determine how much memory is allocated. 100,000 frames are 17 minutes."""
+LONGEST_WINDOW = 1000.0
+"""Longest accepted window, in milliseconds."""
 RESAMPLERS = ("soxr", "sinc")
 """Resampling methods, see `data.resampling`."""
 CHUNK_FRAMES = 256
@@ -35,7 +37,7 @@ class FeatureConfig:
     bins: int = 128
     """Mel bins, from 20 Hz to half the sample rate."""
     frames: int = 1024
-    """Number of 10 ms frames to which a clip is cut or padded."""
+    """Number of frames, one every `hop_ms`, to which a clip is cut or padded."""
     mean: float = -4.2677393
     """Mean of the log-mel over the training data (default: AudioSet, from AST)."""
     std: float = 4.5689974
@@ -45,6 +47,10 @@ class FeatureConfig:
     resampler: str = "sinc"
     """Resampling method: `soxr`, or `sinc`, torchaudio's default. The released weights were trained with `sinc`, and it
     is assumed for models whose description does not say."""
+    window_ms: float = 25.0
+    """Length of the window of one frame, in milliseconds."""
+    hop_ms: float = 10.0
+    """Time from one frame to the next, in milliseconds."""
 
     def __post_init__(self) -> None:
         for name, maximum in MAXIMA.items():
@@ -61,6 +67,13 @@ class FeatureConfig:
             raise ConfigError(f"features.downmix: found {self.downmix!r}, expected 'mean' or 'first'")
         if self.resampler not in RESAMPLERS:
             raise ConfigError(f"features.resampler: found {self.resampler!r}, expected one of {', '.join(RESAMPLERS)}")
+        if not is_finite_number(self.window_ms) or not 0 < self.window_ms <= LONGEST_WINDOW:
+            raise ConfigError(f"features.window_ms: found {self.window_ms!r}, expected above 0 to {LONGEST_WINDOW:g}")
+        if not is_finite_number(self.hop_ms) or not (0 < self.hop_ms <= self.window_ms and self.hop >= 1):
+            raise ConfigError(
+                f"features.hop_ms: found {self.hop_ms!r}, expected at least one sample at {self.sample_rate} Hz, and"
+                f" at most the window of {self.window_ms:g} ms"
+            )
 
     @property
     def pad_value(self) -> float:
@@ -68,32 +81,43 @@ class FeatureConfig:
         return self.normalise(0.0)
 
     @property
+    def window(self) -> int:
+        """Samples in a window, rounded down as in Kaldi."""
+        return int(self.sample_rate * self.window_ms * 0.001)
+
+    @property
+    def hop(self) -> int:
+        """Samples from one window to the next, rounded down as in Kaldi."""
+        return int(self.sample_rate * self.hop_ms * 0.001)
+
+    @property
     def samples(self) -> int:
         """Samples of audio that `frames` frames span."""
-        window, hop = window_and_hop(self.sample_rate)
-        return (self.frames - 1) * hop + window
+        return (self.frames - 1) * self.hop + self.window
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first of `frames` frames to the one after the last: what the model hears at once."""
+        return self.frames * self.hop_ms / 1000
+
+    def frame_count(self, samples):
+        """Number of whole windows in `samples` (an int or an integer tensor): the frames that LogMel returns."""
+        frames = (samples - self.window) // self.hop + 1
+        return frames.clamp(min=0) if isinstance(frames, Tensor) else max(0, frames)
+
+    def log_mel(self) -> LogMel:
+        """The spectrogram with these settings."""
+        return LogMel(self.sample_rate, self.bins, self.window_ms, self.hop_ms)
 
     def normalise(self, log_mel):  # a float or a tensor
         """(x - mean) / (2 std), AST's normalisation."""
         return (log_mel - self.mean) / (2.0 * self.std)
 
 
-def window_and_hop(sample_rate: int) -> tuple[int, int]:
-    """Samples in a 25 ms window and in the 10 ms hop between windows, rounded down as in Kaldi."""
-    return int(sample_rate * 0.025), int(sample_rate * 0.010)
-
-
-def frame_count(samples, sample_rate: int = 16_000):
-    """Number of whole windows in `samples` (an int or an integer tensor): the frames that LogMel returns."""
-    window, hop = window_and_hop(sample_rate)
-    frames = (samples - window) // hop + 1
-    return frames.clamp(min=0) if isinstance(frames, Tensor) else max(0, frames)
-
-
 class LogMel(nn.Module):
     """Waveforms (B, S) in [-1, 1] to natural-log mel energies (B, T, F), as Kaldi's fbank computes them.
 
-    Settings are AST's: Hann window of 25 ms every 10 ms, no dither, each window's mean removed,
+    Settings are AST's: Hann window, by default of 25 ms every 10 ms, no dither, each window's mean removed,
     pre-emphasis 0.97, power spectrum, triangular mel filters from 20 Hz to Nyquist. A clip shorter than one
     window gives no frames. The result is neither normalised nor padded: see `FeatureConfig.normalise` and `fit_frames`.
     The operations and their order match torchaudio.compliance.kaldi.fbank, so that float32 rounds the same way
@@ -103,14 +127,18 @@ class LogMel(nn.Module):
     window: Tensor
     filters: Tensor
 
-    def __init__(self, sample_rate: int = 16_000, bins: int = 128) -> None:
+    def __init__(
+        self, sample_rate: int = 16_000, bins: int = 128, window_ms: float = 25.0, hop_ms: float = 10.0
+    ) -> None:
         super().__init__()
-        self.sample_rate, self.bins = sample_rate, bins
-        size, self.hop = window_and_hop(sample_rate)
-        if size < 2 or bins < 4:
+        self.config = FeatureConfig(sample_rate, bins, window_ms=window_ms, hop_ms=hop_ms)
+        self.bins, size, self.hop = bins, self.config.window, self.config.hop
+        if sample_rate < 80 or bins < 4:
             raise ConfigError(
                 f"log-mel: found sample rate {sample_rate} Hz and {bins} bins, expected at least 80 Hz and 4 bins"
             )
+        if size < 2:
+            raise ConfigError(f"features.window_ms: found {window_ms:g}, one sample, expected at least two")
         self.n_fft = 1 << (size - 1).bit_length()
         banks, _ = get_mel_banks(bins, self.n_fft, float(sample_rate), 20.0, 0.0, 100.0, -500.0, 1.0)  # (F, n_fft/2)
         # Each row twice, because squared real and imaginary parts alternate: (n_fft + 2, F).
@@ -135,7 +163,7 @@ class LogMel(nn.Module):
             raise ConfigError(f"waveform shape: found {tuple(waveform.shape)}, expected (batch, samples)")
         if not waveform.is_floating_point():
             raise ConfigError(f"waveform: found {waveform.dtype}, expected floating-point samples in [-1, 1]")
-        clips, frames = len(waveform), frame_count(waveform.shape[1], self.sample_rate)
+        clips, frames = len(waveform), self.config.frame_count(waveform.shape[1])
         log_mel = torch.empty(clips, frames, self.bins, device=waveform.device)
         if log_mel.numel() == 0:
             return log_mel
@@ -186,21 +214,20 @@ class FrontEnd(nn.Module):
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
         self.config = config
-        self.log_mel = LogMel(config.sample_rate, config.bins)
+        self.log_mel = config.log_mel()
         self.warned = False
 
     def _looks_padded(self, waveform: Tensor) -> bool:
         """Whether some but not all clips of a batch (B, S) end in a window of digital silence."""
         if waveform.ndim != 2 or len(waveform) < 2 or waveform.shape[1] == 0:
             return False
-        window, _ = window_and_hop(self.config.sample_rate)
-        silent = (waveform[:, -window:] == 0).all(dim=1)
+        silent = (waveform[:, -self.config.window :] == 0).all(dim=1)
         return bool(silent.any() and not silent.all())
 
     def raw(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Log-mel (B, frames, F), padded but not yet normalised. lengths (B,): in samples, if clips are padded."""
         config = self.config
-        valid = None if lengths is None else frame_count(lengths, config.sample_rate)
+        valid = None if lengths is None else config.frame_count(lengths)
         return fit_frames(self.log_mel(waveform[:, : config.samples]), config.frames, valid)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from torchaudio.compliance import kaldi
 
 import flexiast.features
 from flexiast.errors import ConfigError
-from flexiast.features import FeatureConfig, FrontEnd, LogMel, fit_frames, frame_count
+from flexiast.features import FeatureConfig, FrontEnd, LogMel, fit_frames
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -114,8 +114,8 @@ def test_integers_are_refused():
 
 @pytest.mark.parametrize(("samples", "frames"), [(0, 0), (399, 0), (400, 1), (559, 1), (560, 2), (16_000, 98)])
 def test_frame_count_is_that_of_the_log_mel(samples, frames):
-    assert frame_count(samples) == LogMel()(torch.zeros(1, samples)).shape[1] == frames
-    assert frame_count(torch.tensor([samples])).tolist() == [frames]
+    assert FeatureConfig().frame_count(samples) == LogMel()(torch.zeros(1, samples)).shape[1] == frames
+    assert FeatureConfig().frame_count(torch.tensor([samples])).tolist() == [frames]
 
 
 # Golden features subtract the mean of all channels, then use the first (tests/golden/README.md). Fourier transforms
@@ -152,17 +152,36 @@ def test_padding_looks_as_the_configuration_says():
 @pytest.mark.parametrize("sample_rate", [8000, 16_000, 44_100])
 def test_samples_of_the_configuration_make_its_frames_exactly(sample_rate):
     config = FeatureConfig(sample_rate=sample_rate, frames=50)
-    assert frame_count(config.samples, sample_rate) == 50
-    assert frame_count(config.samples - 1, sample_rate) == 49
+    assert config.frame_count(config.samples) == 50
+    assert config.frame_count(config.samples - 1) == 49
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("sample_rate", 0), ("bins", -1), ("frames", 0), ("std", 0.0), ("std", float("nan")), ("downmix", "last")],
+    [
+        *(("sample_rate", 0), ("bins", -1), ("frames", 0), ("std", 0.0), ("std", float("nan")), ("downmix", "last")),
+        *(("window_ms", 0.0), ("window_ms", 2000.0), ("hop_ms", 0.0), ("hop_ms", 26.0)),
+    ],
 )
 def test_wrong_setting_is_refused_by_name(field, value):
     with pytest.raises(ConfigError, match=f"{field}.*{value}"):
         FeatureConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("rate", "bins", "window_ms", "hop_ms"), [(8000, 64, 25, 10), (32_000, 64, 32, 10), (48_000, 128, 10, 5)]
+)
+def test_other_front_ends_are_kaldis(rate, bins, window_ms, hop_ms):
+    config = FeatureConfig(rate, bins, window_ms=window_ms, hop_ms=hop_ms)
+    waveform = noise(1, rate)
+    expected = kaldi.fbank(
+        waveform, htk_compat=True, sample_frequency=rate, window_type="hanning", num_mel_bins=bins, dither=0.0,
+        frame_length=window_ms, frame_shift=hop_ms,
+    )  # fmt: skip
+    found = config.log_mel()(waveform)[0]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert len(found) == config.frame_count(rate)
+    assert FeatureConfig(frames=200, hop_ms=hop_ms).seconds == pytest.approx(0.2 * hop_ms)
 
 
 @pytest.mark.parametrize(("setting", "message"), [({"sample_rate": 40}, "40 Hz"), ({"bins": 3}, "3 bins")])

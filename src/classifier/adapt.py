@@ -35,6 +35,9 @@ def adapt(
       class names keeps its classifier if the labels are its numbers, or come from a label table (`table`) in its
       order; see `class_order`. `new_head` gives a new classifier in any case.
     - Another `patch_size` resizes the kernel by PI-resize and the positions with it.
+    - Another number of mel bins, or another hop, changes the unit in which patches are measured. Without a `patch_size`
+      the base patch keeps its extent in hertz and seconds (16x16 at 128 bins is 8x16 at 64), the kernel is resized to
+      it and the positions stay where they are.
     - Overlapping patches, as in AST, are replaced by patches side by side, with positions resampled to match;
       `overlap` keeps the overlap.
     - Another number of frames cuts positions along time to their centre or interpolates them, as AST does.
@@ -43,11 +46,13 @@ def adapt(
     if a model without class names has as many classes as the data, but nothing says which is which.
     """
     old = model.config
-    patch = PatchSize.parse(patch_size) if patch_size else old.patch_size
+    scale = _scale(model.feature_config, features)
+    patch = PatchSize.parse(patch_size) if patch_size else _scaled(old.patch_size, scale)
     config = dataclasses.replace(
         old,
         classes=len(labels),
         frames=features.frames,
+        bins=features.bins,
         patch_size=patch,
         stride=old.stride_at(patch) if overlap and old.stride else None,
         coverage=coverage or old.coverage,
@@ -56,35 +61,52 @@ def adapt(
     adapted = AudioClassifier(config, features, labels, loss)
     state = model.state_dict()
     state["kernel"] = pi_resize(state["kernel"], patch)
-    state["pos_embed"] = fit_positions(_rebased(state["pos_embed"], old, config), config.base.grid)
+    state["pos_embed"] = fit_positions(_rebased(state["pos_embed"], old, config, scale), config.base.grid)
     order = None if new_head else class_order(model.labels, labels, table, REMEDY)
     for name in ("head.weight", "head.bias"):
         state[name] = adapted.state_dict()[name] if order is None else state[name][order]
     adapted.load_state_dict(state)
-    adapted.load_report = _adaptation(model, config, order)
+    adapted.load_report = _adaptation(model, adapted, order)
     return adapted
 
 
-def _rebased(positions: Tensor, old: FlexiASTConfig, new: FlexiASTConfig) -> Tensor:
-    """Positions (H, W, D) over the old length, at the new base patch and stride."""
-    base, layout = old.base, lay_out(old.frames, old.bins, new.patch_size, new.stride_at(new.patch_size))
-    if (base.patch, base.stride) == (layout.patch, layout.stride):
+def _scale(old: FeatureConfig, new: FeatureConfig) -> tuple[float, float]:
+    """New mel bins for each old one, new frames for each old one."""
+    return new.bins / old.bins, old.hop_ms / new.hop_ms
+
+
+def _scaled(patch: PatchSize, scale: tuple[float, float]) -> PatchSize:
+    """The patch of the same extent, in the new bins and frames."""
+    return PatchSize(*(max(1, round(side * factor)) for side, factor in zip(patch, scale, strict=True)))
+
+
+def _rebased(positions: Tensor, old: FlexiASTConfig, new: FlexiASTConfig, scale: tuple[float, float]) -> Tensor:
+    """Positions (H, W, D) over the old length, at the new base patch and stride, in the new bins and frames."""
+    frames = round(old.frames * scale[1])
+    base, layout = old.base, lay_out(frames, new.bins, new.patch_size, new.stride_at(new.patch_size))
+    if scale == (1, 1) and (base.patch, base.stride) == (layout.patch, layout.stride):
         return positions
     if old.stride is None and old.coverage == "drop":
         return resample_positions(positions, layout.grid)  # upstream's import of a model at another patch size
-    return apply_to_grid(positions, *extent_matrices(base, layout, positions))
+    return apply_to_grid(positions, *extent_matrices(base, layout, positions, scale))
 
 
-def _adaptation(model: AudioClassifier, config: FlexiASTConfig, order: list[int] | None) -> LoadReport:
+def _adaptation(model: AudioClassifier, adapted: AudioClassifier, order: list[int] | None) -> LoadReport:
     """What `adapt` did to every tensor."""
-    old, before = model.config, model.load_report
-    report = LoadReport(before.source if before else "model", "FlexiAST, adapted", notes=before.notes if before else [])
+    old, config, before = model.config, adapted.config, model.load_report
+    notes = [*(before.notes if before else []), *_front_end_notes(model.feature_config, adapted.feature_config)]
+    report = LoadReport(before.source if before else "model", "FlexiAST, adapted", notes=notes)
     changes = {}
     if old.patch_size != config.patch_size:
         changes["kernel"] = f"PI-resize from patch {old.patch_size} to {config.patch_size}"
     layouts = [c.base for c in (old, config)]
-    if layouts[0] != layouts[1]:
-        texts = [f"{c.grid.freq}x{c.grid.time} of patch {c.patch}, stride {c.stride}" for c in layouts]
+    if layouts[0] != layouts[1] or old.bins != config.bins:
+        other_bins = old.bins != config.bins
+        texts = [
+            f"{c.base.grid.freq}x{c.base.grid.time} of patch {c.base.patch}, stride {c.base.stride}"
+            + (f", {c.bins} bins" if other_bins else "")
+            for c in (old, config)
+        ]
         changes["pos_embed"] = f"grid {texts[0]}, fitted to {texts[1]}"
     if order is not None and order != sorted(order):
         changes |= dict.fromkeys(("head.weight", "head.bias"), "rows in the order of the data's classes, by name")
@@ -96,3 +118,14 @@ def _adaptation(model: AudioClassifier, config: FlexiASTConfig, order: list[int]
             how = changes.get(name, "")
             report.entries.append(Entry("converted" if how else "used", (name,), (name,), how))
     return report
+
+
+def _front_end_notes(old: FeatureConfig, new: FeatureConfig) -> list[str]:
+    """What has changed in what the network hears, other than its length."""
+    units = {"bins": "mel bins", "sample_rate": "Hz", "window_ms": "ms window", "hop_ms": "ms hop"}
+    changed = [
+        f"{getattr(old, name):g} {unit} -> {getattr(new, name):g}"
+        for name, unit in units.items()
+        if getattr(old, name) != getattr(new, name)
+    ]
+    return [f"other front end: {', '.join(changed)}"] if changed else []

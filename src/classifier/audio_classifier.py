@@ -6,8 +6,9 @@ Dimensions: B clips, S samples, T frames, F mel bins, C classes.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, cast, get_args, overload
 
 from torch import Tensor
 
@@ -25,12 +26,14 @@ from ..models.resize import Resize
 from ..runtime.arguments import Precision
 from .budget import choose
 from .curve import Curve, curve_of
+from .embeddings import Layer, embeddings
 from .frames import Frames, frames
 from .inputs import Audio, is_several
 from .listening import Answer, Hearing, answers, trained_sizes
 from .results import Choice, Prediction, Predictions, Results, Window
 from .tally import Aggregate
 
+logger = logging.getLogger(__name__)
 MOST_STRETCH = 4
 """Largest window in a description, relative to the network's input: cost grows with its square."""
 
@@ -195,6 +198,37 @@ class AudioClassifier(FlexiAST, HubMixin):
         """
         return frames(self, audio, Hearing(patch_size, sample_rate, None, "mean", batch_size, 0, precision))
 
+    def embed(
+        self,
+        audio: Audio | Sequence[Audio],
+        patch_size: PatchLike | None = None,
+        layer: Layer | None = None,
+        time: bool = False,
+        sample_rate: int | None = None,
+        batch_size: int = 16,
+        workers: int = 0,
+        precision: Precision = "fp32",
+    ) -> Any:
+        """The embedding (D,) of a sound; for a list of sounds, one each. With `time`, an `Embedding` over time.
+
+        layer: None for what the classifier sees; the number of a block, counted from 0 or from the end, for the mean of
+        its patch tokens; `mean` for that of all blocks. time: a vector for each column of patches, with start and end
+        in seconds, instead of their mean (layer None: the last block's). Padding is left out, except with layer None
+        and no `time`. A longer clip is heard in windows side by side. In a list, an unusable clip has an empty tensor;
+        other arguments and errors are those of `predict`.
+        """
+        how = Hearing(patch_size, sample_rate, None, "mean", batch_size, workers, precision)
+        several = is_several(audio)
+        clips: list[Any] = list(cast(Any, audio)) if several else [audio]
+        made = list(embeddings(self, clips, how, layer, time))
+        errors = [one.error for one in made if one.error is not None]
+        if errors and len(errors) == len(clips):
+            raise errors[0]
+        if errors:
+            logger.warning("%d of %d clips could not be used; the first: %s", len(errors), len(clips), errors[0])
+        found = [one.embedding if time else one.embedding.vectors for one in made]
+        return found if several else found[0]
+
     def _results(
         self,
         audio: Any,
@@ -227,7 +261,7 @@ class AudioClassifier(FlexiAST, HubMixin):
         sizes = ", ".join(map(str, trained_sizes(self)))
         weights = sum(parameter.numel() for parameter in self.parameters())
         return (
-            f"AudioClassifier({len(names)} classes ({few}), window {features.frames / 100:g} s at"
+            f"AudioClassifier({len(names)} classes ({few}), window {features.seconds:g} s at"
             f" {features.sample_rate} Hz, base patch {config.patch_size}"
             + (f", trained at {sizes}" if sizes else "")
             + f", {config.depth} blocks of width {config.width}, {weights / 1e6:.3g} M parameters)"

@@ -23,9 +23,10 @@ class ExportConfig:
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Model directory, or any other readable checkpoint."""
     out: Path
-    """File to write, ending in .onnx or .pt2; for `hf`, a new directory."""
+    """File to write, ending in .onnx or .pt2; for `hf` and `transformers` a new directory."""
     format: Format = "onnx"
-    """`onnx`: ONNX Runtime. `hf`: a transformers AST for pipeline("audio-classification"). `torch`: torch.export."""
+    """`onnx`: ONNX Runtime. `hf`: a transformers AST for pipeline("audio-classification"). `torch`: torch.export.
+    `transformers`: AutoModelForAudioClassification with trust_remote_code, every patch size kept."""
     patch_size: PatchArg | None = None
     """Patch size to keep (default: the model's base patch)."""
     cascade: tuple[str, ...] = ()

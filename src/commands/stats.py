@@ -11,11 +11,14 @@ import tyro
 from ..data.bad_clips import MAX_BAD
 from ..data.dataset import MAX_WORKERS
 from ..data.manifest import distinct_labels, read_manifest, require_tables
-from ..data.statistics import measure_statistics
+from ..data.statistics import Statistics, measure_statistics
 from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..features import FeatureConfig
 from ..runtime.files import require_new, require_writable, to_json_text, write_atomically
+
+MEASURED = ("sample_rate", "bins", "window_ms", "hop_ms", "downmix", "resampler")
+"""Feature settings that the statistics depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,10 @@ class StatsConfig(TableOptions):
     """Mel bins."""
     sample_rate: int = 16_000
     """Sample rate in Hz that audio is converted to."""
+    window_ms: float = 25.0
+    """Length of a frame's window in milliseconds."""
+    hop_ms: float = 10.0
+    """Milliseconds from one frame to the next."""
     downmix: Literal["mean", "first"] = "mean"
     """How stereo becomes mono."""
     resampler: Literal["soxr", "sinc"] = "soxr"
@@ -57,7 +64,7 @@ def run(config: StatsConfig) -> None:
     """Print the statistics, and the options that use them."""
     if config.out:
         require_new(config.out, config.overwrite)
-    features = FeatureConfig(config.sample_rate, config.bins, downmix=config.downmix, resampler=config.resampler)
+    features = FeatureConfig(**{name: getattr(config, name) for name in MEASURED})
     labels = config.labels or distinct_labels(config.manifest, config)
     data = read_manifest(config.manifest, labels, config.root, config)
     if config.out:
@@ -68,7 +75,15 @@ def run(config: StatsConfig) -> None:
     print(f"mean {statistics.mean:.7f}, std {statistics.std:.7f}, frames {statistics.frames}, clips {statistics.clips}")
     if statistics.clips < len(data):
         print(f"left out: {len(data) - statistics.clips} of {len(data)} clips, which cannot be used")
-    print(f"--data.mean {statistics.mean:.7f} --data.std {statistics.std:.7f}")
+    print(" ".join(training_options(features, statistics)))
+
+
+def training_options(features: FeatureConfig, statistics: Statistics) -> list[str]:
+    """The options of `flexiast train` that these statistics belong to; those that are its defaults are left out."""
+    usual = FeatureConfig(resampler="soxr")
+    changed = {name: getattr(features, name) for name in MEASURED if getattr(features, name) != getattr(usual, name)}
+    own = [f"--features.{name.replace('_', '-')} {value}" for name, value in changed.items()]
+    return [*own, f"--data.mean {statistics.mean:.7f}", f"--data.std {statistics.std:.7f}"]
 
 
 CONFIG = StatsConfig

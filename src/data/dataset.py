@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import DataError
-from ..features import FeatureConfig, frame_count
+from ..features import FeatureConfig
 from ..runtime.interruption import never
 from .audio import as_float, decode
 from .crop import Crop
@@ -119,8 +119,10 @@ class ClipDataset(Dataset):
             resampler=features.resampler,
             suspicions=None if suspicions is None else reasons,
         )
-        if frame_count(len(waveform), features.sample_rate) == 0:
-            raise DataError(f"{path}: found {len(waveform)} samples, expected at least one 25 ms window")
+        if features.frame_count(len(waveform)) == 0:
+            raise DataError(
+                f"{path}: found {len(waveform)} samples, expected at least one {features.window_ms:g} ms window"
+            )
         if suspicions is not None and reasons:
             suspicions.append(Failure(clip, f"{path}: {'; '.join(reasons)}"))
         return waveform

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 from ..errors import ConfigError, DataError
 from ..runtime.files import to_json_text
 from .folders import check_classes, read_class_folders
+from .hugging_face import as_tars, is_dataset
 from .label_cells import Cell, read_labels
 from .labels import IN_TABLE, Labels, composed, is_unicode, reason_of, report_twins, unknown_label
 from .locate import locate, on_disk, require_some
 from .shards import INDEX, ShardMember, read_shards
 from .table_options import ONLY_PATHS, USUAL, PathOptions, TableOptions
 from .tables import Table, group_lines, is_table, read_table
+from .webdataset import read_webdataset, tars_of
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +68,9 @@ def read_manifest(
 
     source: JSON `{"data": [{"wav": path, "labels": "mid,mid"}, ...]}`, which needs `labels`; or a table *.csv, *.tsv,
     *.txt or *.jsonl with a column of files and one of labels, rows of the same file being one clip; or a folder, of
-    classes or of shards (`flexiast pack`). labels: table or CSV path; the default is the sub-folders of a folder, the
-    distinct labels of a table, in order, or the table of the shards. root: where relative paths start (default: the
+    classes or of shards (`flexiast pack`); or WebDataset tars, a file or a folder of them; or `hf:NAME[:split]` or a
+    parquet file (extra `data`). labels: table or CSV path; the default is the sub-folders of a folder, the distinct
+    labels of a table or of tars, in order, or the table of the shards. root: where relative paths start (default: the
     manifest's folder; for tables also the folders about it). options: how a table is read. whose: where `labels` are
     from, for messages. Raises DataError that names the file and the entry or line at fault.
     """
@@ -75,6 +78,10 @@ def read_manifest(
     table = Labels.read(labels) if isinstance(labels, Path) else labels
     if (source / INDEX).is_file():
         return _read_packed(source, table, whose)
+    if is_dataset(source):
+        return dataclasses.replace(_read_tars(as_tars(source, options.label_column), table, whose), source=source)
+    if tars_of(source):
+        return _read_tars(source, table, whose)
     if source.is_dir():
         return _read_folder(source, table, options, whose)
     _require_file(source)
@@ -120,6 +127,10 @@ def distinct_labels(source: Path, options: TableOptions = USUAL) -> Labels:
     """The labels that a manifest, a table or a folder uses, sorted. Raises DataError as `read_manifest` does."""
     if (source / INDEX).is_file():
         return _read_packed(source, None).labels
+    if is_dataset(source):
+        return _read_tars(as_tars(source, options.label_column), None).labels
+    if tars_of(source):
+        return _read_tars(source, None).labels
     if source.is_dir():
         return Labels.of(name for name, files in read_class_folders(source, options).items() if files)
     _require_file(source)
@@ -250,6 +261,16 @@ def _read_packed(folder: Path, labels: Labels | None, whose: str = IN_TABLE) -> 
             raise unknown_label(folder / INDEX, packed.mids[c], index, whose)
     clips = zip(shards.members, shards.classes, strict=True)
     return Manifest(folder, tuple(Clip(m, tuple(index[packed.mids[c]] for c in own)) for m, own in clips), labels)
+
+
+def _read_tars(source: Path, labels: Labels | None, whose: str = IN_TABLE) -> Manifest:
+    samples = read_webdataset(source)
+    labels = labels or Labels.of(label for sample in samples for label in sample.labels)
+    index = labels.index()
+    if not any(label in index for sample in samples for label in sample.labels):
+        index |= {str(number): number for number in range(len(labels))}  # a .cls is the number of a class in the table
+    clips = (Clip(member, _classes(str(member), own, index, whose)) for member, own in samples)
+    return Manifest(source, tuple(clips), labels)
 
 
 def _size(path: Path | ShardMember) -> int:

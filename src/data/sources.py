@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 from ..errors import DataError
 from .folders import audio_below
+from .hugging_face import is_dataset
 from .locate import on_disk
-from .manifest import read_paths
+from .manifest import read_manifest, read_paths
 from .shards import INDEX, ShardMember
 from .table_options import ONLY_PATHS, PathOptions
 from .tables import is_table
+from .webdataset import tars_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,14 @@ def audio_sources(names: Sequence[Path], root: Path | None = None, options: Path
     return Sources(list(files), refused)
 
 
+def every_source(names: Sequence[Path], root: Path | None = None) -> list[Path | ShardMember]:
+    """As `audio_sources`, for work that needs them all. Raises DataError for a name that stands for none."""
+    files, refused = audio_sources(names, root)
+    if refused:
+        raise DataError(refused[0].reason)
+    return files
+
+
 def is_list(name: Path) -> bool:
     """Whether a name stands for a manifest or a table, by its suffix."""
     return name.suffix.lower() == ".json" or is_table(name)
@@ -58,6 +68,8 @@ def is_list(name: Path) -> bool:
 def _expanded(name: Path, root: Path | None, options: PathOptions) -> list[Path | ShardMember]:
     if (name / INDEX).is_file():
         return read_paths(name)
+    if tars_of(name) or is_dataset(name):  # labels and clips in one
+        return [clip.path for clip in read_manifest(name).clips]
     if name.is_dir():
         return [*audio_below(name)]
     if is_list(name):

@@ -64,7 +64,7 @@ class Statistics:
     std: float
     """Standard deviation over all frames and mel bins (of the population: divided by n)."""
     frames: int
-    """Number of frames of 10 ms."""
+    """Number of frames."""
     clips: int
     """Number of clips that they come from."""
 
@@ -74,7 +74,7 @@ class _ClipMoments(Dataset):
 
     def __init__(self, manifest: Manifest, features: FeatureConfig) -> None:
         self.manifest, self.features = manifest, features
-        self.log_mel = LogMel(features.sample_rate, features.bins)
+        self.log_mel = features.log_mel()
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -88,7 +88,7 @@ class _ClipMoments(Dataset):
         except DataError as error:
             return error
         if moments.count == 0:
-            return DataError(f"{path}: found no whole window, expected at least 25 ms")
+            return DataError(f"{path}: found no whole window, expected at least {self.features.window_ms:g} ms")
         return moments
 
 
@@ -112,10 +112,10 @@ def measure_statistics(
 ) -> Statistics:
     """Mean and standard deviation of the log-mel over every real frame of every clip, as `features` computes it.
 
-    features: only sample rate, bins, downmix and resampler matter; frames, mean and std do not. workers: decoding
-    processes, 0 for this one; the result does not depend on their number. max_bad: share of the clips that may be
-    unusable, with a floor; these are logged and left out. timeout: seconds that decoding a clip may take, 0 for no
-    limit. Raises DataError if more clips are unusable (naming some), decoding takes too long, or all frames are alike.
+    features: frames, mean and std do not matter. workers: decoding processes, 0 for this one; their number does not
+    change the result. max_bad: share of the clips that may be unusable, with a floor; these are logged and left out.
+    timeout: seconds that decoding a clip may take, 0 for no limit. Raises DataError if more clips are unusable (naming
+    some), decoding takes too long, or all frames are alike.
     """
     loader: DataLoader = DataLoader(
         _ClipMoments(manifest, features),

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..errors import DataError
-from ..features import FeatureConfig, LogMel
+from ..features import FeatureConfig
 from .manifest import Manifest
 from .statistics import Moments, log_mel_pieces
 from .workers import as_is, loaded, start_worker
@@ -31,7 +31,7 @@ class Survey:
     clips: np.ndarray
     """(n,) indices of the clips in the manifest; unusable ones are left out."""
     frames: np.ndarray
-    """(n,) frames of 10 ms in each."""
+    """(n,) frames in each."""
     mean: float
     """Mean of the log-mel over all frames and bins."""
     std: float
@@ -51,7 +51,7 @@ class _SurveyedClips(Dataset):
 
     def __init__(self, manifest: Manifest, chosen: Sequence[int], features: FeatureConfig) -> None:
         self.manifest, self.chosen, self.features = manifest, chosen, features
-        self.log_mel = LogMel(features.sample_rate, features.bins)
+        self.log_mel = features.log_mel()
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -70,7 +70,7 @@ class _SurveyedClips(Dataset):
         except DataError as error:
             return error
         if not frames:
-            return DataError(f"{path}: found no whole window, expected at least 25 ms")
+            return DataError(f"{path}: found no whole window, expected at least {self.features.window_ms:g} ms")
         mean = sums / frames
         deviation = (squares / frames - mean.square()).clamp(min=0).sqrt()
         return frames, total, torch.cat([mean, deviation]).float().numpy()
@@ -79,8 +79,7 @@ class _SurveyedClips(Dataset):
 def survey(manifest: Manifest, features: FeatureConfig, workers: int = 0, progress: bool = True) -> Survey:
     """Survey the clips of a manifest, at most MOST_SURVEYED of them, evenly spread.
 
-    features: only sample rate, bins, downmix and resampler matter. Raises DataError if no clip is usable, or if all
-    frames are alike.
+    features: frames, mean and std do not matter. Raises DataError if no clip is usable, or if all frames are alike.
     """
     count = min(len(manifest), MOST_SURVEYED)
     chosen = np.unique(np.linspace(0, len(manifest) - 1, count).round().astype(int))

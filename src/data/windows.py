@@ -2,7 +2,7 @@
 
 Evaluation and `predict` share this code, so that both use the same windows.
 
-Dimensions: B windows, S samples, T frames of 10 ms.
+Dimensions: B windows, S samples.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import ConfigError, DataError, is_finite_number
-from ..features import FeatureConfig, frame_count, window_and_hop
+from ..features import FeatureConfig
 from ..runtime.interruption import never
 from .audio import as_float
 from .dataset import LEAST_NEW, MAX_WORKERS, Failure, load
@@ -37,9 +37,9 @@ def excerpts(
     """The windows of a recording, one every `hop` seconds (default: side by side).
 
     pieces: its consecutive parts (S,), mono, at the model's rate. The last window may be shorter than the others.
-    Raises DataError, with `name`, if there are less than 25 ms of sound, ConfigError as `hop_in_frames` does.
+    Raises DataError, with `name`, if there is no whole frame of sound, ConfigError as `hop_in_frames` does.
     """
-    window, (length, step) = features.frames, window_and_hop(features.sample_rate)
+    window, step = features.frames, features.hop
     hop_frames, frame = hop_in_frames(hop, features), step / features.sample_rate
     start, held = 0, None
     for piece in pieces:
@@ -48,9 +48,11 @@ def excerpts(
             yield Excerpt(start * frame, (start + window) * frame, held[: features.samples])
             start, held = start + hop_frames, held[hop_frames * step :]
     rest = 0 if held is None else len(held)
-    frames = frame_count(rest, features.sample_rate)
+    frames = features.frame_count(rest)
     if start == 0 and frames == 0:
-        raise DataError(f"{name}: found {rest} samples, expected at least one 25 ms window, {length}")
+        raise DataError(
+            f"{name}: found {rest} samples, expected at least one {features.window_ms:g} ms window, {features.window}"
+        )
     new = frames if start == 0 else frames - (window - hop_frames)
     if held is not None and (start == 0 or new >= min(hop_frames, LEAST_NEW * window)):
         yield Excerpt(start * frame, start * frame + rest / features.sample_rate, held)
@@ -60,7 +62,7 @@ def hop_in_frames(hop: float | None, features: FeatureConfig) -> int:
     """Frames between the starts of windows; None: side by side. Raises ConfigError unless 0 < hop <= the window."""
     if hop is None:
         return features.frames
-    frame = window_and_hop(features.sample_rate)[1] / features.sample_rate
+    frame = features.hop / features.sample_rate
     longest = features.frames * frame
     if not is_finite_number(hop) or not 0 < hop <= longest + 1e-9:
         raise ConfigError(f"hop: found {hop!r}, expected seconds above 0, at most the window of {longest:g} s")
@@ -148,7 +150,7 @@ class WindowDataset(IterableDataset):
                         yield part.batch()
                         part = _Part(self.features.samples)
                     part.add(clip, excerpt)
-                    windows, frames = windows + 1, frame_count(len(excerpt.waveform), self.features.sample_rate)
+                    windows, frames = windows + 1, self.features.frame_count(len(excerpt.waveform))
                 part.ended.append(Ended(clip, windows, frames))
             except DataError as error:
                 part.failures.append(Failure(clip, str(error)))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib
 import os
 import shutil
 import tempfile
@@ -22,13 +21,15 @@ from torch import Tensor
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..errors import ConfigError, FlexiASTError
-from ..features import window_and_hop
+from ..models.flexiast import FlexiAST
 from ..models.geometry import PatchLike, PatchSize
+from ..runtime.extras import optional
 from ..runtime.files import put_in_place, require_new, to_json_text
-from .huggingface import huggingface_ast
+from .huggingface import INSTEAD, huggingface_ast
+from .remote_code import MODULE, configuration, modeling_file
 from .waveform_network import MatrixFrontEnd, Scorer
 
-Format = Literal["onnx", "hf", "torch"]
+Format = Literal["onnx", "hf", "transformers", "torch"]
 Input = Literal["waveform", "spectrogram"]
 OPSET = 18
 """ONNX operator set: the one that torch's exporter targets; every maintained runtime supports it."""
@@ -41,10 +42,10 @@ INPUTS = {
 }
 """Inputs of onnx and torch exports, by name and in order."""
 OUTPUTS = ("scores", "logits")
-HUGGING_FACE_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
-SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "hf": None}
+HUGGING_FACE_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", f"{MODULE}.py")
+SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "hf": None, "transformers": None}
 """Required file suffix; None for a directory."""
-TOLERANCE = {"waveform": 1e-3, "spectrogram": 1e-4, "hf": 1e-4}
+TOLERANCE = {"waveform": 1e-3, "spectrogram": 1e-4, "directory": 1e-4}
 """Largest accepted difference of logits; for waveforms the spectrum is computed in another order."""
 
 
@@ -83,18 +84,19 @@ def export(
     """Write `model` at one patch size (default: its base) to `out`, once a run agrees with the model.
 
     onnx: a file for ONNX Runtime; torch: a `torch.export` program (.pt2); hf: a directory for transformers'
-    audio-classification pipeline. Input of the first two: `waveform` (batch, samples) at the model's sample rate, of
-    any length of at least two frames, with `lengths` (batch,), int64, the samples of each clip without padding (for a
-    single clip, all its samples); or `spectrogram`, the normalised log-mel (batch, frames, bins). Outputs:
-    `scores` and `logits` (batch, classes). `out` ends in .onnx or .pt2, or is a directory (hf); what already exists
-    is replaced only with `overwrite`.
+    audio-classification pipeline; transformers: a directory for its AutoModelForAudioClassification with
+    `trust_remote_code`, which keeps every patch size and has this one by default. Input of the first two: `waveform`
+    (batch, samples) at the model's sample rate, of any length of at least two frames, with `lengths` (batch,), int64,
+    the samples of each clip without padding (for a single clip, all its samples); or `spectrogram`, the normalised
+    log-mel (batch, frames, bins). Outputs: `scores` and `logits` (batch, classes). `out` ends in .onnx or .pt2, or is a
+    directory; what already exists is replaced only with `overwrite`.
     Raises ConfigError for what the format cannot express, ExportError if the results differ; the export then stays in
     the temporary folder next to `out`.
     """
     for name, value, known in (("format", format, get_args(Format)), ("input", input, get_args(Input))):
         if value not in known:
             raise ConfigError(f"{name}: found {value!r}, expected one of {known}")
-    if format == "hf" and input != "waveform":
+    if SUFFIX[format] is None and input != "waveform":
         raise ConfigError(f"input: found {input!r}, a transformers model comes with its own feature extractor")
     patch = model.config.patch_size if patch_size is None else PatchSize.parse(patch_size)
     model.config.grid(patch, model.feature_config.frames)
@@ -109,7 +111,7 @@ def export(
     except BaseException:
         shutil.rmtree(beside)
         raise
-    limit = TOLERANCE["hf" if format == "hf" else input]
+    limit = TOLERANCE["directory" if SUFFIX[format] is None else input]
     if not difference <= limit:
         raise ExportError(
             f"{part}: its logits differ from the model's by {difference:.2e}, expected at most {limit:.0e}"
@@ -139,11 +141,9 @@ def _reference(model: AudioClassifier) -> AudioClassifier:
 def needed(module: str) -> Any:
     """Import an optional package. Raises ExportError, which says what to install, if it is missing."""
     try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ExportError(
-            f"{module}: not installed ({error}), expected the packages of the extra `export` (pip install '.[export]')"
-        ) from None
+        return optional(module, "export")
+    except ConfigError as error:
+        raise ExportError(str(error)) from None
 
 
 def description(job: Job) -> dict[str, str]:
@@ -172,7 +172,7 @@ def _example(job: Job) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
     features, batch = job.model.feature_config, torch.export.Dim("batch")
     if job.input == "spectrogram":
         return (torch.zeros(2, features.frames, features.bins),), ({0: batch},)
-    window, hop = window_and_hop(features.sample_rate)
+    window, hop = features.window, features.hop
     samples = torch.export.Dim("samples", min=window + hop)  # two frames: one would be traced as a special case
     waveform = torch.zeros(2, features.samples + 2 * hop)
     return (waveform, torch.tensor([waveform.shape[1], 0])), ({0: batch, 1: samples}, {0: batch})
@@ -209,8 +209,24 @@ def write_onnx(job: Job, path: Path) -> None:
 def write_huggingface(job: Job, directory: Path) -> None:
     """config.json, preprocessor_config.json and model.safetensors, as `save_pretrained` of transformers writes them."""
     needed("transformers")
+    _write_directory(job, directory, *huggingface_ast(job.model, job.patch, job.model.feature_config.frames))
+
+
+def write_transformers(job: Job, directory: Path) -> None:
+    """The same files, and the network's code."""
+    needed("transformers")
+    state = {f"network.{name}": tensor for name, tensor in FlexiAST.state_dict(job.model).items()}
+    _write_directory(job, directory, configuration(job.model, job.patch), state)
+    (directory / f"{MODULE}.py").write_text(modeling_file(), encoding="utf-8")
+
+
+def _write_directory(job: Job, directory: Path, settings: dict[str, Any], state: dict[str, Tensor]) -> None:
     model, features = job.model, job.model.feature_config
-    settings, state = huggingface_ast(model, job.patch, features.frames)
+    if (features.window_ms, features.hop_ms) != (25, 10):
+        raise ConfigError(
+            f"features.window_ms, features.hop_ms: found {features.window_ms:g} and {features.hop_ms:g}, transformers'"
+            f" AST has 25 and 10{INSTEAD}"
+        )
     names = model.labels.names
     settings |= {
         "id2label": {str(i): name for i, name in enumerate(names)},
@@ -287,15 +303,17 @@ def run_onnx(job: Job, path: Path) -> tuple[float, str]:
     return _difference(job, run), f"ONNX Runtime {runtime.__version__}"
 
 
-def run_huggingface(job: Job, directory: Path) -> tuple[float, str]:
-    """Compare transformers, feature extractor included, with the model."""
+def run_transformers(job: Job, directory: Path) -> tuple[float, str]:
+    """Compare transformers, feature extractor included, with the model, which it finds by its configuration."""
     transformers = needed("transformers")
     log = transformers.utils.logging
     shown = log.is_progress_bar_enabled()
     log.disable_progress_bar()
     try:
         extractor = transformers.ASTFeatureExtractor.from_pretrained(directory)
-        network = transformers.ASTForAudioClassification.from_pretrained(directory).eval()
+        found = transformers.AutoModelForAudioClassification
+        own = (directory / f"{MODULE}.py").exists()
+        network = found.from_pretrained(directory, trust_remote_code=own).eval()
     finally:
         if shown:
             log.enable_progress_bar()
@@ -311,7 +329,8 @@ Write = Callable[[Job, Path], None]
 Run = Callable[[Job, Path], tuple[float, str]]
 FORMATS: dict[str, tuple[Write, Run]] = {
     "onnx": (write_onnx, run_onnx),
-    "hf": (write_huggingface, run_huggingface),
+    "hf": (write_huggingface, run_transformers),
+    "transformers": (write_transformers, run_transformers),
     "torch": (write_torch, run_torch),
 }
 """Functions that write and run each format."""

@@ -1,6 +1,6 @@
 """Networks for export: waveform or log-mel in, scores and logits out, built from plain operations only.
 
-Dimensions: B clips, S samples, W samples in a 25 ms window, K frequencies of the transform, T frames, F mel bins,
+Dimensions: B clips, S samples, W samples in a window, K frequencies of the transform, T frames, F mel bins,
 C classes.
 """
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
 
-from ..features import FeatureConfig, window_and_hop
+from ..features import FeatureConfig
 from ..models.frozen import FrozenAST
 
 
@@ -30,7 +30,7 @@ class MatrixFrontEnd(nn.Module):
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
         self.config = config
-        size, self.hop = window_and_hop(config.sample_rate)
+        size, self.hop = config.window, config.hop
         n_fft = 1 << (size - 1).bit_length()
         banks, _ = get_mel_banks(config.bins, n_fft, float(config.sample_rate), 20.0, 0.0, 100.0, -500.0, 1.0)
         self.register_buffer("filters", F.pad(banks, (0, 1)).T.contiguous())  # (K, F)

@@ -28,7 +28,7 @@ class FlexiASTConfig:
     classes: int
     """Number of output logits."""
     frames: int = 1024
-    """Frames (10 ms) of the base input. With `patch_size` they set the base position grid."""
+    """Frames of the base input. With `patch_size` they set the base position grid."""
     bins: int = 128
     """Mel bins of the input."""
     patch_size: PatchSize = PatchSize(16, 16)

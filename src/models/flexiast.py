@@ -8,6 +8,7 @@ P prefix tokens, N = P + H * W tokens, D width, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -91,7 +92,7 @@ class FlexiAST(nn.Module):
         a column is pooled as the classifier has learned to pool a clip. All but the last block costs as `features`.
         """
         grid = self.layout(log_mel, patch_size).grid
-        x = self.embed(log_mel, patch_size, resize)
+        x = self.embed_patches(log_mel, patch_size, resize)
         for block in self.blocks[:-1]:
             x = block(x)
         prefix = x[:, : self.config.prefix_tokens]  # (B, P, D)
@@ -103,12 +104,19 @@ class FlexiAST(nn.Module):
 
     def encode(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Tensor:
         """All tokens after the encoder, (B, N, D): prefix first, then the patches, frequency row by frequency row."""
-        x = self.embed(log_mel, patch_size, resize)
+        x = self.embed_patches(log_mel, patch_size, resize)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
 
-    def embed(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Tensor:
+    def layers(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Iterator[Tensor]:
+        """All tokens after each block in turn, (B, N, D), as in `encode`; the last ones have been through the norm."""
+        x = self.embed_patches(log_mel, patch_size, resize)
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            yield self.norm(x) if number == len(self.blocks) else x
+
+    def embed_patches(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Tensor:
         """Tokens with their positions, (B, N, D), before the first block."""
         layout = self.layout(log_mel, patch_size)
         log_mel = log_mel.to(self.kernel.dtype)  # features are float32 even if the model is in half precision
@@ -157,7 +165,7 @@ class FlexiAST(nn.Module):
         unusable input, patch size or layer.
         """
         layout = self.layout(log_mel, patch_size)
-        x = self.embed(log_mel, layout.patch, resize)
+        x = self.embed_patches(log_mel, layout.patch, resize)
         weights = rollout_weights(self.blocks, x, layer) if rollout else layer_weights(self.blocks, x, layer).mean(1)
         prefix = self.config.prefix_tokens
         queries = weights[:, :prefix] if self.config.pool == "cls" else weights[:, prefix:]  # (B, queries, N)

@@ -1,6 +1,6 @@
 """Patch sizes, token grids and their cost: integer arithmetic only, no tensors.
 
-T frames (10 ms each), F mel bins, H x W the token grid (frequency rows x time columns).
+T frames, F mel bins, H x W the token grid (frequency rows x time columns).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -36,11 +37,15 @@ class AugmentConfig:
     """Uniform noise on the normalised log-mel, of an amplitude drawn up to this (AST: 0.1)."""
     mixup: AutoFloat = AUTO
     """Share of clips that are mixed with their neighbour in the batch."""
+    gain: float = 0.0
+    """Decibels, either way, by up to which a clip is made louder or softer."""
+    background: Path | None = None
+    """Folder of background sounds; a stretch of them is mixed into half of the clips, 5 to 25 dB below the clip."""
     crop: bool = True
     """Hear a part of a clip longer than the model's window that is drawn anew in every epoch, not its start alone."""
 
     def __post_init__(self) -> None:
-        for name in ("freq_mask", "time_mask", "roll", "noise"):
+        for name in ("freq_mask", "time_mask", "roll", "noise", "gain"):
             value = getattr(self, name)
             require(value is AUTO or 0 <= value < math.inf, f"augment.{name}", value, "0 or more")
         require(self.mixup is AUTO or 0.0 <= self.mixup <= 1.0, "augment.mixup", self.mixup, "a share from 0 to 1")
@@ -93,6 +98,12 @@ def add_noise(spectrogram: Tensor, loudest: float, keys: Tensor) -> Tensor:
     """Add uniform noise in [0, a) to each clip (B, T, F), a itself uniform in [0, loudest) per clip (AST)."""
     amplitude = uniform(keys, 1, 1, stream=4) * loudest
     return spectrogram + uniform(keys, *spectrogram.shape[1:], stream=5) * amplitude
+
+
+def change_gain(waveform: Tensor, most: float, keys: Tensor) -> Tensor:
+    """Each clip (B, S) louder or softer by up to `most` decibels, uniform in decibels."""
+    decibels = (2 * uniform(keys, 1, stream=8) - 1) * most
+    return waveform * 10 ** (decibels / 20)
 
 
 def mixup(

@@ -19,6 +19,7 @@ from ..checkpoints.tensors import DAMAGE, load_pickle
 from ..classifier.audio_classifier import AudioClassifier
 from ..errors import CheckpointError, FileError, FlexiASTError
 from ..runtime.files import replacing
+from .tuning import merged
 
 logger = logging.getLogger(__name__)
 
@@ -123,10 +124,10 @@ class WeightAverage:
         self.count = 0
         self.mean: dict[str, Tensor] = {}
 
-    def add(self, model: nn.Module) -> None:
+    def add(self, model: AudioClassifier) -> None:
         """Take in the model's weights as they are now."""
         self.count += 1
-        for name, tensor in model.state_dict().items():
+        for name, tensor in merged(model).state_dict().items():
             value = tensor.detach().cpu().double()
             mean = self.mean.setdefault(name, torch.zeros_like(value))
             mean += (value - mean) / self.count

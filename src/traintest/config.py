@@ -13,9 +13,11 @@ from ..runtime.arguments import AUTO, AutoFloat, AutoInt, PatchArg, Precision, a
 from ..runtime.distributed import TIMEOUT
 from .augment import AugmentConfig
 from .options import DataConfig, DistillConfig, FeatureOptions, MemoryLimits, ModelOptions, OptimConfig, PatchOptions
+from .tuning import parse_tune
 
 AutoLoss = Annotated[Loss, auto(str, "{auto,ce,bce}", get_args(Loss))]
 Log = Literal["tensorboard", "wandb", "none"]
+ClassWeights = Literal["none", "balanced"]
 Metric = Literal["auto", "accuracy", "mAP"]
 
 
@@ -36,6 +38,16 @@ class TrainConfig:
     """`ce`: one class per clip. `bce`: any number of classes. `auto`: chosen from the labels."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
+    class_weights: ClassWeights = "none"
+    """`balanced`: rare classes count more, so that all count alike (with loss bce: as `pos_weight`)."""
+    focal: float = 0.0
+    """Exponent of the focal loss, which counts less what is already right (usual: 2); 0 for the plain loss."""
+    tune: str = "all"
+    """What is trained of the model started from: `all`; `head`, the classifier alone; `last:N`, it and the last N
+    blocks; `lora` or `lora:RANK`, it and low-rank additions, which the saved model has in its weights."""
+    ema: float = 0.0
+    """Share of the run's steps that a moving average of the weights looks back over (such as 0.1); it is what is
+    validated and kept. 0 for none."""
     epochs: AutoFloat = AUTO
     """Passes over the training clips; a fraction is fine."""
     patience: AutoInt = AUTO
@@ -92,6 +104,10 @@ class TrainConfig:
                 f"at most {most} validations in {self.epochs:g} epochs",
             )
         require_distinct("eval_patch_sizes", self.eval_patch_sizes)
+        parse_tune(self.tune)
+        require(0 <= self.ema <= 1, "ema", self.ema, "a share from 0 to 1")
+        require(not (self.average_from and self.ema), "ema", self.ema, "0 with average_from")
+        require(0 <= self.focal <= 10, "focal", self.focal, "0 to 10")
         require(not (self.average_from and self.patience), "patience", self.patience, "0 with average_from")
         require(self.save_every_minutes > 0, "save_every_minutes", self.save_every_minutes, "a positive number")
         for name in ("save_every", "log_every", "keep_checkpoints"):

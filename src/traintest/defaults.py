@@ -17,6 +17,7 @@ from ..data.survey import Survey
 from ..models.config import SIZES
 from ..runtime.arguments import AUTO
 from .config import TrainConfig
+from .options import FeatureOptions
 
 MOST_FRAMES = 1024
 """Longest window that is chosen: ten seconds, as AST has it. Longer clips are heard in windows."""
@@ -50,11 +51,10 @@ class Facts:
     flexible: bool
     """Whether the start is to be made flexible."""
     gpu: bool
-
-    @property
-    def keeps_features(self) -> bool:
-        """Whether the start goes on with its own task: made flexible, or trained further on the same classes."""
-        return keeps_features(self.start, self.train, self.flexible)
+    keeps_features: bool
+    """Whether the start keeps its frames and statistics, see `keeps_features`."""
+    bins: int = 128
+    """Mel bins of the network's input."""
 
     def architecture(self, size: str) -> tuple[int, int]:
         """Width and depth of the network: the start's, or those of a size from scratch."""
@@ -63,9 +63,12 @@ class Facts:
         return SIZES[size]["width"], SIZES[size]["depth"]
 
 
-def keeps_features(start: AudioClassifier | None, train: Manifest, flexible: bool) -> bool:
-    """Whether a start keeps frames and statistics: it goes on with its own task, on the same classes."""
-    return start is not None and (flexible or set(start.labels.mids) == set(train.labels.mids))
+def keeps_features(start: AudioClassifier | None, train: Manifest, flexible: bool, features: FeatureOptions) -> bool:
+    """Whether a start keeps frames and statistics: it goes on with its own task (made flexible, or trained further on
+    the same classes) and with its own front end."""
+    if start is None or not features.same_front_end(start.feature_config):
+        return False
+    return flexible or set(start.labels.mids) == set(train.labels.mids)
 
 
 class Chooser:
@@ -160,7 +163,7 @@ def _choose_batches(chooser: Chooser, facts: Facts) -> None:
 
 def _choose_threads(chooser: Chooser, facts: Facts) -> None:
     width, depth = facts.architecture(chooser.get("model.size"))
-    tokens = chooser.get("features.frames") * 128 / 16**2
+    tokens = chooser.get("features.frames") * facts.bins / 16**2
     gflops = 24 * depth * tokens * width**2 / 1e9  # of a clip at patch 16, attention not counted
     if gflops < LEAST_SHARED:
         chooser.choose("threads", 1, f"{gflops:.2g} GFLOPs a clip: operations too small to share")

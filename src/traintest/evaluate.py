@@ -27,7 +27,6 @@ from ..data.manifest import Manifest
 from ..data.windows import Ended, WindowBatch, WindowDataset, load_windows
 from ..errors import ConfigError, DataError
 from ..features import FeatureConfig
-from ..models.config import Loss
 from ..models.frozen import FrozenAST, freeze
 from ..models.geometry import PatchSize
 from ..models.resize import Resize
@@ -35,7 +34,7 @@ from ..runtime.arguments import Precision
 from ..runtime.device import autocast, synchronise
 from ..runtime.distributed import World
 from ..runtime.interruption import Interrupted, never
-from .losses import classification_loss
+from .losses import classification_loss, logits_of
 from .metrics import Metrics, classification_metrics
 
 
@@ -99,7 +98,7 @@ class _Pass:
         scores = torch.stack([self.tally.take(clip) for clip, _, _ in ended])
         logits = torch.stack([self.logits.pop(clip) for clip, _, _ in ended])
         several = torch.tensor([windows > 1 for _, windows, _ in ended])
-        logits[several] = _logits_of(scores[several], self.model.loss)
+        logits[several] = logits_of(scores[several], self.model.loss)
         self.losses.append((ended[0].clip, float(classification_loss(logits, targets, self.model.loss)) * len(ended)))
         self.scores.append(scores.numpy())
 
@@ -107,11 +106,6 @@ class _Pass:
         """Forget a clip that cannot be heard to its end."""
         self.tally.drop(clip)
         self.logits.pop(clip, None)
-
-
-def _logits_of(scores: Tensor, loss: Loss) -> Tensor:
-    """Logits (n, C) that give these scores, which may have been rounded to 0 or 1."""
-    return scores.clamp_min(torch.finfo(scores.dtype).tiny).log() if loss == "ce" else scores.logit(eps=1e-7)
 
 
 @dataclasses.dataclass
@@ -287,7 +281,7 @@ def _result(name: str, done: _Pass, heard: _Heard, data: Manifest) -> Result:
 
 def describe_lengths(result: Result, features: FeatureConfig) -> str | None:
     """A line that says how many clips are longer or shorter than the model's window; none if all fit."""
-    clips, seconds = len(result.scores), f"{features.frames / 100:g} s"
+    clips, seconds = len(result.scores), f"{features.seconds:g} s"
     parts = []
     if result.longer:
         parts.append(

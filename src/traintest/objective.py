@@ -17,8 +17,9 @@ from ..models.config import Loss
 from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
 from ..runtime.device import autocast, resolve_precision
-from .augment import AugmentConfig, augment_features, clip_keys, mixup
-from .losses import classification_loss, distillation_loss
+from .augment import AugmentConfig, augment_features, change_gain, clip_keys, mixup
+from .background import add_background, read_background
+from .losses import EVEN, Emphasis, classification_loss, distillation_loss, logits_of
 from .options import DistillConfig
 
 
@@ -31,12 +32,15 @@ class Inputs(NamedTuple):
     """(B, T, F) what the teacher is shown, if there is one."""
     targets: Tensor
     """(B, C), soft after mixup."""
+    scores: Tensor | None = None
+    """(B, C) stored probabilities of a teacher that is not here, mixed as the targets are."""
 
     def parts(self, size: int) -> Iterator[Inputs]:
         """In order, parts of at most `size` clips."""
         for start in range(0, len(self.targets), size):
             cut = slice(start, start + size)
-            yield Inputs(self.student[cut], None if self.teacher is None else self.teacher[cut], self.targets[cut])
+            student, teacher, targets, scores = (None if x is None else x[cut] for x in self)
+            yield Inputs(student, teacher, targets, scores)  # type: ignore[arg-type]
 
 
 class Objective:
@@ -52,11 +56,20 @@ class Objective:
         distill: DistillConfig,
         precision: Precision,
         seed: int,
+        emphasis: Emphasis = EVEN,
+        scores: Tensor | None = None,
     ) -> None:
-        """seed: of the augmentation."""
+        """seed: of the augmentation. scores: (clips, C) of the data, in place of a teacher.
+
+        Raises ConfigError or DataError for an unusable folder of background sounds.
+        """
         self.front_end, self.teacher, self.device = model.front_end, teacher, model.kernel.device
         self.loss, self.label_smoothing = loss, label_smoothing
         self.augment, self.distill, self.seed = augment, distill, seed
+        self.emphasis, self.scores = emphasis, scores
+        self.background = None
+        if augment.background is not None:
+            self.background = read_background(augment.background, model.feature_config).to(self.device)
         self.precision = resolve_precision(self.device, precision)
 
     def prepare(self, batch: Batch) -> Inputs:
@@ -64,22 +77,35 @@ class Objective:
         augment, features = self.augment, self.front_end.config
         keys = clip_keys(self.seed, batch.epochs, batch.clips).to(self.device)
         waveform, lengths, targets = batch.on(self.device)
+        classes = targets.shape[1]
+        if self.scores is not None:
+            targets = torch.cat([targets, self.scores[batch.clips].to(self.device)], dim=1)
+        if augment.gain:
+            waveform = change_gain(waveform, augment.gain, keys)
+        if self.background is not None:
+            waveform = add_background(waveform, self.background, keys)
         if augment.mixup:
             waveform, lengths, targets = mixup(waveform, lengths, targets, augment.mixup, keys)
         log_mel = self.front_end.raw(waveform, lengths)
         student = augment_features(log_mel, features, augment, keys)
         shown = features.normalise(log_mel) if self.distill.clean_teacher else student
-        return Inputs(student, shown if self.teacher else None, targets)
+        scores = targets[:, classes:] if self.scores is not None else None
+        return Inputs(student, shown if self.teacher else None, targets[:, :classes], scores)
 
     def __call__(self, network: nn.Module, inputs: Inputs, patch: PatchSize) -> Tensor:
         """Mean loss over the clips of the inputs, of a network (the model, or its data-parallel wrapper)."""
         with autocast(self.device, self.precision):
             logits = network(inputs.student, patch)
-            supervised = classification_loss(logits.float(), inputs.targets, self.loss, self.label_smoothing)
-            if self.teacher is None or inputs.teacher is None:
+            supervised = classification_loss(
+                logits.float(), inputs.targets, self.loss, self.label_smoothing, self.emphasis
+            )
+            if inputs.scores is not None:
+                taught = logits_of(inputs.scores, self.loss)
+            elif self.teacher is None or inputs.teacher is None:
                 return supervised
-            with torch.no_grad():
-                taught = self.teacher(inputs.teacher, self.distill.patch_size)
+            else:
+                with torch.no_grad():
+                    taught = self.teacher(inputs.teacher, self.distill.patch_size)
         distilled = distillation_loss(logits, taught, self.loss, self.distill.temperature)
         share = self.distill.label_weight
         return share * supervised + (1 - share) * distilled

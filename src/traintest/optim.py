@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,28 +14,58 @@ from .options import OptimConfig
 def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     """The optimizers of a run; each group's peak rate stays in its `peak_lr`."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    depth = 1 + max((_block(name) for name, _ in named), default=0)
     fused = all(p.device.type in ("cpu", "cuda") for _, p in named)
     if config.name == "adam":
         optimizers: list[torch.optim.Optimizer] = [
             torch.optim.Adam(
-                [p for _, p in named], config.lr, config.betas, weight_decay=config.weight_decay, fused=fused
+                _by_rate(named, config, depth, config.lr),
+                config.lr,
+                config.betas,
+                weight_decay=config.weight_decay,
+                fused=fused,
             )
         ]
     else:
         in_muon = {n for n, p in named if config.name == "muon" and n.startswith("blocks.") and p.ndim == 2}
         rest = [(n, p) for n, p in named if n not in in_muon]
         groups = [
-            {"params": [p for n, p in rest if _decays(n, p)], "weight_decay": config.weight_decay},
-            {"params": [p for n, p in rest if not _decays(n, p)], "weight_decay": 0.0},
+            group | {"weight_decay": config.weight_decay if decays else 0.0}
+            for decays in (True, False)
+            for group in _by_rate([(n, p) for n, p in rest if _decays(n, p) == decays], config, depth, config.lr)
         ]
+        groups.sort(key=lambda group: group["lr"] != config.lr)
         optimizers = [torch.optim.AdamW(groups, config.lr, config.betas, fused=fused)]
         if in_muon:
-            matrices = [p for n, p in named if n in in_muon]
+            matrices = _by_rate([(n, p) for n, p in named if n in in_muon], config, depth, config.muon_lr)
             optimizers.append(torch.optim.Muon(matrices, config.muon_lr, weight_decay=config.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
     return optimizers
+
+
+def _block(name: str) -> int:
+    """Number of the block that a parameter belongs to, -1 for what comes before the blocks or after them."""
+    return int(name.split(".")[1]) if name.startswith("blocks.") else -1
+
+
+def _rate(name: str, config: OptimConfig, depth: int, lr: float) -> float:
+    """Peak rate of a parameter: `layer_decay` to the power of the layers above it, or the classifier's own."""
+    if name.startswith("head") and config.head_lr is not None:
+        return config.head_lr
+    if name.startswith(("head", "norm")):
+        return lr
+    return lr * config.layer_decay ** (depth - _block(name))
+
+
+def _by_rate(named: list[tuple[str, nn.Parameter]], config: OptimConfig, depth: int, lr: float) -> list[dict[str, Any]]:
+    """Parameter groups of equal peak rates, the one with `lr` itself first: its rate is logged."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in named:
+        groups.setdefault(_rate(name, config, depth, lr), []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda group: group[0] != lr)
+    return [{"params": parameters, "lr": rate} for rate, parameters in ordered]
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:

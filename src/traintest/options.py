@@ -28,7 +28,8 @@ class DataConfig(TableOptions):
     """Where the clips are and how they are read."""
 
     train: Path
-    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, or a folder with one sub-folder per class."""
+    """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, a folder with one sub-folder per class, WebDataset
+    tars, a parquet file, or `hf:NAME[:split]`, a data set of Hugging Face (extra `data`)."""
     val: PathOrShare = AUTO
     """Manifest or folder that models are compared on during training, never the test set; or a share of the training
     clips that is split off for it, whole recordings or speakers at a time where file names tell; 0 for none."""
@@ -103,8 +104,15 @@ class FeatureOptions:
     """Feature settings; what is not given comes from the model trained from, else from `FeatureConfig`."""
 
     frames: AutoInt = AUTO
-    """Frames of 10 ms per clip; `auto` takes them from the clips' lengths, or keeps those of the model to be made
-    flexible."""
+    """Frames per clip; `auto` takes them from the clips' lengths, or keeps those of the model to be made flexible."""
+    sample_rate: int | None = None
+    """Sample rate in Hz that audio is converted to (default: as the model started from, else 16,000)."""
+    bins: int | None = None
+    """Mel bins, from 20 Hz to half the sample rate (default: as the model started from, else 128)."""
+    window_ms: float | None = None
+    """Length of a frame's window in milliseconds (default: as the model started from, else 25)."""
+    hop_ms: float | None = None
+    """Milliseconds from one frame to the next (default: as the model started from, else 10)."""
     downmix: Literal["mean", "first"] | None = None
     """Stereo to mono."""
     resampler: Literal["soxr", "sinc"] | None = None
@@ -117,6 +125,12 @@ class FeatureOptions:
         given = dataclasses.asdict(self) | {"mean": mean, "std": std}
         given = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(start or FeatureConfig(resampler="soxr"), **given)
+
+    def same_front_end(self, start: FeatureConfig) -> bool:
+        """Whether the frames and statistics of the model started from still hold: nothing that they measure changes."""
+        asked = self.resolve(start)
+        names = ("sample_rate", "bins", "window_ms", "hop_ms")
+        return all(getattr(asked, name) == getattr(start, name) for name in names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,11 +155,14 @@ class ModelOptions:
     coverage: Coverage | None = None
     """Bins and frames that fill no whole patch: dropped, as upstream does, or padded (default: the checkpoint's, or
     pad)."""
+    drop_path: float = 0.0
+    """Share of clips that skip the last block in training, less in earlier ones (stochastic depth); 0 for none."""
 
     def __post_init__(self) -> None:
         if self.init is not None:
             for name in ("size", "pool", "prefix_tokens"):
                 require(getattr(self, name) is None, f"model.{name}", getattr(self, name), "nothing beside model.init")
+        require(0 <= self.drop_path < 1, "model.drop_path", self.drop_path, "a share from 0 to below 1")
 
     def architecture(self) -> dict[str, Any]:
         """Fields of `FlexiASTConfig` for a network from scratch."""
@@ -202,6 +219,11 @@ class OptimConfig:
     """Factor of each drop under `step`."""
     clip_norm: float = 0.0
     """Largest norm of the gradient, 0 for no clipping."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each block to the one below it, for fine-tuning (usual: 0.65 to 0.9); 1 for the
+    same rate everywhere."""
+    head_lr: float | None = None
+    """Peak learning rate of the classifier (default: as `lr`)."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "muon_lr", "step_every", "step_factor"):
@@ -210,6 +232,8 @@ class OptimConfig:
         for name in ("weight_decay", "warmup_steps", "clip_norm", "step_from"):
             value = getattr(self, name)
             require(value is AUTO or 0 <= value < math.inf, f"optim.{name}", value, "0 or more")
+        require(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "above 0 to 1")
+        require(self.head_lr is None or 0 < self.head_lr < math.inf, "optim.head_lr", self.head_lr, "a positive number")
         require(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "two numbers from 0 to below 1")
 
 
@@ -219,6 +243,9 @@ class DistillConfig:
 
     teacher: str | None = None
     """Checkpoint of the teacher; none for supervised training."""
+    scores: Path | None = None
+    """Instead of a teacher: file of its scores of every training clip (*.npz or *.parquet, see `flexiast score`), of
+    any model whatever; classes are matched by name."""
     patch_size: PatchArg | None = None
     """Patch size the teacher works at (default: its base patch)."""
     temperature: float = 1.0
@@ -231,13 +258,14 @@ class DistillConfig:
     def __post_init__(self) -> None:
         require(0 < self.temperature < math.inf, "distill.temperature", self.temperature, "a positive number")
         require(0 <= self.label_weight <= 1, "distill.label_weight", self.label_weight, "a share from 0 to 1")
-        for field in dataclasses.fields(self)[1:]:
-            value = getattr(self, field.name)
+        require(self.teacher is None or self.scores is None, "distill.scores", self.scores, "none beside a teacher")
+        for field in dataclasses.fields(self)[2:]:
+            value, own = getattr(self, field.name), field.name in ("patch_size", "clean_teacher")
             require(
-                self.teacher is not None or value == field.default,
+                self.teacher is not None or value == field.default or (self.scores is not None and not own),
                 f"distill.{field.name}",
                 value,
-                "nothing without distill.teacher",
+                "nothing without distill.teacher" + ("" if own else " or distill.scores"),
             )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import logging
@@ -22,6 +23,8 @@ from functools import reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..data.fingerprint import contents_fingerprint
@@ -43,6 +46,7 @@ FREE_SETTINGS = frozenset(
     {"out", "data.train", "data.val", "data.labels", "data.root", "data.workers", "data.timeout", "data.strict"}
     | {"data.max_bad", "data.val_where", "micro_batch", "token_budget", "device", "threads", "compile", "log"}
     | {"log_every", "save_every", "save_every_minutes", "keep_checkpoints", "override", "dist_timeout"}
+    | {"distill.scores"}
     | {f"data.{field.name}" for field in dataclasses.fields(TableOptions)}
 )
 
@@ -56,13 +60,18 @@ class Data:
     contents: Sequence[str]
     """Of a sample of their contents. Older states have none, which then are not compared."""
     teacher: str | None
-    """Of the teacher's weights, likewise."""
+    """Of the teacher's weights or stored scores, likewise."""
 
     @classmethod
-    def of(cls, train: Manifest, val: Manifest | None, teacher: AudioClassifier | None) -> Data:
+    def of(
+        cls, train: Manifest, val: Manifest | None, teacher: AudioClassifier | None, scores: Tensor | None = None
+    ) -> Data:
         """Read what these hold."""
         contents = [contents_fingerprint(data) for data in (train, val) if data is not None]
-        return cls(fingerprints(train, val), contents, weights_hash(teacher) if teacher else None)
+        taught = weights_hash(teacher) if teacher else None
+        if scores is not None:
+            taught = hashlib.sha256(scores.numpy().data).hexdigest()
+        return cls(fingerprints(train, val), contents, taught)
 
     def state(self) -> dict[str, Any]:
         """What a state keeps of it."""
@@ -76,7 +85,8 @@ class Data:
         elif state.get("contents", own["contents"]) != own["contents"]:
             changed.append(f"the data: the contents of clips of {settings['data']['train']} or its validation data")
         if state.get("teacher", self.teacher) != self.teacher:
-            changed.append(f"the teacher: the weights of {settings['distill']['teacher']}")
+            teacher, scores = (settings["distill"].get(name) for name in ("teacher", "scores"))
+            changed.append(f"the teacher: the {'weights' if scores is None else 'scores'} of {scores or teacher}")
         return changed
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import DropPath
+from torch import Tensor
 
 from ..classifier.adapt import adapt
 from ..classifier.audio_classifier import AudioClassifier
@@ -18,6 +20,7 @@ from ..data.bad_clips import most_bad
 from ..data.folders import split_root
 from ..data.manifest import Manifest, read_manifest, require_tables
 from ..data.sampler import BatchSchedule, balancing_weights
+from ..data.scores import scores_of
 from ..data.shards import ShardMember, ShardSchedule
 from ..data.split import split_off
 from ..data.survey import Survey, survey
@@ -30,9 +33,11 @@ from ..runtime.device import pick_device
 from ..runtime.distributed import World
 from .config import TrainConfig
 from .defaults import Choice, Chooser, Facts, choose_all, choose_loss, keeps_features
-from .options import DataConfig, DistillConfig, Draw, FeatureOptions, PatchOptions
+from .losses import Emphasis, class_weights
+from .options import DataConfig, DistillConfig, Draw, PatchOptions
 from .patch_draws import DRAWS
 from .patch_sampler import PatchSampler
+from .tuning import parse_tune, select_trained
 
 FLEXIBLE_DRAW: Draw = "coarse"
 FLEXIBLE_PARTS = 1
@@ -73,13 +78,12 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
     train, val = _setup_validation(chooser, train, by_us=config.data.val is AUTO)
     start = load(config.model.init, frames=config.features.frames) if config.model.init else None
     seen = None
-    if not keeps_features(start, train, flexible) and AUTO in (
-        chooser.get("features.frames"),
-        chooser.get("data.mean"),
-    ):
+    kept = keeps_features(start, train, flexible, config.features)
+    if not kept and AUTO in (chooser.get("features.frames"), chooser.get("data.mean")):
         seen = world.on_rank0(lambda: _survey(chooser.config, train, start, progress))
     gpu = pick_device(config.device).type != "cpu"
-    choose_all(chooser, Facts(train, seen, start, flexible, gpu))
+    bins = setup_features(chooser.config, start).bins
+    choose_all(chooser, Facts(train, seen, start, flexible, gpu, kept, bins))
     return Prepared(chooser.config, chooser.choices, train, val, start)
 
 
@@ -127,9 +131,7 @@ def _setup_validation(chooser: Chooser, train: Manifest, by_us: bool) -> tuple[M
 
 def _survey(config: TrainConfig, train: Manifest, start: AudioClassifier | None, progress: bool) -> Survey:
     """A look at the clips. Raises DataError if more of them are unusable than `data.max_bad` allows."""
-    features = FeatureOptions(downmix=config.features.downmix, resampler=config.features.resampler).resolve(
-        start.feature_config if start else None
-    )
+    features = config.features.resolve(start.feature_config if start else None)
     workers = 0 if config.data.workers is AUTO else config.data.workers
     seen = survey(train, features, workers, progress)
     data = config.data
@@ -148,6 +150,21 @@ def setup_model(
 ) -> AudioClassifier:
     """The model to train, on the CPU, the same in every process."""
     torch.manual_seed(config.seed)
+    model = _setup_network(config, features, data, start)
+    if parse_tune(config.tune)[0] != "all" and start is None:
+        raise ConfigError(f"tune: found {config.tune}, expected all without a model to start from (model.init)")
+    select_trained(model, config.tune)
+    blocks: list[Any] = list(model.blocks) if config.model.drop_path else []
+    for number, block in enumerate(blocks, start=1):
+        rate = config.model.drop_path * number / len(blocks)  # deeper blocks are skipped more often
+        block.drop_path1, block.drop_path2 = DropPath(rate), DropPath(rate)
+    return model
+
+
+def _setup_network(
+    config: TrainConfig, features: FeatureConfig, data: Manifest, start: AudioClassifier | None
+) -> AudioClassifier:
+    """The start, fitted to the task, or a network from scratch."""
     options = config.model
     if start is not None:
         table = config.data.labels is not None or None  # a label table orders the classes of a numbered model
@@ -159,10 +176,19 @@ def setup_model(
     network = FlexiASTConfig(
         classes=len(data.labels),
         frames=features.frames,
+        bins=features.bins,
         pad_value=features.pad_value,
         **options.architecture(),
     )
     return AudioClassifier(network, features, data.labels, config.loss)
+
+
+def setup_emphasis(config: TrainConfig, data: Manifest, device: torch.device) -> Emphasis:
+    """What counts more in the loss, from the settings and the clips of each class."""
+    if config.class_weights == "none":
+        return Emphasis(focal=config.focal)
+    counts = torch.bincount(torch.tensor([c for clip in data.clips for c in clip.classes]), minlength=len(data.labels))
+    return Emphasis(class_weights(counts, len(data), config.loss).to(device), config.focal)
 
 
 def setup_teacher(distill: DistillConfig, model: AudioClassifier) -> AudioClassifier | None:
@@ -177,6 +203,13 @@ def setup_teacher(distill: DistillConfig, model: AudioClassifier) -> AudioClassi
         )
     teacher.config.layout(distill.patch_size or teacher.config.patch_size, model.feature_config.frames)
     return teacher
+
+
+def setup_scores(config: TrainConfig, data: Manifest) -> Tensor | None:
+    """Stored scores (clips, classes) of the training clips, where they take the place of a teacher."""
+    if config.distill.scores is None:
+        return None
+    return scores_of(config.distill.scores, data, single_label=config.loss == "ce")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from .bad_files import BadFiles
 from .checkpointing import WeightAverage, restore_rng, rng_state
 from .progress import Progress
 from .stepper import Stepper
+from .tuning import MovingAverage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class RunState:
     average: WeightAverage
     progress: Progress
     bad_files: BadFiles
+    ema: MovingAverage | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors, numbers, text and containers of them, for `CheckpointStore.save`."""
@@ -31,6 +33,7 @@ class RunState:
             "model": self.model.state_dict(),
             "optimizers": self.stepper.state_dict(),
             "average": self.average.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
             "rng": rng_state(),
         }
 
@@ -39,6 +42,8 @@ class RunState:
         self.model.load_state_dict(saved["model"])
         self.stepper.load_state_dict(saved["optimizers"])
         self.average.load_state_dict(saved["average"])
+        if self.ema:
+            self.ema.load_state_dict(saved["ema"])
         restore_rng(saved["rng"])
         for field in dataclasses.fields(Progress):
             if field.name in saved:  # older states lack some

@@ -21,7 +21,7 @@ from .config import TrainConfig
 from .defaults import Choice
 from .losses import classification_loss
 from .optim import lr_factor
-from .options import OptimConfig
+from .options import DistillConfig, OptimConfig
 from .patch_sampler import PatchSampler
 from .setup import Plan, Prepared
 from .validation import Validation
@@ -38,7 +38,7 @@ def describe(prepared: Prepared, plan: Plan, model: AudioClassifier, seconds: fl
     tokens = model.config.grid(model.config.patch_size, model.feature_config.frames).tokens
     yield (
         f"AST of width {model.config.width} and {model.config.depth} blocks, {weights / 1e6:.2f} M parameters,"
-        f" {tokens} tokens for {model.feature_config.frames / 100:g} s at patch {model.config.patch_size};"
+        f" {tokens} tokens for {model.feature_config.seconds:g} s at patch {model.config.patch_size};"
         f" trained at {_sizes(plan.patches)}"
     )
     yield (
@@ -118,7 +118,7 @@ def validation_lines(
         text += "  ".join(f"{patch}: {100 * one[metric]:.1f}" for patch, one in curve.items())
         text += f"  mean: {100 * validation.score:.1f}" if len(curve) > 1 else ""
     yield text
-    supervised = config.loss == "ce" and config.distill.teacher is None and not config.augment.mixup
+    supervised = config.loss == "ce" and config.distill == DistillConfig() and not config.augment.mixup
     if last and train_loss is not None and supervised and (warning := at_chance(train_loss, validation.classes)):
         yield warning
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -38,10 +39,20 @@ from .progress import Progress
 from .reporter import Reporter, named
 from .run_directory import Data, RunDirectory, fingerprints
 from .run_log import require_log
-from .setup import flexible_patches, prepare, setup_features, setup_model, setup_plan, setup_teacher
+from .setup import (
+    flexible_patches,
+    prepare,
+    setup_emphasis,
+    setup_features,
+    setup_model,
+    setup_plan,
+    setup_scores,
+    setup_teacher,
+)
 from .state import RunState
 from .stepper import Stepper
 from .summary import describe, estimate_seconds
+from .tuning import MovingAverage, merged
 from .validation import Validator
 
 logger = logging.getLogger(__name__)
@@ -93,6 +104,7 @@ class Trainer:
         model = setup_model(config, features, self.train_data, prepared.start)
         self.model = model.to(self.world.own(pick_device(config.device)))
         self.teacher = setup_teacher(config.distill, self.model)
+        self.scores = setup_scores(config, self.train_data)
         self.dataset = ClipDataset(self.train_data, features, True, config.augment.crop, config.seed)
         self.bad_files = BadFiles(self.train_data, config.data, self.directory.bad_files)
         if flexible:
@@ -104,11 +116,13 @@ class Trainer:
         self.validator = Validator(self.val_data, self.plan.eval_patches, config, self.world)
         self.objective = Objective(
             self.model, self.teacher, config.loss, config.label_smoothing, config.augment, config.distill,
-            config.precision, config.seed,
+            config.precision, config.seed, setup_emphasis(config, self.train_data, self.model.kernel.device),
+            self.scores,
         )  # fmt: skip
         self.stepper = Stepper(self.model, self.objective, self.world, config.optim, config.memory, config.compile)
         self.average, self.progress = WeightAverage(), Progress()
-        self.state = RunState(self.model, self.stepper, self.average, self.progress, self.bad_files)
+        self.ema = MovingAverage.over(self.model, config.ema, self.plan.total_steps)
+        self.state = RunState(self.model, self.stepper, self.average, self.progress, self.bad_files, self.ema)
         self.reporter = Reporter(config, self.plan)
         self.saved_at = time.perf_counter()
 
@@ -209,7 +223,12 @@ class Trainer:
         if len(batch.targets) < len(self._share(progress.step)):
             raise DataError(f"{self.train_data.source}: found no usable clip to take the place of the unusable ones")
         factor = lr_factor(progress.step, plan.total_steps, plan.steps_per_epoch, self.config.optim)
+        if self.config.model.drop_path:  # drawn from the step, so that a resumed run draws the same
+            draw = np.random.SeedSequence([self.config.seed, progress.step, self.world.rank])
+            torch.manual_seed(int(draw.generate_state(1)[0]))
         loss, used = self.stepper.step(self.objective.prepare(batch), patches, factor)
+        if used and self.ema:
+            self.ema.add(self.model)
         progress.step += 1
         self.stepper.updating = False
         if used:
@@ -265,7 +284,9 @@ class Trainer:
         """
         config, progress = self.config, self.progress
         last = progress.step == self.plan.total_steps
-        model = self.average.model(self.model) if self._averaging() and last else self.model
+        model = merged(self.ema.model(self.model) if self.ema else self.model)
+        if self._averaging() and last:
+            model = self.average.model(self.model)
         validation = self.validator.validate(model, lambda: bool(stopping))
         progress.validating = False
         self.reporter.validated(progress, validation, self.stepper.learning_rate)
@@ -310,7 +331,7 @@ class Trainer:
     @cached_property
     def _identity(self) -> Data:
         """What this run learns from; read once, at its start."""
-        return Data.of(self.train_data, self.val_data, self.teacher)
+        return Data.of(self.train_data, self.val_data, self.teacher, self.scores)
 
     def _resumable_state(self) -> dict[str, Any] | None:
         return self.directory.resumable_state(to_json(self.config), self._identity, self.config.override)

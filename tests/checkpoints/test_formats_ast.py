@@ -51,7 +51,9 @@ def test_golden_features_and_tokens():
     model, x = flexiast.load(STRIDE_16.with_suffix(".pth"), heads=2), torch.from_numpy(golden["input"])
     assert_golden(model.features(x), golden["feat"])
     positions = torch.cat([model.prefix_pos_embed, model.pos_embed.flatten(0, 1)])
-    assert_golden((model.embed(x) - positions)[:, 2:], golden["tokens"])  # before positions and prefix are added
+    assert_golden(
+        (model.embed_patches(x) - positions)[:, 2:], golden["tokens"]
+    )  # before positions and prefix are added
 
 
 def test_stride_10_under_the_original_names(tmp_path):

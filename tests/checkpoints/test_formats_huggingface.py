@@ -38,7 +38,7 @@ def test_golden_logits_at_stride_10():
     assert (config.stride, config.heads, config.norm_eps, config.head_norm_eps) == ((10, 10), 2, 1e-12, 1e-12)
     assert_golden(model(x), golden["logits"])
     assert_golden(model.features(x), golden["pooled"])
-    assert_golden(model.embed(x), golden["embeddings"])
+    assert_golden(model.embed_patches(x), golden["embeddings"])
 
 
 def test_golden_logits_at_stride_16(tmp_path):

@@ -309,5 +309,46 @@ def test_settings_that_do_not_fit_are_refused():
     model = classifier()
     with pytest.raises(ConfigError, match="larger than the input"):
         adapt(model, model.feature_config, model.labels, "ce", patch_size="16x512")
-    with pytest.raises(ConfigError, match="40 mel bins"):
-        adapt(model, FeatureConfig(bins=40, frames=256), model.labels, "ce")
+
+
+@pytest.mark.parametrize("coverage", ["drop", "pad"])
+def test_fewer_bins_shrink_the_kernel_and_keep_the_rows_of_positions(coverage):
+    model = classifier(coverage=coverage)
+    adapted = adapt(model, FeatureConfig(bins=64, frames=256), model.labels, "ce")
+    assert (adapted.config.bins, adapted.config.patch_size) == (64, (8, 16))
+    torch.testing.assert_close(adapted.kernel, pi_resize(model.kernel, (8, 16)))
+    torch.testing.assert_close(adapted.pos_embed, model.pos_embed)
+    report = adapted.load_report
+    assert report.of("converted") == {
+        "kernel": "PI-resize from patch 16 to 8x16",
+        "pos_embed": "grid 8x16 of patch 16, stride 16, 128 bins, fitted to 8x16 of patch 8x16, stride 8x16, 64 bins",
+    }
+    assert report.notes == ["other front end: 128 mel bins -> 64"]
+
+
+def test_twice_the_bins_of_a_smooth_spectrogram_give_the_same_logits():
+    """Every value twice along frequency is the spectrogram at twice the bins; its patches span twice as many."""
+    model = classifier(coverage="pad")
+    adapted = adapt(model, FeatureConfig(bins=256, frames=256), model.labels, "ce")
+    assert adapted.config.patch_size == (32, 16)
+    smooth = F.interpolate(torch.randn(2, 1, 16, 8), (256, 128), mode="bicubic")[:, 0]
+    finer = F.interpolate(smooth[:, None], (256, 256), mode="bilinear")[:, 0]
+    torch.testing.assert_close(adapted(finer), model(smooth), atol=0.05, rtol=0)
+
+
+def test_another_patch_at_other_bins_reads_the_positions_where_its_rows_lie():
+    model = classifier(coverage="pad")
+    adapted = adapt(model, FeatureConfig(bins=64, frames=256), model.labels, "ce", patch_size=16)
+    assert adapted.pos_embed.shape == (4, 16, 32)
+    assert torch.equal(adapted.kernel, model.kernel)
+    weights = torch.tensor([0.125, 0.375, 0.375, 0.125])  # the second row's triangle over rows 1 to 4, two rows wide
+    expected = (weights[:, None, None] * model.pos_embed[1:5]).sum(dim=0)
+    torch.testing.assert_close(adapted.pos_embed[1], expected)
+
+
+def test_half_the_hop_doubles_the_patch_along_time():
+    model = classifier(coverage="pad")
+    adapted = adapt(model, FeatureConfig(frames=512, hop_ms=5), model.labels, "ce")
+    assert adapted.config.patch_size == (16, 32)
+    torch.testing.assert_close(adapted.pos_embed, model.pos_embed)
+    assert adapted.load_report.notes == ["other front end: 10 ms hop -> 5"]

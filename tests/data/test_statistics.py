@@ -131,7 +131,7 @@ def test_command_prints_and_writes_the_statistics(manifest, tmp_path, capsys):
     assert float(numbers["mean"]) == pytest.approx(expected.mean, abs=1e-6)
     assert float(numbers["std"]) == pytest.approx(expected.std, abs=1e-6)
     assert (numbers["frames"], numbers["clips"]) == (str(expected.frames), "5")
-    assert second == f"--data.mean {numbers['mean']} --data.std {numbers['std']}"
+    assert second == f"--features.bins 32 --data.mean {numbers['mean']} --data.std {numbers['std']}"
     assert json.loads((tmp_path / "s.json").read_text()) == dataclasses.asdict(expected)
 
 

@@ -1,6 +1,7 @@
 """Exports as their users run them, in ONNX Runtime, transformers and torch, from raw waveforms."""
 
 import builtins
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -221,7 +222,7 @@ def test_a_missing_package_is_named(format, package: str, tmp_path: Path, monkey
             raise ImportError(f"No module named {name!r}")
         return original(name, *args, **kwargs)
 
-    monkeypatch.setattr(exporting.importlib, "import_module", without)
+    monkeypatch.setattr(importlib, "import_module", without)
     out = tmp_path / ("m.onnx" if format == "onnx" else "m")
     with pytest.raises(ExportError, match=rf"{package}: not installed .*extra `export`"):
         export(classifier(), out, format, 8)

@@ -59,7 +59,7 @@ def test_no_token_listens_to_the_second_one_which_hears_itself_alone() -> None:
     wide = widened(model)
     ends = []
     for x in torch.randn(2, 1, 64, 128):
-        x = wide.embed(x)
+        x = wide.embed_patches(x)
         for block in wide.blocks:
             weights = attention_weights(block, x)  # (B, heads, queries, keys)
             assert weights[:, :, [0, *range(2, x.shape[1])], 1].max() == 0

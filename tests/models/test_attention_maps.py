@@ -34,7 +34,7 @@ def by_hand(model: FlexiAST, tokens: Tensor, number: int) -> Tensor:
 @pytest.mark.parametrize("layer", [0, 1, -1, -2])
 def test_weights_are_the_softmax_that_the_layer_mixes_with(layer: int) -> None:
     model = small()
-    x = model.embed(X, 16)
+    x = model.embed_patches(X, 16)
     got = layer_weights(model.blocks, x, layer)
     inner = x if layer % 2 == 0 else model.blocks[0](x)
     torch.testing.assert_close(got[1], by_hand(model, inner[1], layer % 2), atol=1e-6, rtol=0)
@@ -43,7 +43,7 @@ def test_weights_are_the_softmax_that_the_layer_mixes_with(layer: int) -> None:
 
 @torch.no_grad()
 def test_mixing_values_with_the_weights_is_what_the_block_does() -> None:
-    block, x = small().blocks[0], small().embed(X)
+    block, x = small().blocks[0], small().embed_patches(X)
     values = block.attn.qkv(block.norm1(x))[..., 32:].unflatten(-1, (2, 8)).transpose(1, 2)  # (B, heads, N, d)
     mixed = (attention_weights(block, x) @ values).transpose(1, 2).flatten(2)
     torch.testing.assert_close(block.attn.proj(mixed), block.attn(block.norm1(x)), atol=1e-6, rtol=0)
@@ -52,7 +52,7 @@ def test_mixing_values_with_the_weights_is_what_the_block_does() -> None:
 @torch.no_grad()
 def test_rollout_multiplies_half_attention_half_identity() -> None:
     model = small()
-    x = model.embed(X, 16)
+    x = model.embed_patches(X, 16)
     first, second = (by_hand(model, t[0], i).mean(0) for i, t in enumerate((x, model.blocks[0](x))))
     itself = torch.eye(x.shape[1])
     expected = (second + itself) / 2 @ (first + itself) / 2
@@ -68,7 +68,7 @@ def test_rollout_multiplies_half_attention_half_identity() -> None:
 def test_map_holds_what_the_pooled_tokens_give_each_patch(prefix: int, pool: str) -> None:
     model = small(prefix_tokens=prefix, pool=pool)
     found = model.attention(X, "8x16", layer=0)
-    weights = layer_weights(model.blocks, model.embed(X, "8x16"), 0).mean(dim=1)
+    weights = layer_weights(model.blocks, model.embed_patches(X, "8x16"), 0).mean(dim=1)
     rows = weights[:, :prefix] if pool == "cls" else weights[:, prefix:]
     assert found.shape == X.shape
     # 4 rows of 8 bins, 4 columns of 16 frames; a patch of 128 bins holds its weight everywhere

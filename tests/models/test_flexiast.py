@@ -130,7 +130,7 @@ def test_overlapping_patches_are_a_strided_convolution(patch, stride):
     kernel = resize_kernel(model.kernel, size)[:, None]
     convolved = F.conv2d(x.mT[:, None], kernel, model.kernel_bias, PatchSize.parse(stride))  # (B, D, H, W)
     expected = convolved.flatten(2).mT + model.positions(model.config.layout(size, 64), 64).flatten(0, 1)
-    torch.testing.assert_close(model.embed(x, size)[:, 1:], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.embed_patches(x, size)[:, 1:], expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("place", [(0, 0), (0, 7), (2, 3), (3, 7)])
@@ -150,7 +150,7 @@ def test_tokens_run_frequency_row_by_frequency_row(place):
 
 def test_blocks_start_as_the_identity():
     model, x = FlexiAST(FlexiASTConfig(**SMALL)), torch.randn(2, 64, 32)
-    torch.testing.assert_close(model.encode(x), model.norm(model.embed(x)))
+    torch.testing.assert_close(model.encode(x), model.norm(model.embed_patches(x)))
 
 
 @pytest.mark.parametrize("resize", ["pi", "bilinear"])

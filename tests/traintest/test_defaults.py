@@ -32,6 +32,8 @@ def described(made: Trainer) -> Iterator[str]:
 def still_open(config: object, prefix: str = "") -> list[str]:
     """Settings that are AUTO though they must not be, in a configuration that a run has resolved."""
     optional = {f"data.{field.name}" for field in dataclasses.fields(TableOptions)} | {"features.resampler"}
+    optional |= {f"features.{name}" for name in ("sample_rate", "bins", "window_ms", "hop_ms")}
+    optional |= {"optim.head_lr", "augment.background", "distill.scores"}
     optional |= {"data.labels", "data.root", "features.downmix", "model.init", "model.patch_size", "model.pool"}
     optional |= {"data.val_where", "model.prefix_tokens", "model.coverage", "distill.teacher", "distill.patch_size"}
     names = []
@@ -89,6 +91,19 @@ def test_a_start_is_trained_at_a_lower_rate_and_keeps_its_features_on_its_own_cl
     for flexible in (False, True):
         start = ModelOptions(init=str(tmp_path / "same"))
         assert trainer(sounds, tmp_path / "c", flexible, model=start).model.feature_config == features
+
+
+def test_a_start_with_another_front_end_is_measured_anew(sounds: Path, tmp_path: Path) -> None:
+    labels = read_manifest(sounds / "train").labels
+    network = flexiast.FlexiASTConfig(classes=len(labels), frames=48, width=192, depth=1, heads=3)
+    start = flexiast.AudioClassifier(network, flexiast.FeatureConfig(frames=48, mean=-5.5, std=3.0), labels)
+    start.save_pretrained(tmp_path / "start")
+    options = FeatureOptions(sample_rate=8000, bins=64)
+    made = trainer(sounds, tmp_path / "a", features=options, model=ModelOptions(init=str(tmp_path / "start")))
+    features = made.model.feature_config
+    assert (features.sample_rate, features.bins, features.frames) == (8000, 64, 96)
+    assert features.mean != -5.5
+    assert made.model.config.patch_size == (8, 16)
 
 
 @pytest.mark.parametrize(("share", "val"), [(0.5, 60), (0.0, None)])

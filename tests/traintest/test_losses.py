@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flexiast.traintest.losses import classification_loss, distillation_loss
+from flexiast.traintest.losses import Emphasis, class_weights, classification_loss, distillation_loss
 
 
 @pytest.fixture
@@ -91,3 +91,36 @@ def test_gradient_at_high_temperature_no_longer_depends_on_it(loss, logits, teac
         distillation_loss(student, teacher, loss, temperature).backward()
         gradients.append(student.grad)
     torch.testing.assert_close(*gradients, rtol=0.02, atol=1e-4)
+
+
+WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 4.0]).double()
+
+
+def test_class_weights_are_those_of_torch(logits):
+    classes = torch.tensor([0, 3, 1, 2, 2, 0])
+    targets = F.one_hot(classes, 4).double()
+    expected = F.cross_entropy(logits, classes, WEIGHTS, reduction="sum") / len(classes)
+    torch.testing.assert_close(classification_loss(logits, targets, "ce", 0.0, Emphasis(WEIGHTS)), expected)
+    expected = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=WEIGHTS)
+    torch.testing.assert_close(classification_loss(logits, targets, "bce", 0.0, Emphasis(WEIGHTS)), expected)
+
+
+@pytest.mark.parametrize("loss", ["ce", "bce"])
+def test_focal_loss_is_its_formula_and_the_plain_one_without_emphasis(loss, logits):
+    targets = F.one_hot(torch.tensor([0, 3, 1, 2, 2, 0]), 4).double()
+    p = logits.softmax(-1) if loss == "ce" else logits.sigmoid()
+    right = -targets * (1 - p) ** 2 * p.log()
+    wrong = -(1 - targets) * p**2 * (1 - p).log()
+    expected = right.sum(-1).mean() if loss == "ce" else (right + wrong).mean()
+    torch.testing.assert_close(classification_loss(logits, targets, loss, 0.0, Emphasis(focal=2)), expected)
+    ones = Emphasis(torch.ones(4).double())
+    plain = classification_loss(logits, targets, loss, 0.1)
+    torch.testing.assert_close(classification_loss(logits, targets, loss, 0.1, ones), plain)
+
+
+def test_balanced_weights_let_every_class_count_alike():
+    counts = torch.tensor([80, 15, 5, 0])
+    ce, bce = class_weights(counts, 100, "ce"), class_weights(counts, 100, "bce")
+    assert (ce * counts).tolist() == pytest.approx([25, 25, 25, 0])
+    assert bce.tolist() == pytest.approx([0.25, 85 / 15, 19, 1])
+    assert float(class_weights(torch.tensor([1, 9999]), 10_000, "bce")[0]) == 100

@@ -130,3 +130,21 @@ def test_adamw_decays_matrices_and_the_kernel_only(model):
 def test_wrong_setting_is_refused_by_name(field, value):
     with pytest.raises(ConfigError, match=rf"optim\.{field}"):
         OptimConfig(**{field: value})
+
+
+def test_lower_blocks_learn_more_slowly_and_the_classifier_at_its_own_rate():
+    model = FlexiAST(FlexiASTConfig(classes=2, frames=32, width=32, depth=3, heads=2))
+    for name in ("adam", "adamw", "muon"):
+        config = OptimConfig(name=name, lr=1e-3, muon_lr=1e-2, layer_decay=0.5, head_lr=7e-3)
+        optimizers = build_optimizers(model, config)
+        rates = {id(p): g["peak_lr"] for o in optimizers for g in o.param_groups for p in g["params"]}
+        found = {name: rates[id(p)] for name, p in model.named_parameters()}
+        assert len(found) == len(rates)
+        assert found["head.weight"] == found["head_norm.bias"] == 7e-3
+        assert found["norm.weight"] == 1e-3
+        scale = [found[f"blocks.{block}.norm1.weight"] for block in range(3)]
+        assert scale == pytest.approx([1.25e-4, 2.5e-4, 5e-4])
+        assert found["kernel"] == found["pos_embed"] == pytest.approx(6.25e-5)
+        top = 5e-3 if name == "muon" else 5e-4
+        assert found["blocks.2.attn.qkv.weight"] == pytest.approx(top)
+        assert optimizers[0].param_groups[0]["lr"] == 1e-3  # the rate that is logged

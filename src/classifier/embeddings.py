@@ -1,0 +1,112 @@
+"""Embeddings of any number of sounds: of whole clips or over time, from any layer, at any patch size.
+
+Dimensions: B windows, N tokens, H x W token grid, D width, R vectors of a clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..data.windows import WindowBatch, WindowDataset, load_windows
+from ..errors import ConfigError, DataError, is_whole_number
+from ..models.geometry import PatchSize
+from ..runtime.device import autocast
+from .inputs import name_of, pieces_of
+from .listening import Hearing
+
+Layer = int | Literal["mean"]
+"""Number of a block, counted from 0 or, below 0, from the end; or the mean of all blocks."""
+
+
+class Embedding(NamedTuple):
+    """Vectors (R, D), float32, and the start and end (R,) of each in seconds."""
+
+    starts: Tensor
+    ends: Tensor
+    vectors: Tensor
+
+
+class Embedded(NamedTuple):
+    """The embedding of one clip, or what is wrong with the clip."""
+
+    clip: int
+    """Position in the list of clips."""
+    embedding: Embedding
+    """Over time, R vectors; of a whole clip, `vectors` is (D,); empty if the clip is unusable."""
+    error: DataError | None
+
+
+NOTHING = Embedding(torch.zeros(0), torch.zeros(0), torch.zeros(0))
+
+
+def embeddings(
+    model: Any, clips: Sequence[Any], how: Hearing, layer: Layer | None = None, time: bool = False
+) -> Iterator[Embedded]:
+    """The embedding of each clip, in order, as soon as it is known; see `AudioClassifier.embed`.
+
+    Raises ConfigError for a setting that does not fit, DataError when a decoding process dies.
+    """
+    how.check(model)
+    depth = model.config.depth
+    if layer is not None and layer != "mean" and not (is_whole_number(layer) and -depth <= layer < depth):
+        raise ConfigError(f"layer: found {layer!r}, expected mean, or {-depth} to {depth - 1}")
+    read = partial(pieces_of, features=model.feature_config, sample_rate=how.sample_rate)
+    dataset = WindowDataset(clips, read, model.feature_config, how.batch_size, name=name_of)
+    parts, done, next_one = dict[int, list[Embedding]](), dict[int, Embedded](), 0
+    for batch in load_windows(dataset, how.workers):
+        for clip, part in zip(batch.clips, _of_windows(model, batch, how, layer, time), strict=True):
+            parts.setdefault(clip, []).append(part)
+        for clip, _, _ in batch.ended:
+            whole = Embedding(*map(torch.cat, zip(*parts.pop(clip), strict=True)))
+            if not time:
+                whole = Embedding(whole.starts[:1], whole.ends[-1:], whole.vectors.mean(dim=0))
+            done[clip] = Embedded(clip, whole, None)
+        for failure in batch.failures:
+            parts.pop(failure.clip, None)
+            done[failure.clip] = Embedded(failure.clip, NOTHING, DataError(failure.reason))
+        while next_one in done:
+            yield done.pop(next_one)
+            next_one += 1
+
+
+@torch.no_grad()
+def _of_windows(model: Any, batch: WindowBatch, how: Hearing, layer: Layer | None, time: bool) -> Iterator[Embedding]:
+    """The vectors of each window, those of columns that hold nothing but padding left out."""
+    if not batch.clips:
+        return
+    device, features = model.kernel.device, model.feature_config
+    precision = how.precision if model.kernel.dtype == torch.float32 else "fp32"
+    with autocast(device, precision):
+        log_mel = model.front_end(*batch.on(device))
+        if layer is None and not time:
+            pooled = model.features(log_mel, how.patch_size).float().cpu()
+            for vector, (start, end) in zip(pooled, batch.times, strict=True):
+                yield Embedding(torch.tensor([start]), torch.tensor([end]), vector[None])
+            return
+        layout = model.layout(log_mel, how.patch_size)
+        columns = _columns(model, log_mel, layout.patch, layer).cpu()  # (B, W, D)
+    seconds = features.hop / features.sample_rate
+    first = torch.arange(columns.shape[1]) * layout.stride.time  # frame in which each column starts
+    for vectors, (start, end), length in zip(columns, batch.times, batch.lengths.tolist(), strict=True):
+        heard = max(1, int((first < features.frame_count(length)).sum()))
+        starts = start + first[:heard] * seconds
+        yield Embedding(starts, (starts + layout.patch.time * seconds).clamp(max=end), vectors[:heard])
+
+
+def _columns(model: Any, log_mel: Tensor, patch: PatchSize, layer: Layer | None) -> Tensor:
+    """The mean over frequency of the patch tokens of each column, (B, W, D) float32."""
+    prefix, depth = model.config.prefix_tokens, model.config.depth
+    grid = model.layout(log_mel, patch).grid
+    wanted = range(depth) if layer == "mean" else [depth - 1 if layer is None else int(layer) % depth]
+    total = torch.zeros((), device=log_mel.device)
+    for number, tokens in enumerate(model.layers(log_mel, patch)):
+        if number in wanted:
+            total = total + tokens[:, prefix:].unflatten(1, grid).float().mean(dim=1)  # (B, H, W, D) -> (B, W, D)
+        if number == wanted[-1]:
+            break
+    return total / len(wanted)

@@ -1,0 +1,135 @@
+"""Data sets of Hugging Face `datasets`, and parquet files, as WebDataset tars in its cache.
+
+The clips are copied once, as the bytes they are, so that sampling, ranks, workers and exact resuming are those of any
+other data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..runtime.extras import optional
+from ..runtime.files import file_errors
+from .labels import reason_of
+from .suffixes import AUDIO_SUFFIXES
+from .webdataset import FIELDS
+
+logger = logging.getLogger(__name__)
+PREFIX = "hf:"
+CLIPS_PER_TAR = 1000
+MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
+"""How files begin whose name is not known; others are taken as .mp3."""
+
+
+def is_dataset(source: Path) -> bool:
+    """Whether this is `hf:NAME[:split]` or a parquet file."""
+    return str(source).startswith(PREFIX) or source.suffix.lower() == ".parquet"
+
+
+def as_tars(source: Path, label_column: str | None = None) -> Path:
+    """The folder of tars that holds the clips of `hf:NAME[:split]` (default: train) or of a parquet file.
+
+    label_column: default: the first column of class labels, else labels, label, class, category, ... Raises DataError
+    for a data set that is not there, has no column of audio or labels, or an empty clip; ConfigError without
+    `datasets`.
+    """
+    datasets = optional("datasets", "data")
+    rows = _load(datasets, source)
+    audio, label = _columns(datasets, source, rows.features, label_column)
+    rows = rows.cast_column(audio, datasets.Audio(decode=False)).select_columns([audio, label])
+    digest = hashlib.sha256(f"{rows._fingerprint} {audio} {label}".encode()).hexdigest()[:16]
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / "flexiast"
+    folder = cache / f"{re.sub(r'[^A-Za-z0-9]+', '-', source.name)}-{digest}"
+    if folder.is_dir():
+        return folder
+    with file_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=cache))
+        try:
+            _write(part, _samples(source, rows, audio, label))
+            part.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process may have been quicker
+                raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    logger.info("%s: %d clips, copied once to %s", source, len(rows), folder)
+    return folder
+
+
+def _load(datasets: Any, source: Path) -> Any:
+    try:
+        if not str(source).startswith(PREFIX):
+            return datasets.load_dataset("parquet", data_files=str(source), split="train")
+        name, _, split = str(source).removeprefix(PREFIX).partition(":")
+        return datasets.load_dataset(name, split=split or "train")
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{source}: not readable as a data set ({' '.join(reason_of(error).split())[:300]})") from None
+
+
+def _columns(datasets: Any, source: Path, features: Any, label_column: str | None) -> tuple[str, str]:
+    """Names of the columns of audio and of labels."""
+    of_audio = [name for name, kind in features.items() if isinstance(kind, datasets.Audio)]
+    audio = next((name for name in (*of_audio, "audio", "file", "path") if name in features), None)
+    of_classes = [name for name, kind in features.items() if _class_label(datasets, kind)]
+    label = next((name for name in (label_column, *of_classes, *FIELDS) if name in features), None)
+    if audio is None or label is None or (label_column and label != label_column):
+        expected = f"{label_column or 'label'} and audio"
+        raise DataError(f"{source}: found columns {', '.join(features)}, expected {expected}; see --data.label-column")
+    return audio, label
+
+
+def _class_label(datasets: Any, kind: Any) -> Any:
+    """The names of a column of class labels, one or a list in a row; none for other columns."""
+    kind = getattr(kind, "feature", kind)
+    return kind if isinstance(kind, datasets.ClassLabel) else None
+
+
+def _samples(source: Path, rows: Any, audio: str, label: str) -> Iterator[tuple[str, bytes, list[str]]]:
+    """Suffix, bytes and labels of each clip."""
+    names = _class_label(optional("datasets", "data"), rows.features[label])
+    for number, row in enumerate(rows):
+        sound, value = row[audio], row[label]
+        items = value if isinstance(value, list) else [value]
+        if any(item is None or item == "" or item == -1 for item in items):
+            raise DataError(f"{source}: row {number} has no label")
+        content, name = sound["bytes"], sound["path"] or ""
+        if content is None and name:
+            try:
+                content = Path(name).read_bytes()
+            except OSError as error:
+                raise DataError(f"{source}: row {number}: {name}: not readable ({error.strerror})") from None
+        if not content:
+            raise DataError(f"{source}: row {number} has no audio")
+        suffix = Path(name).suffix.lower()
+        suffix = suffix if suffix in AUDIO_SUFFIXES else MAGIC.get(content[:4], ".mp3")
+        yield suffix, content, [names.int2str(item) if names and isinstance(item, int) else str(item) for item in items]
+
+
+def _write(folder: Path, samples: Iterator[tuple[str, bytes, list[str]]]) -> None:
+    """WebDataset tars of so many clips each."""
+    archive = None
+    try:
+        for number, (suffix, content, labels) in enumerate(samples):
+            if number % CLIPS_PER_TAR == 0:
+                if archive:
+                    archive.close()
+                archive = tarfile.open(folder / f"{number // CLIPS_PER_TAR:06d}.tar", "w")  # noqa: SIM115
+            for ending, data in ((suffix, content), (".json", json.dumps({"labels": labels}).encode())):
+                info = tarfile.TarInfo(f"{number:08d}{ending}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))  # type: ignore[union-attr]
+    finally:
+        if archive:
+            archive.close()

@@ -1,0 +1,142 @@
+"""Scores of clips in a file: what a model said of each, whichever model it was.
+
+npz: `clip` (n,) names, `labels` (C,) names, and `probabilities` or `logits` (n, C). Parquet: a column `clip` and one of
+each label; values between 0 and 1 are probabilities, others logits. Several rows of one clip are several views of it.
+
+Dimensions: n rows, C classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, DataError
+from ..runtime.extras import optional
+from ..runtime.files import replacing
+from .labels import Labels
+from .manifest import Manifest
+
+logger = logging.getLogger(__name__)
+SUFFIXES = (".npz", ".parquet")
+
+
+class Scores(NamedTuple):
+    """What a file holds."""
+
+    clips: list[str]
+    labels: list[str]
+    values: np.ndarray
+    """(n, C) float32."""
+    are_logits: bool
+
+
+def require_scores_file(path: Path) -> None:
+    """Raise ConfigError for a file name of another ending, or if what its format needs is not installed."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"scores: found {path}, expected a file name that ends in {' or '.join(SUFFIXES)}")
+    if path.suffix.lower() == ".parquet":
+        optional("pyarrow", "data")
+
+
+def write_scores(path: Path, clips: Sequence[str], labels: Sequence[str], probabilities: np.ndarray) -> None:
+    """Write probabilities (n, C) float32 in either format."""
+    require_scores_file(path)
+    with replacing(path) as file:
+        if path.suffix.lower() == ".npz":
+            np.savez(file, clip=np.array(clips), labels=np.array(labels), probabilities=probabilities)
+            return
+        columns = dict(zip(labels, probabilities.T, strict=True))
+        optional("pyarrow.parquet", "data").write_table(
+            optional("pyarrow", "data").table({"clip": clips} | columns), file
+        )
+
+
+def read_scores(path: Path) -> Scores:
+    """Read a file of either format. Raises DataError that names what is missing or does not fit."""
+    require_scores_file(path)
+    try:
+        scores = _read_npz(path) if path.suffix.lower() == ".npz" else _read_parquet(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not readable as scores ({' '.join(str(error).split())})") from None
+    expected = (len(scores.clips), len(scores.labels))
+    if scores.values.shape != expected or not scores.clips:
+        raise DataError(f"{path}: found scores {scores.values.shape}, expected (clips, labels), {expected}")
+    if not np.isfinite(scores.values).all():
+        raise DataError(f"{path}: found scores that are not finite")
+    if not scores.are_logits and not ((scores.values >= 0) & (scores.values <= 1)).all():
+        raise DataError(f"{path}: found probabilities outside 0 to 1; logits go under the name logits")
+    return scores
+
+
+def _read_npz(path: Path) -> Scores:
+    with np.load(path, allow_pickle=False) as file:
+        kind = next((name for name in ("probabilities", "logits") if name in file), None)
+        if kind is None or "clip" not in file or "labels" not in file:
+            raise ValueError(f"found {', '.join(file.files)}, expected clip, labels, and probabilities or logits")
+        return Scores(file["clip"].tolist(), file["labels"].tolist(), file[kind].astype(np.float32), kind == "logits")
+
+
+def _read_parquet(path: Path) -> Scores:
+    table: Any = optional("pyarrow.parquet", "data").read_table(path)
+    labels = [name for name in table.column_names if name != "clip"]
+    values = np.array([table.column(name).to_numpy() for name in labels], dtype=np.float32).T
+    are_logits = bool(values.size and (values.min() < 0 or values.max() > 1))
+    return Scores([str(clip) for clip in table.column("clip").to_pylist()], labels, values, are_logits)
+
+
+def scores_of(path: Path, data: Manifest, single_label: bool) -> Tensor:
+    """The probabilities (clips of the data, classes of the data) in a file, the mean over a clip's views.
+
+    A clip is found by its path or the end of it (`dog/1.wav`, `1.wav`, `1`), a class by its name or id. single_label:
+    probabilities of a clip sum to one: logits go through softmax, and classes that the data lack are left out before.
+    Raises DataError, with names, if a clip or a class of the data is not in the file, or an end fits two clips.
+    """
+    scores = read_scores(path)
+    order = _order(path, scores.labels, data.labels)
+    rows: dict[str, list[int]] = {}
+    for row, stored in enumerate(scores.clips):
+        rows.setdefault(stored, []).append(row)
+    names = [_name_in(rows, clip.path) for clip in data.clips]
+    missing = [clip.path for clip, name in zip(data.clips, names, strict=True) if name is None]
+    if missing:
+        raise DataError(f"{path}: found no scores of {len(missing)} of {len(names)} clips; the first: {missing[0]}")
+    owner: dict[str | None, Any] = {}
+    for clip, name in zip(data.clips, names, strict=True):
+        if owner.setdefault(name, clip.path) != clip.path:
+            raise DataError(f"{path}: {name!r} stands for both {owner[name]} and {clip.path}; give longer paths")
+    values = torch.from_numpy(scores.values[:, order])
+    if scores.are_logits:
+        values = values.softmax(dim=1) if single_label else values.sigmoid()
+    elif single_label:
+        values = values / values.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    return torch.stack([values[rows[name]].mean(dim=0) for name in names if name is not None])
+
+
+def _order(path: Path, names: Sequence[str], labels: Labels) -> list[int]:
+    """The column of each class of the data."""
+    place = {name: column for column, name in enumerate(names)}
+    order = [place.get(name, place.get(mid, -1)) for mid, name in zip(labels.mids, labels.names, strict=True)]
+    lacking = [name for name, column in zip(labels.names, order, strict=True) if column < 0]
+    if lacking:
+        raise DataError(f"{path}: found no scores of {len(lacking)} of {len(labels)} classes; the first: {lacking[0]}")
+    if len(names) > len(labels):
+        logger.info("%s: %d of its %d classes are not in the data", path, len(names) - len(labels), len(names))
+    return order
+
+
+def _name_in(names: dict[str, Any], path: Any) -> str | None:
+    """What a clip is called in the file: the longest end of its path, with or without suffix."""
+    parts = path.parts
+    for start in range(len(parts)):
+        end = PurePath(*parts[start:])
+        for name in (str(end), str(end.with_suffix(""))):
+            if name in names:
+                return name
+    return None

@@ -1,0 +1,84 @@
+"""Parquet files and data sets of Hugging Face: the same clips and labels as the files they were made of."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+import flexiast
+from flexiast.cli import main
+from flexiast.data.audio import decode
+from flexiast.data.manifest import read_manifest
+from flexiast.errors import ConfigError, DataError
+from flexiast.traintest.options import DataConfig
+from flexiast.traintest.train import train
+from tests.sounds import CLASSES
+from tests.traintest.test_train import config
+
+datasets = pytest.importorskip("datasets")
+NAMES = sorted(CLASSES)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def table(clips: Path, label: object, values: list) -> object:
+    """A data set of the files below a folder, its audio inside."""
+    files = sorted(clips.rglob("*.wav"))
+    rows = {"audio": [{"bytes": f.read_bytes(), "path": f.name} for f in files], "label": values}
+    sound = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    made = datasets.Dataset.from_dict(rows, features=datasets.Features({"audio": sound, "label": label}))
+    return made.cast_column("audio", datasets.Audio(decode=False))
+
+
+def parquet(clips: Path, out: Path) -> Path:
+    values = [NAMES.index(file.parent.name) for file in sorted(clips.rglob("*.wav"))]
+    table(clips, datasets.ClassLabel(names=NAMES), values).to_parquet(out)
+    return out
+
+
+def test_a_parquet_file_holds_the_clips_and_names_it_was_made_of(sounds: Path, tmp_path: Path) -> None:
+    data = read_manifest(parquet(sounds / "val", tmp_path / "val.parquet"))
+    files = sorted((sounds / "val").rglob("*.wav"))
+    assert (len(data), data.labels.names) == (30, tuple(NAMES))
+    for clip, file in list(zip(data.clips, files, strict=True))[::7]:
+        assert [data.labels.names[c] for c in clip.classes] == [file.parent.name]
+        assert decode(clip.path).equal(decode(file))
+    again = read_manifest(tmp_path / "val.parquet")
+    assert again.clips == data.clips  # from the cache
+    assert again.source == tmp_path / "val.parquet"
+
+
+def test_a_name_and_a_split_are_loaded_and_trained_on(sounds: Path, tmp_path: Path, monkeypatch) -> None:
+    asked = []
+
+    def load_dataset(name: str, split: str):
+        asked.append((name, split))
+        files = sorted((sounds / split).rglob("*.wav"))
+        kind = datasets.Sequence(datasets.Value("string"))
+        return table(sounds / split, kind, [[file.parent.name] for file in files])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    base = config(sounds, tmp_path / "run", epochs=0.2)
+    data = DataConfig(Path("hf:us/sounds"), Path("hf:us/sounds:val"), batch_size=12, workers=0, mean=-6.0, std=3.5)
+    train(dataclasses.replace(base, data=data), progress=False)
+    assert set(asked) == {("us/sounds", "train"), ("us/sounds", "val")}
+    assert flexiast.load(tmp_path / "run").labels.names == tuple(NAMES)
+
+
+def test_what_is_wrong_is_one_line(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
+    path = parquet(sounds / "val", tmp_path / "val.parquet")
+    plain = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "c"))
+    plain.remove_columns("label").to_parquet(tmp_path / "unlabelled.parquet")
+    with pytest.raises(DataError, match=r"unlabelled\.parquet: found columns audio, expected label and audio"):
+        read_manifest(tmp_path / "unlabelled.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"none")
+    assert main(["stats", str(tmp_path / "bad.parquet"), "--workers", "0"]) == 2
+    *_, last = capsys.readouterr().err.strip().splitlines()
+    assert "bad.parquet: not readable as a data set" in last
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r"datasets: not installed .*the extra `data`"):
+        read_manifest(path)
