@@ -20,7 +20,7 @@ from flexiast.runtime.distributed import World, connected
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.evaluate import Result, sweep
-from flexiast.traintest.options import PatchOptions
+from flexiast.traintest.options import ModelOptions, PatchOptions
 from flexiast.traintest.setup import setup_plan
 from flexiast.traintest.train import Trainer, train
 from tests.traintest import test_train, two_ranks
@@ -42,6 +42,11 @@ def config(sounds: Path, out: Path, **changes: object) -> TrainConfig:
     )
     base = dataclasses.replace(base, data=dataclasses.replace(base.data, batch_size=6, workers=1), epochs=0.5)
     return dataclasses.replace(base, **changes)
+
+
+def lora(sounds: Path, out: Path, start: Path) -> TrainConfig:
+    """Fine-tuning with LoRA and a moving average of the weights."""
+    return config(sounds, out, model=ModelOptions(init=str(start)), tune="lora", ema=0.5)
 
 
 def seven_clips(sounds: Path) -> Manifest:
@@ -77,6 +82,18 @@ def test_two_ranks_equal_one_process(sounds: Path, tmp_path: Path) -> None:
     assert len(seven_clips(sounds)) == 7
     expected = [vars(r.metrics) | {"loss": r.loss} for r in evaluate(tmp_path / "two", sounds, World())]
     assert first["metrics"] == second["metrics"] == expected
+
+
+def test_two_ranks_fine_tune_with_lora_as_one_process(sounds: Path, tmp_path: Path) -> None:
+    train(config(sounds, tmp_path / "start"), progress=False)
+    ranks = two_ranks.start("train_lora", str(tmp_path / "two"), str(sounds), str(tmp_path / "start"))
+    train(lora(sounds, tmp_path / "one", tmp_path / "start"), progress=False)
+    two_ranks.finish(ranks)
+    alone, together = (flexiast.load(tmp_path / name).state_dict() for name in ("one", "two"))
+    start = flexiast.load(tmp_path / "start").state_dict()
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, atol=1e-5, rtol=0)
+    assert (alone["blocks.0.mlp.fc1.weight"] - start["blocks.0.mlp.fc1.weight"]).abs().max() > 1e-4
 
 
 @pytest.mark.slow

@@ -38,6 +38,17 @@ def finish(ranks: list[subprocess.Popen]) -> list[str]:
     return [out for out, _ in outputs]
 
 
+def train_lora(out: str, sounds: str, start: str) -> None:
+    """Fine-tune a model with LoRA and a moving average."""
+    from flexiast.runtime.distributed import connected
+    from flexiast.traintest.train import Trainer
+    from tests.traintest.test_distributed import lora
+
+    with connected() as world:
+        Trainer(lora(Path(sounds), Path(out), Path(start)), progress=False, world=world).run()
+        world.barrier()
+
+
 def train_and_evaluate(out: str, sounds: str) -> None:
     """Train, print the patch sizes this rank was told, then its metrics of seven clips."""
     from flexiast.runtime.distributed import connected
@@ -94,5 +105,5 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    jobs = (train_and_evaluate, disagree, wait_for_the_silent)
+    jobs = (train_and_evaluate, train_lora, disagree, wait_for_the_silent)
     {job.__name__: job for job in jobs}[sys.argv[1]](*sys.argv[2:])
