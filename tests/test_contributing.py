@@ -19,6 +19,7 @@ from flexiast.checkpoints.formats import FORMATS
 from flexiast.data.manifest import read_manifest
 from flexiast.models.config import FlexiASTConfig
 from flexiast.models.flexiast import FlexiAST
+from flexiast.traintest.patch_sampler import PatchSampler
 from tests.sounds import write_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,14 +120,15 @@ def test_the_format_shown_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert model.load_report.format == "FlexiAST below mine."
 
 
-def test_the_schedule_shown_lets_in_one_size_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = tuple(flexiast.PatchSize(size, size) for size in (32, 16, 8))
-    sampler = module("src/traintest/patch_sampler.py", monkeypatch).GrowingSampler
-    made, again = (sampler(sizes, (1, 1, 2), seed=3, every=100) for _ in range(2))
-    drawn = [made[step] for step in range(900)]
-    assert [set(drawn[start : start + 100]) for start in (0, 100, 200)] == [set(sizes[:1]), set(sizes[:2]), set(sizes)]
-    assert drawn == [again[step] for step in range(900)]
-    assert Counter(drawn[200:])[sizes[2]] == pytest.approx(350, abs=50)  # half of 700, three standard errors
+def test_the_schedule_shown_goes_from_fine_to_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = tuple(flexiast.PatchSize(size, size) for size in (8, 16, 32))
+    draws = import_module("flexiast.traintest.patch_draws")
+    monkeypatch.setattr(draws, "DRAWS", dict(draws.DRAWS))
+    shown = module("src/traintest/patch_draws.py", monkeypatch).DRAWS["fine-to-coarse"]
+    sampler = PatchSampler(sizes, draw=shown, steps=900)
+    assert [int(sampler.shares(step).argmax()) for step in (0, 899)] == [0, 2]
+    early, late = (Counter(sampler[step][0] for step in range(start, start + 300)) for start in (0, 600))
+    assert early[sizes[0]] > 150 < late[sizes[2]]
 
 
 def test_the_command_shown_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -1,4 +1,5 @@
-# Arabic Speech Commands: 40 words, one per clip, official split by speaker (18 train, 6 validate, 6 test).
+# Arabic Speech Commands (Ghandoura et al., Engineering Applications of Artificial Intelligence, 2021): 40 words, one per
+# clip, official split by speaker (18 train, 6 validate, 6 test).
 # No AST schedule is published for it, so `published` uses that of Speech Commands (AST, egs/speechcommands/run_sc.sh) with
 # cross-entropy; the default is preset `auto` from scratch, which flexiast fits to the data (src/traintest/defaults.py).
 : "${init:=scratch}"

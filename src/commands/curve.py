@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -33,7 +34,7 @@ MOST_SIZES = 13
 class CurveConfig(TableOptions):
     """Measure accuracy, calibration and cost of a model at a ladder of patch sizes, and find its cascades."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Model directory, or any other readable checkpoint; the curve is written into a directory's config.json."""
     data: Path
     """Manifest JSON or table (CSV, TSV, JSONL) of validation clips, or a folder with one sub-folder per class."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -28,7 +29,7 @@ WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
 class DoctorConfig(TableOptions):
     """Find what is wrong with an installation, a data set, a checkpoint or a run. Exit code 1: it is serious."""
 
-    subject: tyro.conf.Positional[Path | None] = None
+    subject: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[SUBJECT]")] = None
     """Data (folder, table or manifest), a checkpoint, or the folder of a run (default: the installation)."""
     val: Path | None = None
     """Validation data, to be compared with the data."""

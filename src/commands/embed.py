@@ -45,9 +45,9 @@ LayerArg = Annotated[
 class EmbedConfig:
     """Write embeddings of audio files. A file that cannot be used is reported, the rest goes on; exit code 2 then."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Checkpoint of any readable format."""
-    audio: tyro.conf.Positional[tuple[Path, ...]]
+    audio: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="AUDIO [AUDIO ...]")]
     """Audio files, folders (with all folders below), patterns in quotes such as 'calls/**/*.wav', manifests."""
     out: Path
     """File to write: *.npz (arrays path, start, end, embedding) or *.parquet (columns of the same names)."""

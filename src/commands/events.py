@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import numpy as np
 import soundfile
@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 class EventsConfig:
     """Find sounds in a long recording: scan it at a coarse patch size, listen again where something may be."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Checkpoint of any readable format."""
-    recording: tyro.conf.Positional[Path]
+    recording: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDING")]
     """Audio file of any length; with --follow, `-`: 16-bit little-endian PCM of one channel on standard input."""
     out: Path | None = None
     """File to write: *.csv, *.json, *.txt (labels for Audacity) or *.rttm (default: events are printed)."""

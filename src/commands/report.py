@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -28,7 +29,7 @@ from ..traintest.setup import fitting
 class ReportConfig(TableOptions):
     """Write a run and its results into one web page: curves, classes, confusions, the worst clips with sound, cost."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run (--out of `train` or `flexify`)."""
     data: Path | None = None
     """Data to measure on (default: the run's own validation data)."""

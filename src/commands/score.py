@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
@@ -26,9 +27,9 @@ class ScoreConfig:
     A clip that cannot be used is reported, the rest goes on; exit code 2 then.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Checkpoint of any readable format."""
-    data: tyro.conf.Positional[Path]
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Folder (with all folders below), manifest or table of the clips; their labels are not needed."""
     out: Path
     """File to write: *.npz (clip, labels, probabilities) or *.parquet (clip, and a column for each label)."""

@@ -208,25 +208,31 @@ def write_onnx(job: Job, path: Path) -> None:
 
 def write_huggingface(job: Job, directory: Path) -> None:
     """config.json, preprocessor_config.json and model.safetensors, as `save_pretrained` of transformers writes them."""
-    needed("transformers")
+    _require_transformers_front_end(job)
     _write_directory(job, directory, *huggingface_ast(job.model, job.patch, job.model.feature_config.frames))
 
 
 def write_transformers(job: Job, directory: Path) -> None:
     """The same files, and the network's code."""
-    needed("transformers")
+    _require_transformers_front_end(job)
     state = {f"network.{name}": tensor for name, tensor in FlexiAST.state_dict(job.model).items()}
     _write_directory(job, directory, configuration(job.model, job.patch), state)
     (directory / f"{MODULE}.py").write_text(modeling_file(), encoding="utf-8")
 
 
-def _write_directory(job: Job, directory: Path, settings: dict[str, Any], state: dict[str, Tensor]) -> None:
-    model, features = job.model, job.model.feature_config
+def _require_transformers_front_end(job: Job) -> None:
+    """Raise ConfigError unless transformers is there and its AST front end computes the model's log-mel."""
+    needed("transformers")
+    features = job.model.feature_config
     if (features.window_ms, features.hop_ms) != (25, 10):
         raise ConfigError(
             f"features.window_ms, features.hop_ms: found {features.window_ms:g} and {features.hop_ms:g}, transformers'"
             f" AST has 25 and 10{INSTEAD}"
         )
+
+
+def _write_directory(job: Job, directory: Path, settings: dict[str, Any], state: dict[str, Tensor]) -> None:
+    model, features = job.model, job.model.feature_config
     names = model.labels.names
     settings |= {
         "id2label": {str(i): name for i, name in enumerate(names)},

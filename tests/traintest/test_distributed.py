@@ -140,7 +140,7 @@ def test_a_batch_too_small_for_the_processes_is_refused(sounds: Path, tmp_path: 
     run = config(sounds, tmp_path / "run")
     alone = Trainer(run, progress=False)
     with pytest.raises(ConfigError, match=r"data\.batch_size: found 6 for 4 processes, expected at least 8 \(mixup"):
-        setup_plan(run, alone.train_data, alone.model, World(rank=0, size=4), flexible=False)
+        setup_plan(run, alone.train_data, alone.model, World(rank=0, size=4))
 
 
 def test_without_torchrun_one_process_is_alone() -> None:

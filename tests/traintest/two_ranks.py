@@ -52,6 +52,7 @@ def train_lora(out: str, sounds: str, start: str) -> None:
 def train_and_evaluate(out: str, sounds: str) -> None:
     """Train, print the patch sizes this rank was told, then its metrics of seven clips."""
     from flexiast.runtime.distributed import connected
+    from flexiast.traintest.reporter import named
     from flexiast.traintest.train import Trainer
     from tests.traintest.test_distributed import config, evaluate
 
@@ -60,9 +61,9 @@ def train_and_evaluate(out: str, sounds: str) -> None:
         trainer = Trainer(config(Path(sounds), Path(out)), progress=False, world=world)
         step = trainer.stepper.step
 
-        def noted_step(inputs, patch, lr_factor):
-            seen.append(str(patch))
-            return step(inputs, patch, lr_factor)
+        def noted_step(inputs, patches, lr_factor):
+            seen.append(named(patches))
+            return step(inputs, patches, lr_factor)
 
         trainer.stepper.step = noted_step  # type: ignore[method-assign]
         trainer.run()
