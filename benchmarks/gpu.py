@@ -34,9 +34,10 @@ from flexiast.data.pack import pack
 from flexiast.features import LogMel
 from flexiast.models.config import SIZES
 from flexiast.runtime.distributed import World
+from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.objective import Inputs, Objective
-from flexiast.traintest.options import DataConfig, FeatureOptions, ModelOptions
+from flexiast.traintest.options import DataConfig, DistillConfig, FeatureOptions, ModelOptions, OptimConfig
 from flexiast.traintest.stepper import Stepper
 from flexiast.traintest.train import Trainer
 
@@ -87,7 +88,8 @@ def step(model: AudioClassifier, inputs: Inputs, patch: PatchSize, **settings: A
     """A training step of a copy of the model; it returns the loss."""
     model = copy.deepcopy(model)
     config = TrainConfig(DataConfig(Path(), batch_size=len(inputs.targets)), loss="bce", **settings)
-    stepper = Stepper(config, model, Objective(config, model, None), World())
+    objective = Objective(model, None, "bce", 0.0, AugmentConfig(), DistillConfig(), config.precision, config.seed)
+    stepper = Stepper(model, objective, World(), OptimConfig(lr=1e-4), config.memory, config.compile)
 
     def train() -> float:
         loss, _ = stepper.step(inputs, [patch], 1.0)
@@ -158,7 +160,7 @@ def training_loop(report: Report, folder: Path) -> None:
         device=options.device,
     )
     trainer = Trainer(config, progress=False)
-    draws = map(trainer.schedule.__getitem__, itertools.count())
+    draws = map(trainer.plan.schedule.__getitem__, itertools.count())
     batches = load_batches(trainer.dataset, draws, options.workers, config.data.timeout)
 
     def train(several: Iterator[Batch]) -> None:
@@ -170,7 +172,7 @@ def training_loop(report: Report, folder: Path) -> None:
             pass
 
     group = f"training loop, {options.model}, patch {BASE}, {options.steps} steps of {options.batch} clips"
-    first, same = next(batches), trainer.dataset.__getitems__(trainer.schedule[0])
+    first, same = next(batches), trainer.dataset.__getitems__(trainer.plan.schedule[0])
     report.agree(f"{group}: waveforms of a worker and of this process", first.waveform, same.waveform, within=0)
     names = ("waveform", "lengths", "targets")
     fixed = first._replace(**{name: getattr(first, name).to(report.device) for name in names})

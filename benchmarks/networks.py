@@ -69,7 +69,9 @@ class StaticViT(nn.Module):
             mlp_ratio=config.mlp_ratio,
         )
         self.vit.fc_norm = nn.LayerNorm(config.width, eps=config.head_norm_eps)
-        positions = model.positions(patch, config.frames).reshape(1, grid.tokens, config.width)
+        positions = model.positions(config.layout(patch, config.frames), config.frames).reshape(
+            1, grid.tokens, config.width
+        )
         same = ("blocks.", "norm.", "head.")
         state = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(same)} | {
             "patch_embed.proj.weight": resize_kernel(model.kernel, patch)[:, None],

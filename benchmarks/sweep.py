@@ -65,7 +65,9 @@ def race(report: Report, size: str, frames: int, data: Manifest, folder: Path) -
     options = report.options
 
     def evaluate(patches: list[PatchSize], precision: Precision) -> np.ndarray:
-        results = sweep({"": model}, data, patches, ("pi",), options.batch, 0, precision, progress=False)
+        results = sweep(
+            {"": model}, data, patches, batch_size=options.batch, workers=0, precision=precision, progress=False
+        )
         for result in results:
             np.save(folder / f"{result.patch_size}.npy", result.scores)
         return np.stack([result.scores for result in results])

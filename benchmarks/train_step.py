@@ -117,9 +117,10 @@ def flexibility_at(report: Report, log_mel: Tensor, targets: Tensor, patch: Patc
 def resizing(model: FlexiAST, patch: PatchSize, frames: int) -> Callable[[], tuple[Tensor, Tensor]]:
     """Kernel and positions for a patch size, forward and backward, as a step has them."""
     model = copy.deepcopy(model)
+    layout = model.config.layout(patch, frames)
 
     def resize() -> tuple[Tensor, Tensor]:
-        kernel, positions = resize_kernel(model.kernel, patch), model.positions(patch, frames)
+        kernel, positions = resize_kernel(model.kernel, patch), model.positions(layout, frames)
         torch.autograd.backward([kernel, positions], [torch.ones_like(kernel), torch.ones_like(positions)])
         return kernel.detach(), positions.detach()
 
