@@ -115,7 +115,7 @@ def flexibility_at(report: Report, log_mel: Tensor, targets: Tensor, patch: Patc
 
 
 def resizing(model: FlexiAST, patch: PatchSize, frames: int) -> Callable[[], tuple[Tensor, Tensor]]:
-    """Kernel and positions for a patch size, forward and backward, as a step has them."""
+    """Kernel and positions for a patch size, forward and backward, as in a training step."""
     model = copy.deepcopy(model)
     layout = model.config.layout(patch, frames)
 

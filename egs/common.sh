@@ -8,7 +8,7 @@
 # Many GPUs or machines, by torchrun (environment variables):
 #   NPROC         processes on this machine, one per GPU (default 1: no torchrun; `gpu` takes all GPUs)
 #   NNODES        machines (default 1); start the same recipe on each of them
-#   RDZV          host:port of the first machine, where they meet (needed with NNODES > 1)
+#   RDZV          host:port of the first machine, for the torchrun rendezvous (needed with NNODES > 1)
 #   RDZV_ID       name of the job, the same on all machines (default: flexiast)
 #   MAX_RESTARTS  how often torchrun restarts failed processes; they resume from the last checkpoint (default 0)
 # egs/slurm.sh runs a recipe under Slurm.
@@ -65,7 +65,7 @@ run() {
   echo "${line% }"
 }
 
-# launch COMMAND...: flexiast COMMAND, on as many processes as NPROC and NNODES say.
+# launch COMMAND...: run flexiast COMMAND on NPROC processes on each of NNODES machines.
 launch() {
   local nproc=${NPROC:-1} nnodes=${NNODES:-1}
   if [ "$nproc" = 1 ] && [ "$nnodes" = 1 ]; then

@@ -8,7 +8,7 @@
 
 egs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 audioset_ast=$egs/../pretrained_models/ast_audioset_16_16.pth
-# nproc counts the cores that this process may use; without the two variables, which say how many threads it should.
+# nproc honours OMP_NUM_THREADS and OMP_THREAD_LIMIT; unset them to count the cores available.
 cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 
 # Empty means: as published for the data set.
@@ -29,7 +29,7 @@ if [ -z "$preset" ]; then
 fi
 one_of preset published modern auto
 one_of coverage pad drop
-# `auto`: what is not given is left to flexiast, which fits it to the data (src/traintest/defaults.py).
+# `auto`: flexiast fits every setting that is not given to the data (src/traintest/defaults.py).
 if [ "$preset" = auto ]; then
   for _option in frames mean std batch_size freq_mask time_mask mixup noise roll lr epochs warmup_steps; do
     [ -n "${!_option}" ] || printf -v "$_option" auto
@@ -64,7 +64,7 @@ training=(--loss "$loss" --metric "$metric" --epochs "$epochs" --seed "$seed" --
 
 manifests=$exp/manifests
 
-# prepare_data: manifests from the data set as it lies in --data, or as it is fetched to $FLEXIAST_DATA.
+# prepare_data: build manifests from --data, or from a download in $FLEXIAST_DATA.
 prepare_data() {
   local from
   if [ -n "$data" ]; then
@@ -84,7 +84,7 @@ require_start() {
   [ -e "$1" ] || die "$1: no such checkpoint to start from; $2"
 }
 
-# is_remote SOURCE: whether it names a model of timm or of the Hub (owner/name), and no file.
+# is_remote SOURCE: whether it names a model of timm or of the Hub (owner/name) rather than a file.
 is_remote() { [[ "$1" == timm:* || "$1" =~ ^[A-Za-z0-9_-]+/[A-Za-z0-9._-]+$ && ! "$1" =~ \.(pth|pt|bin|safetensors)$ ]]; }
 
 # of_fold FOLD PATH: where a fold has its own copy of something; data sets without folds have the one fold `all`.
@@ -97,7 +97,7 @@ set_splits() {
   if has_val "$where"; then splits+=(--data.val "$where/val.json"); else splits+=(--data.val 0); fi
 }
 
-# has_val DIR: whether the manifests in DIR have a validation split; where they are not written yet, whether they will.
+# has_val DIR: whether the manifests in DIR have a validation split; before they are written, whether they will have one.
 has_val() {
   if [ -f "$1/train.json" ]; then [ -f "$1/val.json" ]; return; fi
   case " $prepare " in

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""AudioSet as people have it on disk to the manifests the trainer reads.
+"""Build training manifests from a copy of AudioSet on disk.
 
     python egs/audioset/prepare.py DATA_DIR OUT_DIR [--set balanced|full] [--lists DIR] [--val-share X]
 

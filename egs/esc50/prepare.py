@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""ESC-50 as people have it on disk to the manifests the trainer reads, a folder for each of the five folds.
+"""Build training manifests from a copy of ESC-50 on disk, in one folder for each of the five folds.
 
     python egs/esc50/prepare.py DATA_DIR OUT_DIR [--fold K]... [--val-share X]
     python egs/esc50/prepare.py --download [--data-root DIR] OUT_DIR

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Speech Commands V2, 35 words, as people have it on disk to the manifests the trainer reads.
+"""Build training manifests from a copy of Speech Commands V2 on disk: 35 words.
 
     python egs/speechcommands/prepare.py DATA_DIR OUT_DIR
     python egs/speechcommands/prepare.py --download [--data-root DIR] OUT_DIR

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""VGGSound as people have it on disk to the manifests the trainer reads.
+"""Build training manifests from a copy of VGGSound on disk.
 
     python egs/vggsound/prepare.py DATA_DIR OUT_DIR [--lists DIR] [--val-share X]
 

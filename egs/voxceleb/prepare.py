@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""VoxCeleb1 for identification of its 1,251 speakers, as people have it on disk, to the manifests the trainer reads.
+"""Build training manifests from a copy of VoxCeleb1 on disk, for the identification of its 1,251 speakers.
 
     python egs/voxceleb/prepare.py DATA_DIR OUT_DIR [--split-list FILE]
 

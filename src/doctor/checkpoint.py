@@ -30,17 +30,17 @@ def examine_checkpoint(source: str) -> Examination:
 
 def model_faults(model: AudioClassifier, where: str) -> list[Finding]:
     """What is wrong with a model that could be read."""
-    found = []
+    findings = []
     odd = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
     if odd:
-        found.append(
+        findings.append(
             Finding(
                 "weights-not-finite", "serious", f"{len(odd)} tensors hold NaN or infinity, the first {odd[0]}", where,
                 "every score is NaN", "take an earlier state, or train again with a lower --optim.lr",
             )
         )  # fmt: skip
     if model.labels.numbered:
-        found.append(
+        findings.append(
             Finding(
                 "classes-without-names", "warning", f"its {len(model.labels)} classes are only numbered", where,
                 "predictions are numbers, whose order nobody can check",
@@ -48,10 +48,10 @@ def model_faults(model: AudioClassifier, where: str) -> list[Finding]:
             )
         )  # fmt: skip
     if len(trained_sizes(model)) == 1:
-        found.append(
+        findings.append(
             Finding(
                 "one-patch-size", "warning", f"it was trained at patch size {trained_sizes(model)[0]} alone", where,
                 "accuracy falls away at other sizes", f"flexiast flexify {where} --out OUT --data.train DATA",
             )
         )  # fmt: skip
-    return found
+    return findings

@@ -204,7 +204,7 @@ def _duplicates(clips: list[Listed]) -> Iterator[Finding]:
     within = [group for group in groups if group not in between]
     contradicting = [group for group in within if len({clip.classes for clip in group}) > 1]
     same = [group for group in within if group not in contradicting]
-    for kind, severity, found, what, why, mend in (
+    for kind, severity, groups, what, why, mend in (
         ("duplicates-between-splits", "serious", between, "are in more than one split",
          "a model is then tested on what it was trained on", "remove them from all splits but one"),
         ("duplicates-with-other-labels", "serious", contradicting, "have different labels",
@@ -212,6 +212,6 @@ def _duplicates(clips: list[Listed]) -> Iterator[Finding]:
         ("duplicates", "warning", same, "are there more than once", "they count more than others, and a split that is"
          " taken out of them shares them", "keep one of each"),
     ):  # fmt: skip
-        if found:
-            where = some([" = ".join(str(clip.path) for clip in group[:3]) for group in found], 2)
-            yield Finding(kind, severity, f"{len(found)} sounds {what}", where, why, mend)  # type: ignore[arg-type]
+        if groups:
+            where = some([" = ".join(str(clip.path) for clip in group[:3]) for group in groups], 2)
+            yield Finding(kind, severity, f"{len(groups)} sounds {what}", where, why, mend)  # type: ignore[arg-type]

@@ -101,7 +101,7 @@ def _why_no_gpu(machine: Machine) -> str:
 
 
 def _versions(machine: Machine) -> list[Finding]:
-    found = [
+    findings = [
         Finding(
             "package-missing", "serious", f"{name} is not installed", "this Python", "flexiast needs it",
             f"pip install {name}",
@@ -110,14 +110,14 @@ def _versions(machine: Machine) -> list[Finding]:
     ]  # fmt: skip
     own, audio = (_minor(machine.versions.get(name)) for name in ("torch", "torchaudio"))
     if own and audio and own != audio:
-        found.append(
+        findings.append(
             Finding(
                 "versions-differ", "serious", f"torch {own} beside torchaudio {audio}", "this Python",
                 "torchaudio is built for one torch and may crash with another",
                 f"pip install 'torchaudio=={own}.*'",
             )
         )  # fmt: skip
-    return found
+    return findings
 
 
 def _minor(installed: str | None) -> str:
@@ -154,9 +154,9 @@ def _threads(machine: Machine) -> list[Finding]:
 
 
 def _room(machine: Machine) -> list[Finding]:
-    found = []
+    findings = []
     if machine.shared_memory is not None and machine.shared_memory < LEAST_SHARED_MEMORY:
-        found.append(
+        findings.append(
             Finding(
                 "little-shared-memory", "warning",
                 f"/dev/shm has {machine.shared_memory / 1e6:.0f} MB free", "/dev/shm",
@@ -165,11 +165,11 @@ def _room(machine: Machine) -> list[Finding]:
             )
         )  # fmt: skip
     if machine.disk < LEAST_DISK:
-        found.append(
+        findings.append(
             Finding(
                 "little-disk", "warning", f"{machine.disk / 1e9:.2f} GB of disk are free", str(Path.cwd()),
                 "three training states of a ViT-B take 3 GB; a run stops when it cannot save",
                 "--out on another disk, or --keep-checkpoints 1",
             )
         )  # fmt: skip
-    return found
+    return findings

@@ -42,8 +42,8 @@ def examine_run(run: FinishedRun, workers: int = 0, progress: bool = True) -> Ex
     findings = [*_loss(run, steps, validations), *_rate(run, steps), *_skipped(run, validations), *_bad_files(run)]
     findings += [*_overfitting(run, validations), *_dips(run, validations), *_model(run)]
     if run.has_model and not any(f.kind == "weights-not-finite" for f in findings):
-        found, note = _predictions(run, workers, progress)
-        findings += found
+        predicted, note = _predictions(run, workers, progress)
+        findings += predicted
         facts["validation clips"] = note
     return Examination(where, facts, tuple(findings))
 

@@ -43,10 +43,10 @@ class BadFiles:
             self._write()
         allowed = most_bad(self.config.max_bad, len(self.manifest))
         if len(self.reasons) > allowed:
-            some = "; ".join(list(self.reasons.values())[:3])
+            examples = "; ".join(list(self.reasons.values())[:3])
             raise DataError(
                 f"{self.manifest.source}: {len(self.reasons)} of {len(self.manifest)} clips are unusable, expected at"
-                f" most {allowed} (data.max_bad {self.config.max_bad:g}); {self.file} lists them: {some}"
+                f" most {allowed} (data.max_bad {self.config.max_bad:g}); {self.file} lists them: {examples}"
             )
 
     def suspect(self, suspicions: Iterable[Failure], writes: bool = True) -> None:
@@ -80,9 +80,9 @@ class BadFiles:
 
         Older states have indices instead of paths; those clips are named again when they are drawn again.
         """
-        there = {str(clip.path) for clip in self.manifest.clips}
+        paths = {str(clip.path) for clip in self.manifest.clips}
         for name, known in (("bad_files", self.reasons), ("suspicious", self.suspicious)):
-            known |= {path: reason for path, reason in saved.get(name, {}).items() if path in there}
+            known |= {path: reason for path, reason in saved.get(name, {}).items() if path in paths}
 
     def _write(self) -> None:
         text = io.StringIO()

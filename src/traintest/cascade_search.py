@@ -53,8 +53,8 @@ def search(scores: np.ndarray, targets: np.ndarray, costs: np.ndarray, loss: Los
     scores: (K, n, C) probabilities, temperature-scaled. targets: (n, C). costs: (K,), of one clip.
     """
     order = np.argsort(costs, kind="stable")  # from coarse to fine
-    found = _Search(scores[order], targets, np.asarray(costs, dtype=np.float64)[order], loss)
-    return [chain._replace(sizes=tuple(int(order[size]) for size in chain.sizes)) for chain in pareto(found.all())]
+    search = _Search(scores[order], targets, np.asarray(costs, dtype=np.float64)[order], loss)
+    return [chain._replace(sizes=tuple(int(order[size]) for size in chain.sizes)) for chain in pareto(search.all())]
 
 
 def pareto(chains: list[Chain]) -> list[Chain]:

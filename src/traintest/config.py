@@ -95,13 +95,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require(self.epochs is AUTO or 0 < self.epochs < math.inf, "epochs", self.epochs, "a positive number")
         require(self.eval_every is AUTO or self.eval_every > 0, "eval_every", self.eval_every, "a positive number")
-        most = 1_000_000
+        max_validations = 1_000_000
         if AUTO not in (self.epochs, self.eval_every):
             require(
-                self.epochs / self.eval_every <= most,
+                self.epochs / self.eval_every <= max_validations,
                 "eval_every",
                 self.eval_every,
-                f"at most {most} validations in {self.epochs:g} epochs",
+                f"at most {max_validations} validations in {self.epochs:g} epochs",
             )
         require_distinct("eval_patch_sizes", self.eval_patch_sizes)
         parse_tune(self.tune)

@@ -79,10 +79,10 @@ class Data:
 
     def differences(self, state: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
         """What has changed since the state was saved, in words."""
-        changed, own = [], self.state()
-        if state["data"] != own["data"]:
+        changed, current = [], self.state()
+        if state["data"] != current["data"]:
             changed.append(f"the data: {settings['data']['train']} or its validation data have changed")
-        elif state.get("contents", own["contents"]) != own["contents"]:
+        elif state.get("contents", current["contents"]) != current["contents"]:
             changed.append(f"the data: the contents of clips of {settings['data']['train']} or its validation data")
         if state.get("teacher", self.teacher) != self.teacher:
             teacher, scores = (settings["distill"].get(name) for name in ("teacher", "scores"))

@@ -117,7 +117,7 @@ class RunLog:
 
     def _repair(self, step: int, size: int) -> None:
         """Cut off what is to be repeated, and what a power cut has damaged; say what is missing."""
-        there = self.file.seek(0, io.SEEK_END)
+        file_size = self.file.seek(0, io.SEEK_END)
         self.file.seek(0)
         good = 0
         for line in self.file.read()[:size].splitlines(keepends=True):
@@ -125,7 +125,7 @@ class RunLog:
                 break
             good += len(line)
         self.file.truncate(good)
-        if size and not there:
+        if size and not file_size:
             logger.warning("%s: deleted or emptied since the last start; it begins anew after step %d", self.path, step)
         elif good < size:
             logger.warning(

@@ -75,7 +75,7 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
     train = read_manifest(data.train, data.labels, data.root, data.train_table())
     choose_loss(chooser, train)
     _check_labels(train, chooser.config.loss)
-    train, val = _setup_validation(chooser, train, by_us=config.data.val is AUTO)
+    train, val = _setup_validation(chooser, train, automatic=config.data.val is AUTO)
     start = load(config.model.init, frames=config.features.frames) if config.model.init else None
     seen = None
     kept = keeps_features(start, train, flexible, config.features)
@@ -107,8 +107,8 @@ def _check_labels(train: Manifest, loss: Loss) -> None:
         )
 
 
-def _setup_validation(chooser: Chooser, train: Manifest, by_us: bool) -> tuple[Manifest, Manifest | None]:
-    """The training and the validation clips: those given, or a share that is split off. by_us: nothing was given."""
+def _setup_validation(chooser: Chooser, train: Manifest, automatic: bool) -> tuple[Manifest, Manifest | None]:
+    """The training and the validation clips: those given, or a share split off. automatic: nothing was given."""
     data = chooser.config.data
     if data.val is AUTO and data.val_where is not None:
         chooser.choose("data.val", data.train, f"its rows with {data.val_where}")
@@ -121,7 +121,7 @@ def _setup_validation(chooser: Chooser, train: Manifest, by_us: bool) -> tuple[M
     try:
         split = split_off(train, share, chooser.config.seed)
     except ConfigError as error:
-        if not by_us:
+        if not automatic:
             raise
         chooser.choose("data.val", 0.0, f"none split off: {error}")
         return train, None

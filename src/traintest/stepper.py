@@ -140,14 +140,14 @@ class Stepper:
 
     def part_size(self, patch: PatchSize, clips: int) -> int:
         """Clips per forward pass: all, or as many as `micro_batch`, `token_budget` and the memory allow."""
-        model, most = self.model.config, self.limits
-        limits = [clips, self.most_clips.get(patch, clips)]
-        if most.micro_batch:
-            limits.append(most.micro_batch)
-        if most.token_budget:
+        model, limits = self.model.config, self.limits
+        bounds = [clips, self.most_clips.get(patch, clips)]
+        if limits.micro_batch:
+            bounds.append(limits.micro_batch)
+        if limits.token_budget:
             tokens = model.grid(patch, self.model.feature_config.frames).tokens + model.prefix_tokens
-            limits.append(most.token_budget // tokens)
-        return max(1, min(limits))
+            bounds.append(limits.token_budget // tokens)
+        return max(1, min(bounds))
 
     def state_dict(self) -> list[dict[str, Any]]:
         """States of the optimizers."""
