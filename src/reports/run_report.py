@@ -97,7 +97,7 @@ def render(
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.finalize = _one_line
     page.filters |= {"percent": _percent, "number": lambda value: "-" if value is None else f"{value:.4g}"}
-    template = (files(__package__ or "") / "templates" / "run.html").read_text(encoding="utf-8")
+    template = (files(__package__ or "") / "run.html").read_text(encoding="utf-8")
     return page.from_string(template).render(context)
 
 

@@ -1,4 +1,4 @@
-"""All processes of a training must have been started alike: what differs would be averaged silently by DDP."""
+"""Check that all processes of a run were started alike: DDP would silently average what differs."""
 
 from __future__ import annotations
 

@@ -38,11 +38,11 @@ class AugmentConfig:
     mixup: AutoFloat = AUTO
     """Share of clips that are mixed with their neighbour in the batch."""
     gain: float = 0.0
-    """Decibels, either way, by up to which a clip is made louder or softer."""
+    """Largest gain or attenuation of a clip, in decibels."""
     background: Path | None = None
     """Folder of background sounds; a stretch of them is mixed into half of the clips, 5 to 25 dB below the clip."""
     crop: bool = True
-    """Hear a part of a clip longer than the model's window that is drawn anew in every epoch, not its start alone."""
+    """Train on a random crop of a clip that is longer than the model's window, drawn anew in every epoch, instead of its start."""
 
     def __post_init__(self) -> None:
         for name in ("freq_mask", "time_mask", "roll", "noise", "gain"):

@@ -35,9 +35,9 @@ class Cost:
     latency_p50_ms: float
     """Median time of one clip alone."""
     latency_p95_ms: float
-    """Time of one clip alone that 95 % of passes keep within."""
+    """95th percentile of the time of one clip alone."""
     peak_memory_mb: float | None
-    """Most memory that a batch adds to the process at rest, 10^6 bytes (none where the system does not tell)."""
+    """Most memory that a batch adds to the process at rest, 10^6 bytes (none where the system does not report it)."""
     roofline_clips_per_second: float
     """Bound by measured matrix rate and memory bandwidth, see `roofline`."""
     score: float | None
@@ -46,7 +46,7 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """All that was measured."""
+    """Everything that was measured."""
 
     costs: tuple[Cost, ...]
     growth: float | None
@@ -114,7 +114,7 @@ def compiled(model: AudioClassifier, patch: PatchSize) -> Callable[[Tensor], Ten
 
 
 def _times(run: Callable[[], object], seconds: float, device: torch.device) -> np.ndarray:
-    """Seconds of each call, for so long but at least three times, after one to warm up."""
+    """Seconds of each call, repeated for this long but at least three times, after a warm-up call."""
     times: list[float] = []
     run()
     while len(times) < 3 or sum(times) < seconds:

@@ -15,7 +15,7 @@ BINS = 15
 
 
 def fit_temperature(scores: np.ndarray, targets: np.ndarray, loss: Loss) -> float:
-    """The temperature of least negative log-likelihood, from 0.05 to 20: a search in steps of a hundredth."""
+    """The temperature from 0.05 to 20 that minimises the negative log-likelihood, found to a hundredth."""
     low, high = np.log(COLDEST), np.log(HOTTEST)
     best = 0.0
     while high - low > 1e-3:

@@ -58,7 +58,7 @@ def search(scores: np.ndarray, targets: np.ndarray, costs: np.ndarray, loss: Los
 
 
 def pareto(chains: list[Chain]) -> list[Chain]:
-    """Those than which none is at least as good at the same or a lower cost."""
+    """The chains that no other matches at the same or a lower cost."""
     front: list[Chain] = []
     for chain in sorted(chains, key=lambda chain: (chain.cost, -chain.value, len(chain.sizes))):
         if not front or chain.value > front[-1].value:
@@ -67,7 +67,7 @@ def pareto(chains: list[Chain]) -> list[Chain]:
 
 
 class _Search:
-    """What all chains share; sizes are in order of cost."""
+    """Scores and costs that all chains share, sizes in order of cost."""
 
     def __init__(self, scores: np.ndarray, targets: np.ndarray, costs: np.ndarray, loss: Loss) -> None:
         self.scores, self.targets, self.costs, self.loss = scores, targets, costs, loss

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class SaveError(FlexiASTError):
-    """Something of a run could not be written; its last good state is still there."""
+    """A file of a run could not be written; its last good state is kept."""
 
 
 class CheckpointStore:
@@ -51,7 +51,7 @@ class CheckpointStore:
         return "there is no checkpoint yet, the same command starts anew"
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write a state (tensors, numbers, text and containers of them). Raises SaveError if the disk will not."""
+        """Write a state (tensors, numbers, text and containers of them). Raises SaveError if it cannot be written."""
         path = self.directory / f"step-{step:08d}.pt"
         try:
             with replacing(path) as file:
@@ -125,7 +125,7 @@ class WeightAverage:
         self.mean: dict[str, Tensor] = {}
 
     def add(self, model: AudioClassifier) -> None:
-        """Take in the model's weights as they are now."""
+        """Add the model's present weights."""
         self.count += 1
         for name, tensor in merged(model).state_dict().items():
             value = tensor.detach().cpu().double()

@@ -22,9 +22,9 @@ from .options import FeatureOptions
 MOST_FRAMES = 1024
 """Longest window that is chosen: ten seconds, as AST has it. Longer clips are heard in windows."""
 LARGEST_DATA = {"micro": 20_000, "tiny": 100_000, "small": 500_000}
-"""Clips below which a network from scratch has this size; beyond them all it is `base`."""
+"""A network from scratch has this size on fewer clips than this; `base` beyond all of them."""
 LEAST_SHARED = 1.0
-"""GFLOPs of a clip from which two threads are quicker than one."""
+"""GFLOPs per clip above which two threads are faster than one."""
 VALIDATIONS = 20
 """Validations of a run at one size, if its epochs are at least as many."""
 VALIDATIONS_OF_MANY_SIZES = 6
@@ -42,11 +42,11 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What the choices follow from."""
+    """What the choices depend on."""
 
     train: Manifest
     seen: Survey | None
-    """None where nothing that was left open depends on the clips' sound."""
+    """None if no open setting depends on the audio."""
     start: AudioClassifier | None
     flexible: bool
     """Whether the start is to be made flexible."""

@@ -103,7 +103,7 @@ class _Pass:
         self.scores.append(scores.numpy())
 
     def drop(self, clip: int) -> None:
-        """Forget a clip that cannot be heard to its end."""
+        """Drop a clip that cannot be decoded to its end."""
         self.tally.drop(clip)
         self.logits.pop(clip, None)
 

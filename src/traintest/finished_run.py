@@ -1,4 +1,4 @@
-"""A run as it lies on the disk: its settings, its log, its model, and the clips it was validated on."""
+"""A run on disk: its settings, its log, its model, and the clips it was validated on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_run(path: Path) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """The run in a folder; it may also be unfinished. Nothing is read before it is asked for."""
+    """The run in a folder, finished or not. Nothing is read before it is asked for."""
 
     path: Path
 
@@ -70,7 +70,7 @@ class FinishedRun:
     def validation_data(self) -> Manifest | None:
         """The clips it was validated on, split off again as then; None if it had none.
 
-        Raises FlexiASTError if they are not where they were: paths may be relative to the folder of then.
+        Raises FlexiASTError if they are not where they were: paths may be relative to the folder it was started in.
         """
         data, seed = self.settings["data"], self.settings.get("seed", 0)
         val = data.get("val")

@@ -13,12 +13,12 @@ from ..models.config import Loss
 
 @dataclasses.dataclass(frozen=True)
 class Emphasis:
-    """What counts more in a classification loss."""
+    """Which clips and classes weigh more in a classification loss."""
 
     weights: Tensor | None = None
     """(C,) weight of each class where it is the target: `weight` of cross-entropy, `pos_weight` of the binary one."""
     focal: float = 0.0
-    """Exponent of the focal loss, which counts less what is already right (Lin et al., ICCV 2017, equation 4)."""
+    """Exponent of the focal loss, which down-weights clips that are already right (Lin et al., ICCV 2017, equation 4)."""
 
 
 EVEN = Emphasis()

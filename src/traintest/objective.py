@@ -33,10 +33,10 @@ class Inputs(NamedTuple):
     targets: Tensor
     """(B, C), soft after mixup."""
     scores: Tensor | None = None
-    """(B, C) stored probabilities of a teacher that is not here, mixed as the targets are."""
+    """(B, C) stored probabilities of a teacher, mixed as the targets are."""
 
     def parts(self, size: int) -> Iterator[Inputs]:
-        """In order, parts of at most `size` clips."""
+        """Split into parts of at most `size` clips, in order."""
         for start in range(0, len(self.targets), size):
             cut = slice(start, start + size)
             student, teacher, targets, scores = (None if x is None else x[cut] for x in self)

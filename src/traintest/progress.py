@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come: all that is saved of it besides weights, optimizers and random states."""
+    """How far a run has come: everything saved besides weights, optimizers and random states."""
 
     step: int = 0
     best: float = float("-inf")
@@ -23,4 +23,4 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     validating: bool = False
-    """Whether the validation of this step is still to be done; the average has taken in the weights already."""
+    """Whether this step still has to be validated; the weight average already includes it."""

@@ -1,4 +1,4 @@
-"""How a run goes, step by step: lines of its log, and lines for people."""
+"""Reports the progress of a run: records in its log, and lines for people."""
 
 from __future__ import annotations
 

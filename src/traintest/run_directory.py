@@ -53,7 +53,7 @@ FREE_SETTINGS = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What a run learns from, to be recognised when it goes on."""
+    """Fingerprints of what a run learns from, compared when it is resumed."""
 
     fingerprints: Sequence[str]
     """Of names, sizes and classes of the training and validation clips."""
@@ -74,7 +74,7 @@ class Data:
         return cls(fingerprints(train, val), contents, taught)
 
     def state(self) -> dict[str, Any]:
-        """What a state keeps of it."""
+        """The part that a state stores."""
         return {"data": list(self.fingerprints), "contents": list(self.contents), "teacher": self.teacher}
 
     def differences(self, state: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
@@ -195,7 +195,7 @@ def _as_csv(choices: Sequence[Choice]) -> str:
 
 
 def _saved_settings(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a state, whose fields may be anything. Raises KeyError, ValueError or TypeError if so."""
+    """The settings in a state, which may be malformed. Raises KeyError, ValueError or TypeError if so."""
     for name, kind in (("config", str), ("data", list), ("log_bytes", int), ("model", dict)):
         if not isinstance(state[name], kind):
             raise TypeError(f"{name}: {type(state[name]).__name__}")

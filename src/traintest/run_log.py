@@ -116,7 +116,7 @@ class RunLog:
             self._without_curves(error)
 
     def _repair(self, step: int, size: int) -> None:
-        """Cut off what is to be repeated, and what a power cut has damaged; say what is missing."""
+        """Cut off lines of steps that will be repeated and lines damaged by a power cut; log what is missing."""
         file_size = self.file.seek(0, io.SEEK_END)
         self.file.seek(0)
         good = 0
@@ -139,7 +139,7 @@ class RunLog:
         return self.file.seek(0, io.SEEK_END)
 
     def write(self, step: int, epoch: float, **record: Any) -> None:
-        """Add a line; its numbers become points of the curves. Raises FileError if it cannot be written."""
+        """Write a record; its numbers become points of the curves. Raises FileError if it cannot be written."""
         line = (to_json_text({"step": step, "epoch": round(epoch, 4), **record}) + "\n").encode()
         self.require_in_place()
         with file_errors(self.path):

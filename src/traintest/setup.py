@@ -1,4 +1,4 @@
-"""What a run is made of before it starts: data, model, teacher, and the plan of its steps. Nothing is written here."""
+"""Set up a run: data, model, teacher and the plan of its steps. Nothing is written here."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _setup_validation(chooser: Chooser, train: Manifest, automatic: bool) -> tup
 
 
 def _survey(config: TrainConfig, train: Manifest, start: AudioClassifier | None, progress: bool) -> Survey:
-    """A look at the clips. Raises DataError if more of them are unusable than `data.max_bad` allows."""
+    """Survey the clips. Raises DataError if more of them are unusable than `data.max_bad` allows."""
     features = config.features.resolve(start.feature_config if start else None)
     workers = 0 if config.data.workers is AUTO else config.data.workers
     seen = survey(train, features, workers, progress)
@@ -184,7 +184,7 @@ def _setup_network(
 
 
 def setup_emphasis(config: TrainConfig, data: Manifest, device: torch.device) -> Emphasis:
-    """What counts more in the loss, from the settings and the clips of each class."""
+    """Class weights and focusing of the loss, from the settings and the clips of each class."""
     if config.class_weights == "none":
         return Emphasis(focal=config.focal)
     counts = torch.bincount(torch.tensor([c for clip in data.clips for c in clip.classes]), minlength=len(data.labels))
@@ -300,7 +300,7 @@ def setup_schedule(config: DataConfig, seed: int, data: Manifest) -> BatchSchedu
 
 
 def fitting(sizes: Sequence[PatchSize], model: AudioClassifier) -> tuple[PatchSize, ...]:
-    """Those of the sizes that fit the model's input."""
+    """The sizes that fit the model's input."""
     fit = []
     for size in sizes:
         with contextlib.suppress(ConfigError):

@@ -36,7 +36,7 @@ class TooLargeError(Exception):
 
 
 class Stepper:
-    """Model, optimizers and the way from a batch to new weights."""
+    """Takes a model from one batch to new weights."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Stepper:
         self.clip_norm = optim.clip_norm
         self.optimizers = build_optimizers(model, optim)
         self.most_clips: dict[PatchSize, int] = {}
-        """Clips per forward pass that have been found to fit the memory, by patch size."""
+        """Clips per forward pass that fit the memory, by patch size; learnt from failures."""
         self.updating = False
         """Whether the weights may be on their way to those of the next step; the caller says when it is counted."""
         if compile:

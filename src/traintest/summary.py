@@ -27,7 +27,7 @@ from .setup import Plan, Prepared
 from .validation import Validation
 
 AT_CHANCE = 0.95
-"""Share of the loss of guessing above which a model has learnt nothing."""
+"""Ratio to the loss of guessing above which a model has learnt nothing."""
 
 
 def describe(prepared: Prepared, plan: Plan, model: AudioClassifier, seconds: float) -> Iterator[str]:
@@ -76,7 +76,7 @@ def table(choices: Sequence[Choice]) -> Iterator[str]:
 
 
 def warnings(optim: OptimConfig, plan: Plan) -> Iterator[str]:
-    """What in the plan of a run keeps it from learning."""
+    """Warnings about what in the plan keeps the run from learning."""
     steps = plan.total_steps
     if optim.warmup_steps >= steps:
         yield (

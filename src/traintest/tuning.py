@@ -92,7 +92,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def add(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Update the average with the weights after a step."""
         self.steps += 1
         new = 1 - min(self.decay, self.steps / (9 + self.steps))
         weights = dict(model.named_parameters())

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """What one validation gave."""
+    """The result of one validation."""
 
     score: float = 0.0
     """Mean over the patch sizes of the metric that models are compared by; 0 without validation data."""
@@ -33,7 +33,7 @@ class Validation:
 
 
 class Validator:
-    """Measures models with the settings and processes of a run."""
+    """Measures models on the validation data of a run."""
 
     def __init__(
         self, data: Manifest | None, patch_sizes: Sequence[PatchSize], config: TrainConfig, world: World
