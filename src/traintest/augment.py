@@ -42,7 +42,7 @@ class AugmentConfig:
     background: Path | None = None
     """Folder of background sounds; a stretch of them is mixed into half of the clips, 5 to 25 dB below the clip."""
     crop: bool = True
-    """Train on a random crop of a clip that is longer than the model's window, drawn anew in every epoch, instead of its start."""
+    """Of a clip longer than the model's window, train on a random crop, drawn anew in every epoch."""
 
     def __post_init__(self) -> None:
         for name in ("freq_mask", "time_mask", "roll", "noise", "gain"):

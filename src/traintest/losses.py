@@ -18,7 +18,7 @@ class Emphasis:
     weights: Tensor | None = None
     """(C,) weight of each class where it is the target: `weight` of cross-entropy, `pos_weight` of the binary one."""
     focal: float = 0.0
-    """Exponent of the focal loss, which down-weights clips that are already right (Lin et al., ICCV 2017, equation 4)."""
+    """Exponent of the focal loss, which down-weights what is already right (Lin et al., ICCV 2017, equation 4)."""
 
 
 EVEN = Emphasis()
