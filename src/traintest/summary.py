@@ -156,8 +156,14 @@ def estimate_seconds(config: TrainConfig, plan: Plan, model: AudioClassifier, pr
 def result(prepared: Prepared, features: FeatureConfig, progress: bool) -> Iterator[str]:
     """Lines about a finished run: the kept model's curve, beside logistic regression on the same clips."""
     config = prepared.config
+    if prepared.val is None:
+        yield (
+            f"no {config.selection_metric} to report, as no clips were validated on; name some with --data.val, or"
+            " split off a share of the training clips with --data.val 0.2"
+        )
+        return
     curve = _kept_curve(config.out / "config.json")
-    if prepared.val is None or not curve:
+    if not curve:
         return
     metric = config.selection_metric
     yield f"validation {metric}, %:  " + "  ".join(f"{p}: {100 * one[metric]:.1f}" for p, one in curve.items())

@@ -17,7 +17,7 @@ from flexiast.runtime.arguments import AUTO, to_json
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.options import DataConfig, FeatureOptions, ModelOptions, OptimConfig
-from flexiast.traintest.summary import at_chance, describe
+from flexiast.traintest.summary import at_chance, describe, result
 from flexiast.traintest.train import Trainer
 
 
@@ -137,6 +137,13 @@ def test_a_plan_that_cannot_learn_is_told(
 def test_a_loss_at_chance_is_told() -> None:
     assert at_chance(1.0, 10) is None
     assert "ended at 2.300, guessing among 10 classes gives 2.303" in (at_chance(2.3, 10) or "")
+
+
+def test_a_run_without_validation_clips_says_why_it_has_no_accuracy(sounds: Path, tmp_path: Path) -> None:
+    run = Trainer(TrainConfig(DataConfig(sounds / "train", val=0.0), tmp_path, epochs=1), progress=False)
+    (line,) = result(run.prepared, run.model.feature_config, progress=False)
+    assert line.startswith("no accuracy to report, as no clips were validated on")
+    assert "--data.val 0.2" in line
 
 
 def test_the_command_learns_with_no_other_option_than_data_and_out(
