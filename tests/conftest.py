@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: generated sounds, and one thread, so that results do not depend on the machine."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from tests.sounds import write_folder
 
-LONG = ("test_faults", "test_demo", "test_train")
+LONG = ("test_faults", "test_readme", "test_demo", "test_train", "test_distributed", "test_defaults")
 """Files that take longest; started first, so that the processes of the test run end together."""
 
 
@@ -18,6 +19,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _log_level_as_before():
+    """`--quiet` sets the level of the package's logger for the whole process."""
+    logger = logging.getLogger("flexiast")
+    before = logger.level
+    yield
+    logger.setLevel(before)
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ def test_control_and_flexible_models_have_the_same_start_budget_and_optimizer(ex
     assert configs["distilled"]["distill"]["teacher"] == str(exp / "fixed")
 
 
+@pytest.mark.slow
 def test_stages_can_be_run_one_by_one_and_again(exp: Path) -> None:
     weights = {m: (exp / m / "model.safetensors").read_bytes() for m in MODELS}
     options = [text for pair in MINIATURE.items() for text in pair]

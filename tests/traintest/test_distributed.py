@@ -84,6 +84,7 @@ def test_two_ranks_equal_one_process(sounds: Path, tmp_path: Path) -> None:
     assert first["metrics"] == second["metrics"] == expected
 
 
+@pytest.mark.slow
 def test_two_ranks_fine_tune_with_lora_as_one_process(sounds: Path, tmp_path: Path) -> None:
     train(config(sounds, tmp_path / "start"), progress=False)
     ranks = two_ranks.start("train_lora", str(tmp_path / "two"), str(sounds), str(tmp_path / "start"))
@@ -119,6 +120,7 @@ def test_ranks_started_unlike_one_another_are_refused(sounds: Path, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_silent_rank_costs_the_other_one_line() -> None:
     _, said = two_ranks.finish(two_ranks.start("wait_for_the_silent", "0.05"))
     assert said == (
