@@ -259,6 +259,24 @@ def test_five_folds_are_five_runs(commands: Commands) -> None:
     assert len({run.data.train for run in runs}) == 5
 
 
+@pytest.mark.parametrize(
+    ("options", "sizes", "draw"),
+    [
+        ([], ALL_SIZES, "uniform"),
+        (["--preset", "modern"], range(8, 49), "coarse"),
+        (["--preset", "auto"], range(8, 49), "coarse"),
+        (["--preset", "modern", "--patch-sizes", "8 16"], [8, 16], "uniform"),
+    ],
+)
+def test_published_sizes_are_drawn_alike_and_the_other_presets_draw_as_flexify(
+    options: list[str], sizes: list[int], draw: str, commands: Commands
+) -> None:
+    only = ["--stage", "2", "--stop-stage", "2"]
+    config = training(commands("speechcommands/flexify.sh", *options, *only)[0])
+    assert config.patches.sizes == squares(list(sizes))
+    assert config.patches.draw == draw
+
+
 def test_modern_preset_and_other_options(commands: Commands) -> None:
     options = ["--preset", "modern", "--lr", "3e-4", "--mean", "auto", "--token-budget", "6156", "--extra", "--compile"]
     config = training(commands("vggsound/run16.sh", *options, "--stage", "2", "--stop-stage", "2")[0])
