@@ -1,6 +1,6 @@
 """Waveform to Kaldi-compatible log-mel spectrogram, batched, on any device.
 
-Dimensions: B clips, S samples, T frames (one every hop of 10 ms), W samples in a window (25 ms), F mel bins.
+Dimensions: B clips, S samples, T frames (one every hop), W samples in a window, F mel bins.
 """
 
 from __future__ import annotations
@@ -96,9 +96,14 @@ class FeatureConfig:
         return (self.frames - 1) * self.hop + self.window
 
     @property
+    def frame_seconds(self) -> float:
+        """Seconds from one frame to the next."""
+        return self.hop / self.sample_rate
+
+    @property
     def seconds(self) -> float:
         """Seconds from the first of `frames` frames to the one after the last: what the model hears at once."""
-        return self.frames * self.hop_ms / 1000
+        return self.frames * self.frame_seconds
 
     def frame_count(self, samples):
         """Number of whole windows in `samples` (an int or an integer tensor): the frames that LogMel returns."""

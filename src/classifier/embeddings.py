@@ -6,18 +6,16 @@ Dimensions: B windows, N tokens, H x W token grid, D width, R vectors of a clip.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..data.windows import WindowBatch, WindowDataset, load_windows
+from ..data.windows import WindowBatch
 from ..errors import ConfigError, DataError, is_whole_number
 from ..models.geometry import PatchSize
-from ..runtime.device import autocast
-from .inputs import name_of, pieces_of
-from .listening import Hearing
+from .frames import column_times
+from .listening import Hearing, in_precision, windows_of
 
 Layer = int | Literal["mean"]
 """Number of a block, counted from 0 or, below 0, from the end; or the mean of all blocks."""
@@ -51,14 +49,12 @@ def embeddings(
 
     Raises ConfigError for a setting that does not fit, DataError when a decoding process dies.
     """
-    how.check(model)
+    batches = windows_of(model, clips, how)
     depth = model.config.depth
     if layer is not None and layer != "mean" and not (is_whole_number(layer) and -depth <= layer < depth):
         raise ConfigError(f"layer: found {layer!r}, expected mean, or {-depth} to {depth - 1}")
-    read = partial(pieces_of, features=model.feature_config, sample_rate=how.sample_rate)
-    dataset = WindowDataset(clips, read, model.feature_config, how.batch_size, name=name_of)
     parts, done, next_one = dict[int, list[Embedding]](), dict[int, Embedded](), 0
-    for batch in load_windows(dataset, how.workers):
+    for batch in batches:
         for clip, part in zip(batch.clips, _of_windows(model, batch, how, layer, time), strict=True):
             parts.setdefault(clip, []).append(part)
         for clip, _, _ in batch.ended:
@@ -80,8 +76,7 @@ def _of_windows(model: Any, batch: WindowBatch, how: Hearing, layer: Layer | Non
     if not batch.clips:
         return
     device, features = model.kernel.device, model.feature_config
-    precision = how.precision if model.kernel.dtype == torch.float32 else "fp32"
-    with autocast(device, precision):
+    with in_precision(model, how.precision):
         log_mel = model.front_end(*batch.on(device))
         if layer is None and not time:
             pooled = model.features(log_mel, how.patch_size).float().cpu()
@@ -90,12 +85,9 @@ def _of_windows(model: Any, batch: WindowBatch, how: Hearing, layer: Layer | Non
             return
         layout = model.layout(log_mel, how.patch_size)
         columns = _columns(model, log_mel, layout.patch, layer).cpu()  # (B, W, D)
-    seconds = features.hop / features.sample_rate
-    first = torch.arange(columns.shape[1]) * layout.stride.time  # frame in which each column starts
-    for vectors, (start, end), length in zip(columns, batch.times, batch.lengths.tolist(), strict=True):
-        heard = max(1, int((first < features.frame_count(length)).sum()))
-        starts = start + first[:heard] * seconds
-        yield Embedding(starts, (starts + layout.patch.time * seconds).clamp(max=end), vectors[:heard])
+    for vectors, span, samples in zip(columns, batch.times, batch.lengths.tolist(), strict=True):
+        starts, ends = column_times(layout, features, span, samples)
+        yield Embedding(starts, ends, vectors[: len(starts)])
 
 
 def _columns(model: Any, log_mel: Tensor, patch: PatchSize, layer: Layer | None) -> Tensor:

@@ -20,10 +20,10 @@ from torch import Tensor
 from ..data.audio import as_float
 from ..data.windows import Excerpt, excerpts, hop_in_frames
 from ..errors import ConfigError, require
+from ..features import FeatureConfig
 from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
-from ..runtime.device import autocast
-from .listening import Listener
+from .listening import Listener, in_precision
 
 
 class Event(NamedTuple):
@@ -35,40 +35,50 @@ class Event(NamedTuple):
     score: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Scan:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EventOptions:
+    """What counts as an event."""
+
+    hop: float | None = None
+    """Seconds between windows, and so the resolution in time (default: a quarter of the window)."""
+    threshold: float = 0.5
+    """Score at which an event begins."""
+    release: float = 0.3
+    """Score below which it ends."""
+    smooth: int = 3
+    """Windows over which scores are averaged, an odd number."""
+    shortest: float = 0.0
+    """Seconds; shorter events are left out."""
+    ignore: tuple[str, ...] = ()
+    """Classes of no interest, such as silence or noise."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scan(EventOptions):
     """How a recording is searched for events."""
 
     coarse: PatchSize
     """Hears every window."""
     fine: PatchSize | None = None
     """Hears again the windows in which a class of interest scores at least `refine`; none: no second look."""
-    hop: float | None = None
-    """Seconds between windows (default: a quarter of the window)."""
     refine: float = 0.1
-    threshold: float = 0.5
-    """Score at which an event begins."""
-    release: float = 0.3
-    """Score below which it ends."""
-    smooth: int = 3
-    """Hops over which scores are averaged."""
-    shortest: float = 0.0
-    """Seconds; shorter events are left out."""
-    ignore: tuple[str, ...] = ()
-    """Classes of no interest, such as silence or noise."""
     batch_size: int = 16
     precision: Precision = "fp32"
+
+    def hop_frames(self, features: FeatureConfig) -> int:
+        """Frames between windows. Raises ConfigError for a hop that is not above 0 and at most the window."""
+        return max(1, features.frames // 4) if self.hop is None else hop_in_frames(self.hop, features)
 
     def check(self, model: Listener) -> None:
         """Raise ConfigError for a setting that is out of range or does not fit the model."""
         for size in (self.coarse, self.fine or self.coarse):
             model.config.layout(size, model.feature_config.frames)
-        hop_in_frames(self.hop, model.feature_config)
+        self.hop_frames(model.feature_config)
         for name in ("refine", "threshold", "release"):
             value = getattr(self, name)
             require(0 <= value <= 1, name, value, "0 to 1")
         require(self.release <= self.threshold, "release", self.release, f"at most the threshold, {self.threshold}")
-        require(self.smooth >= 1, "smooth", self.smooth, "at least 1 hop")
+        require(self.smooth >= 1 and self.smooth % 2 == 1, "smooth", self.smooth, "an odd number of windows")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         require(self.shortest >= 0, "shortest", self.shortest, "at least 0 s")
         if unknown := set(self.ignore) - set(model.labels.names):
@@ -93,7 +103,7 @@ def scan(model: Listener, pieces: Iterable[Tensor], how: Scan, done: Progress, n
     """
     how.check(model)
     features = model.feature_config
-    hop = hop_in_frames(how.hop, features) / 100 if how.hop is not None else max(1, features.frames // 4) / 100
+    hop = how.hop_frames(features) * features.frame_seconds
     kept = np.array([label not in how.ignore for label in model.labels.names])
     tracker = _Tracker(model.labels.names, kept, hop, how)
     windows = excerpts(pieces, features, hop, name)
@@ -115,7 +125,7 @@ def _scores(model: Listener, batch: tuple[Excerpt, ...], how: Scan, kept: np.nda
     for row, excerpt in zip(waveform, batch, strict=True):
         row[: len(excerpt.waveform)] = as_float(excerpt.waveform)
     lengths = torch.tensor([len(excerpt.waveform) for excerpt in batch], device=device)
-    with autocast(device, how.precision):
+    with in_precision(model, how.precision):
         log_mel = model.front_end(waveform.to(device), lengths)
         scores = model.probabilities(model(log_mel, how.coarse).float()).cpu()
         again = torch.from_numpy(np.flatnonzero(scores.numpy()[:, kept].max(axis=1, initial=0) >= how.refine))

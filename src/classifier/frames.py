@@ -5,18 +5,16 @@ Dimensions: W columns, C classes, D width.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..data.windows import WindowDataset, load_windows
 from ..errors import DataError
-from ..models.geometry import PatchSize
-from ..runtime.device import autocast
-from .inputs import Audio, name_of, pieces_of
-from .listening import Hearing, Listener
+from ..features import FeatureConfig
+from ..models.geometry import Layout, PatchSize
+from .inputs import Audio
+from .listening import Hearing, Listener, in_precision, windows_of
 
 
 class Frames(NamedTuple):
@@ -39,26 +37,35 @@ class Frames(NamedTuple):
 @torch.no_grad()
 def frames(model: Listener, audio: Audio, how: Hearing) -> Frames:
     """See `AudioClassifier.frames`."""
-    how.check(model)
+    batches = windows_of(model, [audio], how)
     features, device = model.feature_config, model.kernel.device
     patch = PatchSize.parse(model.config.patch_size if how.patch_size is None else how.patch_size)
     layout = model.config.layout(patch, features.frames)
-    read = partial(pieces_of, features=features, sample_rate=how.sample_rate)
-    dataset = WindowDataset([audio], read, features, how.batch_size, name=name_of)
     parts: list[tuple[Tensor, ...]] = []
-    columns = torch.arange(layout.grid.time) / 100  # frames of 10 ms
-    for batch in load_windows(dataset, 0):
+    for batch in batches:
         if batch.failures:
             raise DataError(batch.failures[0].reason)
         if not batch.clips:
             continue
-        with autocast(device, how.precision):
+        with in_precision(model, how.precision):
             embeddings = model.columns(model.front_end(*batch.on(device)), patch)
             scores = model.probabilities(model.head(model.head_norm(embeddings)).float().flatten(0, 1))
         scores = scores.unflatten(0, embeddings.shape[:2]).cpu()
-        for (begin, finish), one_scores, one in zip(batch.times, scores, embeddings.float().cpu(), strict=True):
-            start = begin + columns * layout.stride.time
-            heard = start < finish
-            end = (start + patch.time / 100).clamp(max=finish)
-            parts.append((start[heard], end[heard], one_scores[heard], one[heard]))
+        windows = zip(batch.times, batch.lengths.tolist(), scores, embeddings.float().cpu(), strict=True)
+        for time, samples, one_scores, one in windows:
+            start, end = column_times(layout, features, time, samples)
+            parts.append((start, end, one_scores[: len(start)], one[: len(start)]))
     return Frames(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def column_times(
+    layout: Layout, features: FeatureConfig, time: tuple[float, float], samples: int
+) -> tuple[Tensor, Tensor]:
+    """Start and end (W,) in seconds of the columns of a window that are not all padding.
+
+    time: of the window. samples: of sound in it.
+    """
+    first = torch.arange(layout.grid.time) * layout.stride.time  # frame in which each column starts
+    heard = max(1, int((first < features.frame_count(samples)).sum()))
+    starts = time[0] + first[:heard] * features.frame_seconds
+    return starts, (starts + layout.patch.time * features.frame_seconds).clamp(max=time[1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -112,19 +113,30 @@ class Answer(NamedTuple):
     """The sizes that heard the clip, or any window of it, from coarse to fine."""
 
 
+def windows_of(model: Listener, clips: Sequence[Any], how: Hearing) -> Iterator[WindowBatch]:
+    """The clips as batches of windows. Raises ConfigError, at once, for a setting that does not fit."""
+    how.check(model)
+    read = partial(pieces_of, features=model.feature_config, sample_rate=how.sample_rate)
+    dataset = WindowDataset(clips, read, model.feature_config, how.batch_size, how.hop, name=name_of)
+    return load_windows(dataset, how.workers)
+
+
+def in_precision(model: Listener, precision: Precision) -> AbstractContextManager[object]:
+    """Autocast for a forward pass, unless the weights are half already: the caller chose that with `model.half()`."""
+    return autocast(model.kernel.device, precision if model.kernel.dtype == torch.float32 else "fp32")
+
+
 def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool = False) -> Iterator[Answer]:
     """An answer for each clip, in order, as soon as it is known. by_window: return the windows, not their aggregate.
 
     Raises ConfigError for a setting that does not fit, DataError when a decoding process dies.
     """
-    how.check(model)
+    batches = windows_of(model, clips, how)
     sizes = how.rule_for(model).sizes
-    read = partial(pieces_of, features=model.feature_config, sample_rate=how.sample_rate)
-    dataset = WindowDataset(clips, read, model.feature_config, how.batch_size, how.hop, name=name_of)
     tally, windows = Tally(how.aggregate), dict[int, list[Window]]()
     done, nothing, looks = dict[int, Answer](), torch.zeros(0), dict[int, int]()
     next_one = 0
-    for batch in load_windows(dataset, how.workers):
+    for batch in batches:
         scores, looks_of_windows = _scores(model, batch, how)
         for clip, count in zip(batch.clips, looks_of_windows, strict=True):
             looks[clip] = max(count, looks.get(clip, 0))
@@ -148,12 +160,11 @@ def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool
 
 def _scores(model: Listener, batch: WindowBatch, how: Hearing) -> tuple[Tensor, list[int]]:
     """Scores (B, C) of a batch of windows, float32, on the CPU, and how many sizes heard each (B)."""
-    device, weights = model.kernel.device, model.kernel.dtype
+    device = model.kernel.device
     if not batch.clips:
         return torch.zeros(0, model.config.classes), []
-    precision = how.precision if weights == torch.float32 else "fp32"  # otherwise the caller chose one: model.half()
     rule = how.rule_for(model)
-    with torch.no_grad(), autocast(device, precision):
+    with torch.no_grad(), in_precision(model, how.precision):
         log_mel = model.front_end(*batch.on(device))
 
         def hear(step: int, going: np.ndarray) -> np.ndarray:

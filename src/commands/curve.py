@@ -21,10 +21,12 @@ from ..data.table_options import TableOptions
 from ..errors import CheckpointError, ConfigError, require
 from ..models.geometry import PAPER_SIZES, PatchSize
 from ..reports.curve import format_curve
+from ..reports.tables import spread
 from ..runtime.arguments import PatchArg, Precision, require_distinct
 from ..runtime.device import pick_device
 from ..runtime.files import require_new, require_writable, to_json_text, write_atomically
 from ..traintest.curve import measure_curve
+from ..traintest.setup import fitting
 
 MOST_SIZES = 13
 """Sizes taken from a model's training; of more every few are left out."""
@@ -68,13 +70,8 @@ class CurveConfig(TableOptions):
 
 def ladder(model: AudioClassifier) -> tuple[PatchSize, ...]:
     """The sizes of a model's training that fit its input, at most 13 of them; the paper's if it does not say."""
-    frames = model.feature_config.frames
-    sizes = [
-        size for size in trained_sizes(model) or PAPER_SIZES if size.freq <= model.config.bins and size.time <= frames
-    ]
-    if len(sizes) > MOST_SIZES:
-        sizes = [sizes[round(i * (len(sizes) - 1) / (MOST_SIZES - 1))] for i in range(MOST_SIZES)]
-    return tuple(sizes)
+    sizes = fitting(trained_sizes(model) or PAPER_SIZES, model)
+    return tuple(sizes[place] for place in spread(len(sizes), MOST_SIZES))
 
 
 def curve(config: CurveConfig, progress: bool = True) -> tuple[Curve, Path]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..classifier.events import Event, Progress, Scan, scan
+from ..classifier.events import Event, EventOptions, Progress, Scan, scan
 from ..classifier.inputs import as_rate, pieces_of
 from ..classifier.listening import trained_sizes
 from ..classifier.load import load
@@ -29,12 +29,13 @@ from ..reports.events import FORMATS, require_events_file
 from ..runtime.arguments import PatchArg, Precision
 from ..runtime.files import write_atomically
 from ..runtime.terminal import printable
+from ..traintest.setup import fitting
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class EventsConfig:
+class EventsConfig(EventOptions):
     """Find sounds in a long recording: scan it at a coarse patch size, listen again where something may be."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -55,18 +56,6 @@ class EventsConfig:
     """Patch size that listens again (default: the curve's most accurate, or the model's base patch)."""
     refine: float = 0.1
     """Listen again to windows in which a class of interest scores at least this; 0: to all, above 1: to none."""
-    hop: float | None = None
-    """Seconds between windows, and so the resolution in time (default: a quarter of the window)."""
-    threshold: float = 0.5
-    """Score at which an event begins."""
-    release: float = 0.3
-    """Score below which it ends."""
-    smooth: int = 3
-    """Windows over which scores are averaged, an odd number."""
-    shortest: float = 0.0
-    """Seconds; shorter events are left out."""
-    ignore: tuple[str, ...] = ()
-    """Classes of no interest, such as silence or noise."""
     batch_size: int = 16
     """Windows per forward pass; of a stream always 1."""
     device: str = "auto"
@@ -91,7 +80,7 @@ def run(config: EventsConfig) -> None:
     how, rate = _scan(config, model), model.feature_config.sample_rate
     how.check(model)
     if config.follow:
-        step = max(1, int(rate * (how.hop or model.feature_config.frames / 400)))
+        step = how.hop_frames(model.feature_config) * model.feature_config.hop
         pieces = pcm_pieces(sys.stdin.buffer, config.sample_rate or rate, rate, step)
     else:
         pieces = iter(pieces_of(config.recording, model.feature_config))
@@ -121,17 +110,17 @@ def _scan(config: EventsConfig, model: AudioClassifier) -> Scan:
         cheap = min(curve.points, key=lambda point: point.gflops).patch_size
         good = max(curve.points, key=lambda point: point.score).patch_size
     else:
-        fitting = [s for s in trained if s.freq <= model.config.bins and s.time <= model.feature_config.frames]
-        cheap = min(fitting, key=model.config.flops, default=model.config.patch_size)
+        cheap = min(fitting(trained, model), key=model.config.flops, default=model.config.patch_size)
         good = model.config.patch_size
     coarse = config.coarse or cheap
     fine: PatchSize | None = config.fine or good
     fine = None if fine == coarse or config.refine > 1 else fine
     again = f", {fine} hears again what scores {config.refine:g}" if fine else ""
     logger.info("patch size %s hears every window%s", coarse, again)
+    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(EventOptions)}
     return Scan(
-        coarse, fine, config.hop, min(config.refine, 1.0), config.threshold, config.release, config.smooth,
-        config.shortest, config.ignore, 1 if config.follow else config.batch_size, config.precision,
+        coarse=coarse, fine=fine, refine=min(config.refine, 1.0), batch_size=1 if config.follow else config.batch_size,
+        precision=config.precision, **options,
     )  # fmt: skip
 
 

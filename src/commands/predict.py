@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from ..data.table_options import PathOptions
 from ..errors import ConfigError, DataError
 from ..reports.predictions import Part, Report, as_json, as_lines, require_results_file, results_file
 from ..runtime.arguments import PatchArg, Precision
+from ..runtime.device import available_cores
 from ..runtime.terminal import printable
 
 logger = logging.getLogger(__name__)
@@ -145,8 +145,7 @@ def _choice(config: PredictConfig, model: AudioClassifier) -> Choice | None:
 def _workers(requested: int | None, files: int) -> int:
     if requested is not None:
         return requested
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if files <= FEW else min(cores, 4)
+    return 0 if files <= FEW else min(available_cores(), 4)
 
 
 def _report(model: AudioClassifier, source: Path | ShardMember, answer: Answer, top_k: int) -> Report:

@@ -63,7 +63,7 @@ class ReportConfig(TableOptions):
 def report(config: ReportConfig, progress: bool = True) -> Path:
     """Measure and write the page; returns its file. Raises FlexiASTError for wrong input before measuring."""
     run = FinishedRun(config.run)
-    model = run.model()
+    model = run.model
     data = _data(config, run, model.labels)
     patch = config.patch_size or model.config.patch_size
     sizes = config.patch_sizes or fitting(PAPER_SIZES, model)

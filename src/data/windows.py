@@ -62,11 +62,10 @@ def hop_in_frames(hop: float | None, features: FeatureConfig) -> int:
     """Frames between the starts of windows; None: side by side. Raises ConfigError unless 0 < hop <= the window."""
     if hop is None:
         return features.frames
-    frame = features.hop / features.sample_rate
-    longest = features.frames * frame
+    longest = features.seconds
     if not is_finite_number(hop) or not 0 < hop <= longest + 1e-9:
         raise ConfigError(f"hop: found {hop!r}, expected seconds above 0, at most the window of {longest:g} s")
-    return max(1, round(hop / frame))
+    return max(1, round(hop / features.frame_seconds))
 
 
 class Ended(NamedTuple):

@@ -90,7 +90,7 @@ def _rates(clips: Named, seen: Sequence[Seen], model: AudioClassifier | None) ->
     for (_, classes), one in zip(clips, seen, strict=True):
         for name in classes:
             by_class[name].append(one.sample_rate < needed)
-    telling = [name for name, own in by_class.items() if all(own)]
+    telling = [name for name, below in by_class.items() if all(below)]
     if len(low) == len(seen) or not telling or len(telling) == len(by_class):
         yield Finding(
             "low-sample-rate", "warning",
@@ -109,7 +109,7 @@ def _rates(clips: Named, seen: Sequence[Seen], model: AudioClassifier | None) ->
 
 def _lengths(clips: Named, seen: Sequence[Seen], model: AudioClassifier | None) -> Iterator[Finding]:
     seconds = [one.seconds for one in seen]
-    window = model.feature_config.frames / 100 if model else median(seconds)
+    window = model.feature_config.seconds if model else median(seconds)
     whose = "the model's window" if model else "the median"
     long = [clips[place][0] for place, one in enumerate(seconds) if one > LONG * window]
     short = [clips[place][0] for place, one in enumerate(seconds) if one < SHORT * window]
@@ -133,11 +133,12 @@ def _statistics(seen: Sequence[Seen], model: AudioClassifier | None) -> Iterator
         return
     total = sum((one.moments for one in seen), Moments())
     mean, std = total.mean, math.sqrt(total.squares / max(1, total.count))
-    own = model.feature_config
-    if abs(mean - own.mean) > MEAN_OFF * own.std or not 1 / STD_OFF < std / own.std < STD_OFF:
+    features = model.feature_config
+    if abs(mean - features.mean) > MEAN_OFF * features.std or not 1 / STD_OFF < std / features.std < STD_OFF:
         yield Finding(
             "other-statistics", "warning",
-            f"the log-mel has mean {mean:.2f} and deviation {std:.2f}, the model was given {own.mean:.2f} and"
-            f" {own.std:.2f}", "all clips", "sounds that are louder or quieter than in training are recognised less",
+            f"the log-mel has mean {mean:.2f} and deviation {std:.2f}, the model was given {features.mean:.2f} and"
+            f" {features.std:.2f}", "all clips",
+            "sounds that are louder or quieter than in training are recognised less",
             "flexiast stats DATA, then train or flexify with --data.mean and --data.std",
         )  # fmt: skip

@@ -17,6 +17,7 @@ from ..data.split import source_groups
 from ..data.survey import MOST_SURVEYED
 from ..data.table_options import TableOptions
 from ..errors import DataError
+from ..features import FeatureConfig
 from .clips import clip_faults
 from .finding import Examination, Finding, some
 from .listen import listen
@@ -40,9 +41,9 @@ class DataSet:
     @classmethod
     def of(cls, data: Path, val: Path | None, test: Path | None, **how: object) -> DataSet:
         """The splits that were given; of a folder that holds the folders of splits, those."""
-        found = (split_root(data) if data.is_dir() else None) or {"train": data}
+        splits = (split_root(data) if data.is_dir() else None) or {"train": data}
         given = {name: path for name, path in (("val", val), ("test", test)) if path is not None}
-        return cls(found | given, **how)  # type: ignore[arg-type]
+        return cls(splits | given, **how)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,8 @@ def examine_data(
         )  # fmt: skip
         return Examination(subject, {}, (unreadable,))
     chosen = [clips[i * len(clips) // min(len(clips), MOST_SURVEYED)] for i in range(min(len(clips), MOST_SURVEYED))]
-    seen = listen([clip.path for clip in chosen], _features(model), workers, progress)
+    features = model.feature_config if model else FeatureConfig()
+    seen = listen([clip.path for clip in chosen], features, workers, progress)
     sizes = Counter(clip.split for clip in clips)
     facts = {name: f"{count:,} clips ({data.splits[name]})" for name, count in sizes.items()}
     facts["classes"] = str(len({name for clip in clips for name in clip.classes}))
@@ -81,12 +83,6 @@ def examine_data(
     findings = [*_empty_classes(data), *_label_faults(clips, model), *_split_faults(clips)]
     findings += clip_faults([(str(clip.path), clip.classes) for clip in chosen], seen, model)
     return Examination(subject, facts, tuple(findings))
-
-
-def _features(model: AudioClassifier | None):
-    from ..features import FeatureConfig
-
-    return model.feature_config if model else FeatureConfig()
 
 
 def _listed(data: DataSet, split: str, source: Path) -> Iterator[Listed]:
@@ -151,7 +147,8 @@ def _label_faults(clips: list[Listed], model: AudioClassifier | None) -> Iterato
         new = sorted({name for clip in clips if clip.split == split for name in clip.classes} - known)
         if new:
             yield Finding(
-                "classes-not-in-train", "serious", f"{split} has {len(new)} classes that {first} has not", some(new),
+                "classes-not-in-train", "serious",
+                f"{split} has {len(new)} classes that {first} does not have", some(new),
                 "they can never be recognised", f"add clips of them to {first}, or take them out of {split}",
             )  # fmt: skip
 
@@ -183,7 +180,7 @@ def _split_faults(clips: list[Listed]) -> Iterator[Finding]:
     splits: dict[str, set[str]] = defaultdict(set)
     for group, clip in zip(groups, clips, strict=True):
         splits[group].add(clip.split)
-    both = sorted(group for group, own in splits.items() if len(own) > 1)
+    both = sorted(group for group, names in splits.items() if len(names) > 1)
     if both:
         yield Finding(
             "source-in-two-splits", "serious",
@@ -199,19 +196,25 @@ def _duplicates(clips: list[Listed]) -> Iterator[Finding]:
         digest = content_hash(clip.path)
         if digest != b"missing":
             alike[digest].append(clip)
-    groups = [group for group in alike.values() if len(group) > 1]
-    between = [group for group in groups if len({clip.split for clip in group}) > 1]
-    within = [group for group in groups if group not in between]
-    contradicting = [group for group in within if len({clip.classes for clip in group}) > 1]
-    same = [group for group in within if group not in contradicting]
-    for kind, severity, groups, what, why, mend in (
-        ("duplicates-between-splits", "serious", between, "are in more than one split",
+    kinds: dict[str, list[list[Listed]]] = defaultdict(list)
+    for group in alike.values():
+        if len(group) > 1:
+            kinds[_kind_of(group)].append(group)
+    for kind, severity, what, why, mend in (
+        ("duplicates-between-splits", "serious", "are in more than one split",
          "a model is then tested on what it was trained on", "remove them from all splits but one"),
-        ("duplicates-with-other-labels", "serious", contradicting, "have different labels",
+        ("duplicates-with-other-labels", "serious", "have different labels",
          "the model is taught two answers to one question", "keep the right one of each"),
-        ("duplicates", "warning", same, "are there more than once", "they count more than others, and a split that is"
+        ("duplicates", "warning", "are there more than once", "they count more than others, and a split that is"
          " taken out of them shares them", "keep one of each"),
     ):  # fmt: skip
-        if groups:
+        if groups := kinds[kind]:
             where = some([" = ".join(str(clip.path) for clip in group[:3]) for group in groups], 2)
             yield Finding(kind, severity, f"{len(groups)} sounds {what}", where, why, mend)  # type: ignore[arg-type]
+
+
+def _kind_of(group: list[Listed]) -> str:
+    """The kind of finding that clips with the same content are."""
+    if len({clip.split for clip in group}) > 1:
+        return "duplicates-between-splits"
+    return "duplicates-with-other-labels" if len({clip.classes for clip in group}) > 1 else "duplicates"

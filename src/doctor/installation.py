@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..data.ffmpeg import find_ffmpeg
-from ..runtime.device import has_fast_bfloat16
+from ..runtime.device import available_cores, has_fast_bfloat16
 from .finding import Examination, Finding
 
 LEAST_SHARED_MEMORY = 1 << 30
@@ -59,7 +59,7 @@ def look() -> Machine:
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         fast_bfloat16=has_fast_bfloat16(torch.device("cuda" if cuda else "cpu")),
         threads=torch.get_num_threads(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=available_cores(),
         shared_memory=shutil.disk_usage(shm).free if shm.exists() else None,
         disk=shutil.disk_usage(".").free,
         ffmpeg=find_ffmpeg(),

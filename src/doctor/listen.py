@@ -17,7 +17,7 @@ from ..data.shards import ShardMember
 from ..data.statistics import Moments
 from ..data.workers import as_is, loaded, start_worker
 from ..errors import DataError
-from ..features import FeatureConfig, LogMel
+from ..features import FeatureConfig
 
 MOST_SECONDS = 600
 """Seconds of a clip that are listened to."""
@@ -43,7 +43,7 @@ class Seen:
 class _Listened(Dataset):
     def __init__(self, paths: Sequence[Path | ShardMember], features: FeatureConfig) -> None:
         self.paths, self.features = paths, features
-        self.log_mel = LogMel(features.sample_rate, features.bins)
+        self.log_mel = features.log_mel()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -54,10 +54,14 @@ class _Listened(Dataset):
         suspicions: list[str] = []
         try:
             most = MOST_SECONDS * features.sample_rate
-            sound = decode(path, features.sample_rate, features.downmix, most, suspicions=suspicions)
+            sound = decode(
+                path, features.sample_rate, features.downmix, most, resampler=features.resampler, suspicions=suspicions
+            )
             log_mel = self.log_mel(sound[None])
             if not log_mel.shape[1]:
-                raise DataError(f"{path}: found {len(sound)} samples, expected at least 25 ms")
+                raise DataError(
+                    f"{path}: found {len(sound)} samples, expected at least one {features.window_ms:g} ms window"
+                )
             rate, clipped = _as_stored(path)
         except DataError as error:
             return Seen(error=str(error))
@@ -91,7 +95,7 @@ def flat_tops(samples: np.ndarray) -> float:
 def listen(
     paths: Sequence[Path | ShardMember], features: FeatureConfig, workers: int = 0, progress: bool = True
 ) -> list[Seen]:
-    """Look at each clip, in order. features: its sample rate, bins and downmix count."""
+    """Look at each clip, in order. features: frames, mean and std do not matter."""
     loader: DataLoader = DataLoader(
         _Listened(paths, features),
         batch_size=None,

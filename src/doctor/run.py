@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ..classifier.audio_classifier import AudioClassifier
 from ..errors import FileError, FlexiASTError
 from ..models.geometry import PatchSize
-from ..traintest.evaluate import Result, sweep
+from ..traintest.evaluate import sweep, targets_of
 from ..traintest.finished_run import FinishedRun
+from ..traintest.metrics import metric_of
 from ..traintest.summary import AT_CHANCE
 from .checkpoint import model_faults
 from .finding import Examination, Finding, some
@@ -28,6 +30,7 @@ DIP = 0.15
 def examine_run(run: FinishedRun, workers: int = 0, progress: bool = True) -> Examination:
     """How a run went, and what is wrong with it; its model hears the validation clips once, at its base patch."""
     where = str(run.path)
+    model, model_findings = _model(run)
     try:
         steps, validations = run.steps, run.validations
     except FileError as error:
@@ -35,30 +38,34 @@ def examine_run(run: FinishedRun, workers: int = 0, progress: bool = True) -> Ex
         missing = Finding(
             "log-missing", "warning", str(error), where, "how the run went is not known", "put train.jsonl back",
         )  # fmt: skip
-        return Examination(where, {}, (missing, *_model(run)))
+        return Examination(where, {}, (missing, *model_findings))
     facts = {"steps": f"{max((r['step'] for r in (*steps, *validations)), default=0):,}"}
     if validations and (mean := validations[-1].get("mean")) is not None:
         facts["last validation, mean over patch sizes"] = f"{mean:.3f}"
-    findings = [*_loss(run, steps, validations), *_rate(run, steps), *_skipped(run, validations), *_bad_files(run)]
-    findings += [*_overfitting(run, validations), *_dips(run, validations), *_model(run)]
-    if run.has_model and not any(f.kind == "weights-not-finite" for f in findings):
-        predicted, note = _predictions(run, workers, progress)
+    findings = [
+        *_loss(run, model, steps, validations),
+        *_rate(run, steps),
+        *_skipped(run, validations),
+        *_bad_files(run),
+    ]
+    findings += [*_overfitting(run, validations), *_dips(run, validations), *model_findings]
+    if model and not any(f.kind == "weights-not-finite" for f in findings):
+        predicted, note = _predictions(run, model, workers, progress)
         findings += predicted
         facts["validation clips"] = note
     return Examination(where, facts, tuple(findings))
 
 
-def _classes(run: FinishedRun) -> int:
-    return len(run.model().labels) if run.has_model else 0
-
-
 def _loss(
-    run: FinishedRun, steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]
+    run: FinishedRun,
+    model: AudioClassifier | None,
+    steps: Sequence[dict[str, Any]],
+    validations: Sequence[dict[str, Any]],
 ) -> Iterator[Finding]:
     where = str(run.path)
     losses = [float(r["train_loss"]) for r in validations if r.get("train_loss") is not None]
     losses = losses or [float(r["loss"]) for r in steps if r["loss"] is not None]
-    classes, settings = _classes(run), run.settings
+    classes, settings = len(model.labels) if model else 0, run.settings
     plain = settings.get("loss") == "ce" and not (settings.get("distill") or {}).get("teacher")
     if losses and plain and classes > 1 and losses[-1] >= AT_CHANCE * math.log(classes):
         yield Finding(
@@ -98,7 +105,7 @@ def _skipped(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterato
         yield Finding(
             "skipped-steps", "warning", f"{skipped} steps had no finite loss or gradient and were skipped",
             f"{run.path}/train.jsonl", "the rate is at the edge of what the network bears",
-            "a lower --optim.lr, or --optim.clip-grad 1",
+            "a lower --optim.lr, or --optim.clip-norm 1",
         )  # fmt: skip
 
 
@@ -137,7 +144,7 @@ def _overfitting(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Ite
 
 def _dips(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     curve: dict[str, dict[str, Any]] = next((r["validation"] for r in reversed(validations) if r["validation"]), {})
-    metric = "accuracy" if run.settings.get("loss") == "ce" else "mAP"
+    metric = metric_of(run.settings.get("loss", "ce"))
     points = sorted((PatchSize.parse(p), one[metric]) for p, one in curve.items() if one.get(metric) is not None)
     for (_, before), (patch, score), (_, after) in zip(points, points[1:], points[2:], strict=False):
         if score < min(before, after) - DIP:
@@ -148,13 +155,14 @@ def _dips(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterator[F
             )  # fmt: skip
 
 
-def _model(run: FinishedRun) -> list[Finding]:
+def _model(run: FinishedRun) -> tuple[AudioClassifier | None, list[Finding]]:
+    """The model that the run has kept, if it can be read, and its faults."""
     if not run.has_model:
-        return []
+        return None, []
     try:
-        return model_faults(run.model(), str(run.path))
+        return run.model, model_faults(run.model, str(run.path))
     except FlexiASTError as error:
-        return [
+        return None, [
             Finding(
                 "checkpoint-unreadable", "serious", str(error), str(run.path), "no command can use it",
                 "put model.safetensors and config.json back",
@@ -162,10 +170,10 @@ def _model(run: FinishedRun) -> list[Finding]:
         ]  # fmt: skip
 
 
-def _predictions(run: FinishedRun, workers: int, progress: bool) -> tuple[list[Finding], str]:
-    """Faults in what the model says of the validation clips; and how many there are, or why there are none."""
+def _predictions(run: FinishedRun, model: AudioClassifier, workers: int, progress: bool) -> tuple[list[Finding], str]:
+    """Faults in the predictions for the validation clips; and how many clips there are, or why there are none."""
     try:
-        model, data = run.model(), run.validation_data()
+        data = run.validation_data()
         if data is None:
             return [], "none"
         patch = model.config.patch_size
@@ -174,8 +182,7 @@ def _predictions(run: FinishedRun, workers: int, progress: bool) -> tuple[list[F
         return [], f"not heard: {error}"
     if model.loss != "ce":
         return [], f"{len(data):,}"
-    clips = [clip for number, clip in enumerate(data.clips) if number not in {f.clip for f in result.excluded}]
-    never = never_predicted(result, [clip.classes for clip in clips])
+    never = never_predicted(result.scores, targets_of(data, result.excluded))
     if not never:
         return [], f"{len(data):,}"
     names = [model.labels.names[c] for c in never]
@@ -189,8 +196,7 @@ def _predictions(run: FinishedRun, workers: int, progress: bool) -> tuple[list[F
     ], f"{len(data):,}"  # fmt: skip
 
 
-def never_predicted(result: Result, classes: Sequence[Sequence[int]]) -> list[int]:
-    """Classes with at least LEAST_CLIPS of these clips that score highest on none."""
-    counts = np.bincount([c for own in classes for c in own], minlength=result.scores.shape[1])
-    predicted = set(result.scores.argmax(axis=1).tolist())
-    return [c for c, count in enumerate(counts) if count >= LEAST_CLIPS and c not in predicted]
+def never_predicted(scores: np.ndarray, targets: np.ndarray) -> list[int]:
+    """Classes of at least LEAST_CLIPS clips that score highest on none, from scores and targets (n, C)."""
+    predicted = set(scores.argmax(axis=1).tolist())
+    return [c for c, clips in enumerate(targets.sum(axis=0)) if clips >= LEAST_CLIPS and c not in predicted]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..traintest.cascade_report import Comparison
+from .curve import MOST_LINES
+from .tables import spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-MOST_LINES = 12
 
 
 def format_cascades(rows: Sequence[Comparison]) -> str:
@@ -18,8 +18,7 @@ def format_cascades(rows: Sequence[Comparison]) -> str:
     lines = []
     for model in dict.fromkeys(row.model for row in rows):
         mine = [row for row in rows if row.model == model and row.by == "gflops"]
-        step = max(1, -(-len(mine) // MOST_LINES))
-        shown = mine[::-1][::step][::-1]
+        shown = [mine[place] for place in spread(len(mine), MOST_LINES)]
         of = "" if len(shown) == len(mine) else f" ({len(shown)} of {len(mine)})"
         lines.append(f"cascades of {model}{of}, against the best single size of equal or lower GFLOPs on this data:")
         for r in shown:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ..classifier.curve import Curve
+from .tables import spread
 
-MOST_CASCADES = 12
+MOST_LINES = 12
+"""Cascades of a front that are printed, where it has more."""
 
 
 def format_curve(curve: Curve) -> str:
@@ -18,9 +20,7 @@ def format_curve(curve: Curve) -> str:
         cells += [f"{100 * p.score:.1f}", f"{p.temperature:.2f}", f"{p.ece_before:.3f}", f"{p.ece_after:.3f}"]
         lines.append("".join(f"{cell:>13}" for cell in cells))
     front = curve.cascades
-    shown = list(range(len(front)))
-    if len(front) > MOST_CASCADES:
-        shown = sorted({round(i * (len(front) - 1) / (MOST_CASCADES - 1)) for i in range(MOST_CASCADES)})
+    shown = spread(len(front), MOST_LINES)
     of = f", {len(shown)} of {len(front)}" if len(shown) < len(front) else ""
     lines.append(f"Pareto front on {curve.clips} clips{of}: mean GFLOPs, {curve.score_name}, sizes (share of clips)")
     for number in shown:

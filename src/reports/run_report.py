@@ -22,8 +22,10 @@ from ..models.geometry import PatchSize
 from ..runtime.terminal import printable
 from ..traintest import mistakes
 from ..traintest.bench import Bench
-from ..traintest.evaluate import Result
+from ..traintest.calibration import calibration_error
+from ..traintest.evaluate import Result, targets_of
 from ..traintest.finished_run import FinishedRun
+from ..traintest.metrics import metric_of
 from .bench import plot_bench
 from .flexibility import as_row, plot_flexibility
 from .pictures import MARKERS, Picture, name_lines, picture
@@ -59,9 +61,8 @@ def render(
     chosen = next(result for result in results if result.patch_size == patch)
     excluded = {failure.clip for failure in chosen.excluded}
     kept = [clip for number, clip in enumerate(data.clips) if number not in excluded]
-    targets = np.zeros(chosen.scores.shape, dtype=np.float32)
-    for row, clip in enumerate(kept):
-        targets[row, list(clip.classes)] = 1
+    targets = targets_of(data, chosen.excluded)
+    training = _training(run)
     curve = [as_row(result) for result in results]
     counts = mistakes.confusion(chosen.scores, targets)
     bins = mistakes.calibration(chosen.scores, targets)
@@ -76,10 +77,10 @@ def render(
         "classes": sorted(mistakes.class_scores(chosen.scores, targets), key=lambda one: (one.ap, one.number)),
         "confusions": mistakes.confusions(counts, MOST_LISTED),
         "bins": bins,
-        "calibration_error": mistakes.calibration_error(bins),
+        "calibration_error": calibration_error(chosen.scores, targets, "ce"),
         "shown": _shown(model, kept, chosen.scores, targets, clips),
         "bench": bench,
-        "training": _training(run),
+        "training": training,
         "choices": _choices(run),
         "settings": json.dumps(run.settings, indent=1).splitlines(),
         "environment": json.dumps(environment, indent=1).splitlines(),
@@ -90,7 +91,7 @@ def render(
             "curve": _embedded(plot_flexibility(curve, len(kept))),
             "bench": _embedded(plot_bench(bench)),
             "calibration": _embedded(_plot_calibration(bins)),
-            "training": _embedded(_plot_training(run)) if _training(run) else None,
+            "training": _embedded(_plot_training(training, metric_of(model.loss))) if training else None,
             "confusion": _embedded(_plot_confusion(counts, model)) if len(counts) <= MOST_DRAWN_CLASSES else None,
         },
     }
@@ -163,9 +164,8 @@ def _clips(
         }
 
 
-def _plot_training(run: FinishedRun) -> Picture:
+def _plot_training(records: Sequence[dict[str, Any]], metric: str) -> Picture:
     """The score at each patch size over the epochs, and the losses."""
-    records, metric = _training(run), "accuracy" if run.settings.get("loss") == "ce" else "mAP"
 
     def draw(figure: Figure) -> None:
         by_size, losses = figure.subplots(1, 2)

@@ -11,7 +11,7 @@ import torch
 
 from ..data.audio import decode
 from ..data.shards import ShardMember
-from ..features import FeatureConfig, LogMel
+from ..features import FeatureConfig
 
 MOST_SECONDS = 6.0
 """Seconds of a clip that are kept."""
@@ -22,7 +22,7 @@ def sound_and_spectrogram(path: Path | ShardMember, features: FeatureConfig) -> 
     most = int(MOST_SECONDS * features.sample_rate)
     waveform = decode(path, features.sample_rate, features.downmix, most, resampler=features.resampler)
     with torch.inference_mode():
-        log_mel = LogMel(features.sample_rate, features.bins)(waveform[None])[0]
+        log_mel = features.log_mel()(waveform[None])[0]
     sound, image = io.BytesIO(), io.BytesIO()
     soundfile.write(sound, waveform.clamp(-1, 1).numpy(), features.sample_rate, format="FLAC", subtype="PCM_16")
     from matplotlib.image import imsave

@@ -1,4 +1,4 @@
-"""Tables as CSV text."""
+"""Tables as CSV text, and which of many rows people are shown."""
 
 from __future__ import annotations
 
@@ -15,3 +15,10 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     return text.getvalue()
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Places in a list of `count`: all of them, or `most` evenly spread ones, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(number * (count - 1) / (most - 1)) for number in range(most)]

@@ -1,6 +1,8 @@
-"""Which device to use, and whether bfloat16 is fast on it."""
+"""Which device to use, how many cores there are, and whether bfloat16 is fast."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -19,6 +21,13 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise ConfigError(f"device: found {name!r}, which is not usable here ({reason})") from None
     return device
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use; containers and Slurm may grant fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

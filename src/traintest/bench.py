@@ -18,6 +18,7 @@ from ..models.frozen import freeze
 from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
 from ..runtime.device import autocast, synchronise
+from .metrics import metric_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ def measure_costs(
         gflops_per_second=rate / 1e9,
         gigabytes_per_second=bandwidth / 1e9,
         front_end_ms=1e3 * float(np.median(front_end)),
-        score_name=_score_name(model),
+        score_name=metric_of(model.loss),
     )
 
 
@@ -185,13 +186,9 @@ def growth(costs: Sequence[Cost]) -> float | None:
     return float(np.polyfit(np.log(tokens), np.log(seconds), 1)[0])
 
 
-def _score_name(model: AudioClassifier) -> str:
-    return "accuracy" if model.loss == "ce" else "mAP"
-
-
 def _score(model: AudioClassifier, patch: PatchSize) -> float | None:
     """The validation score that training left in the checkpoint."""
     curve = model.metadata.get("validation")
     at_patch = curve.get(str(patch)) if isinstance(curve, dict) else None
-    score = at_patch.get(_score_name(model)) if isinstance(at_patch, dict) else None
+    score = at_patch.get(metric_of(model.loss)) if isinstance(at_patch, dict) else None
     return float(score) if isinstance(score, (int, float)) else None

@@ -12,6 +12,7 @@ from ..models.config import Loss
 
 COLDEST, HOTTEST = 0.05, 20.0
 BINS = 15
+"""Bins of confidence, of equal width."""
 
 
 def fit_temperature(scores: np.ndarray, targets: np.ndarray, loss: Loss) -> float:

@@ -16,6 +16,7 @@ from ..classifier.cascade import Rule
 from .cascade_search import worth
 from .curve import Scores, reach_of, replay, score_of
 from .evaluate import Result
+from .metrics import metric_of
 
 logger = logging.getLogger(__name__)
 RESAMPLES = 2000
@@ -90,7 +91,7 @@ class _Played:
             "gflops": sum(share * result.gflops for share, result in heard),
             "ms": sum(share * 1e3 / result.clips_per_second for share, result in heard),
         }
-        self.score_name = "accuracy" if model.loss == "ce" else "mAP"
+        self.score_name = metric_of(model.loss)
         self.score = score_of(followed.scores, targets, model.loss)
         self.worth = worth(followed.scores, targets, model.loss)
 

@@ -12,6 +12,7 @@ from ..models.config import Loss
 from ..runtime.arguments import AUTO, AutoFloat, AutoInt, PatchArg, Precision, auto, require_distinct
 from ..runtime.distributed import TIMEOUT
 from .augment import AugmentConfig
+from .metrics import metric_of
 from .options import DataConfig, DistillConfig, FeatureOptions, MemoryLimits, ModelOptions, OptimConfig, PatchOptions
 from .tuning import parse_tune
 
@@ -127,4 +128,4 @@ class TrainConfig:
     @property
     def selection_metric(self) -> str:
         """Name in `Metrics` of what the best model is chosen by."""
-        return self.metric if self.metric != "auto" else "accuracy" if self.loss == "ce" else "mAP"
+        return self.metric if self.metric != "auto" else metric_of(self.loss)

@@ -5,6 +5,7 @@ Dimensions: K sizes, n clips, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..runtime.arguments import Precision
 from .calibration import calibration_error, fit_temperature
 from .cascade_search import Chain, pareto, search
 from .evaluate import Result, sweep, targets_of
-from .metrics import average_precision
+from .metrics import accuracy, mean_average_precision, metric_of
 
 Scores = dict[PatchSize, np.ndarray]
 """Scores (n, C) at each patch size, not temperature-scaled."""
@@ -61,8 +62,7 @@ def curve_from(results: Sequence[Result], targets: np.ndarray, loss: Loss) -> Cu
     cascades += [Cascade(Rule((p.patch_size,), (), (p.temperature,)), (1.0,), p.gflops, p.score) for p in points]
     numbered = [Chain((number,), (), False, one.gflops, one.score) for number, one in enumerate(cascades)]
     front = tuple(cascades[chain.sizes[0]] for chain in pareto(numbered))
-    name = "accuracy" if loss == "ce" else "mAP"
-    return Curve(name, len(targets), tuple(points), front, {})
+    return Curve(metric_of(loss), len(targets), tuple(points), front, {})
 
 
 def _point(result: Result, targets: np.ndarray, loss: Loss) -> Point:
@@ -99,8 +99,6 @@ def reach_of(followed: Followed, rule: Rule) -> tuple[float, ...]:
 
 
 def score_of(scores: np.ndarray, targets: np.ndarray, loss: Loss) -> float:
-    """Accuracy (`ce`) or mAP (`bce`)."""
-    if loss == "ce":
-        return float((targets[np.arange(len(scores)), scores.argmax(axis=1)] > 0).mean())
-    precision = average_precision(scores, targets)
-    return float(precision[~np.isnan(precision)].mean()) if (~np.isnan(precision)).any() else 0.0
+    """Accuracy (`ce`) or mAP (`bce`; 0 without any positive)."""
+    score = accuracy(scores, targets) if loss == "ce" else mean_average_precision(scores, targets)
+    return 0.0 if math.isnan(score) else score

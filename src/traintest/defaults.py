@@ -6,7 +6,6 @@ The rules come from short runs on 60 to 7,200 clips (docs/results.md); what is g
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..data.manifest import Manifest
 from ..data.survey import Survey
 from ..models.config import SIZES
 from ..runtime.arguments import AUTO
+from ..runtime.device import available_cores
 from .config import TrainConfig
 from .options import FeatureOptions
 
@@ -154,7 +154,7 @@ def _choose_model(chooser: Chooser, facts: Facts) -> None:
 
 
 def _choose_batches(chooser: Chooser, facts: Facts) -> None:
-    clips, cores = len(facts.train), os.cpu_count() or 1
+    clips, cores = len(facts.train), available_cores()
     batch = 16 if clips < 20_000 else 32 if clips < 100_000 else 64
     chooser.choose("data.batch_size", max(2, min(batch, clips // 4)), f"{clips:,} clips")
     workers = min(8, cores) if facts.gpu else min(4, cores // 2)

@@ -12,8 +12,8 @@ from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.load import load
 from ..data.manifest import Manifest, read_manifest
 from ..data.split import split_off
-from ..data.table_options import TableOptions
 from ..errors import ConfigError, FlexiASTError
+from .options import DataConfig
 from .run_log import read_log
 
 SETTINGS = "train_config.json"
@@ -63,8 +63,9 @@ class FinishedRun:
         """Whether a model has been kept yet."""
         return (self.path / "model.safetensors").exists()
 
+    @cached_property
     def model(self) -> AudioClassifier:
-        """The model it kept. Raises CheckpointError if there is none."""
+        """The model it kept, read once. Raises CheckpointError if there is none."""
         return load(self.path)
 
     def validation_data(self) -> Manifest | None:
@@ -72,17 +73,23 @@ class FinishedRun:
 
         Raises FlexiASTError if they are not where they were: paths may be relative to the folder it was started in.
         """
-        data, seed = self.settings["data"], self.settings.get("seed", 0)
-        val = data.get("val")
-        if not val:
-            return None
-        names = {field.name for field in dataclasses.fields(TableOptions)}
         try:
-            options = TableOptions(**{name: value for name, value in data.items() if name in names})
-            labels, root = (Path(data[name]) if data.get(name) else None for name in ("labels", "root"))
-            train = read_manifest(Path(data["train"]), labels, root, options)
-            if isinstance(val, (int, float)):
-                return split_off(train, val, seed).val
-            return read_manifest(Path(val), train.labels, root, options)
-        except FlexiASTError as error:
+            data = DataConfig(**_fields(self.settings["data"]))
+            if not data.val:
+                return None
+            train = read_manifest(data.train, data.labels, data.root, data.train_table())
+            if isinstance(data.val, float):
+                return split_off(train, data.val, self.settings.get("seed", 0)).val
+            return read_manifest(data.val, train.labels, data.root, data.val_table())
+        except (FlexiASTError, TypeError) as error:
             raise ConfigError(f"{self.path}: its data are not where they were: {error}") from None
+
+
+def _fields(saved: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `DataConfig` from JSON; those of other versions are left out."""
+    kept: dict[str, Any] = {}
+    for name in {field.name for field in dataclasses.fields(DataConfig)} & saved.keys():
+        value = saved[name]
+        is_path = name in ("train", "val", "labels", "root") and isinstance(value, str)
+        kept[name] = Path(value) if is_path else tuple(value) if isinstance(value, list) else value
+    return kept

@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 
 from ..errors import ConfigError
+from ..models.config import Loss
 
 BLOCK = 32
 """Classes laid out side by side at a time: few enough that a large evaluation needs no second copy of its scores."""
@@ -73,6 +75,11 @@ def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
     return float((targets[np.arange(len(scores)), scores.argmax(axis=1)] > 0).mean())
 
 
+def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Mean of the average precision over the classes that have positives; NaN if none has."""
+    return _mean(average_precision(scores, targets))
+
+
 def d_prime(auc: float) -> float:
     """Separation of two unit normals with this area under the ROC curve: sqrt(2) times the normal quantile."""
     if math.isnan(auc):
@@ -92,6 +99,11 @@ class Metrics:
     """Mean over classes of the area under the ROC curve."""
     d_prime: float
     """d' of the mean AUC, as AudioSet evaluations report it."""
+
+
+def metric_of(loss: Loss) -> Literal["accuracy", "mAP"]:
+    """Name in `Metrics` of the score that models with this loss are compared by."""
+    return "accuracy" if loss == "ce" else "mAP"
 
 
 def classification_metrics(scores: np.ndarray, targets: np.ndarray) -> Metrics:

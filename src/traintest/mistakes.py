@@ -10,10 +10,8 @@ import math
 
 import numpy as np
 
+from .calibration import BINS
 from .metrics import average_precision
-
-BINS = 10
-"""Bins of confidence, of equal width."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +31,7 @@ class ClassScore:
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """Clips whose top score lies in one tenth of 0 to 1."""
+    """Clips whose top score lies between `low` and `high`."""
 
     low: float
     high: float
@@ -47,13 +45,13 @@ class Bin:
 def class_scores(scores: np.ndarray, targets: np.ndarray) -> list[ClassScore]:
     """Each class, in order, from scores and multi-hot targets (n, C)."""
     top, right = scores.argmax(axis=1), targets > 0
-    precision, found = average_precision(scores, targets), []
+    ap, rows = average_precision(scores, targets), []
     for c in range(scores.shape[1]):
         hits = float(right[top == c, c].sum())
-        clips, told = int(right[:, c].sum()), int((top == c).sum())
-        recall, precise = (hits / count if count else math.nan for count in (clips, told))
-        found.append(ClassScore(c, clips, recall, precise, float(precision[c])))
-    return found
+        clips, predicted = int(right[:, c].sum()), int((top == c).sum())
+        recall, precision = (hits / count if count else math.nan for count in (clips, predicted))
+        rows.append(ClassScore(c, clips, recall, precision, float(ap[c])))
+    return rows
 
 
 def confusion(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -78,22 +76,16 @@ def calibration(scores: np.ndarray, targets: np.ndarray) -> list[Bin]:
     place = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
     bins = []
     for b in range(BINS):
-        own = place == b
-        mean, share = (float(v[own].mean()) if own.any() else math.nan for v in (confidence, right))
-        bins.append(Bin(b / BINS, (b + 1) / BINS, int(own.sum()), mean, share))
+        inside = place == b
+        mean, share = (float(v[inside].mean()) if inside.any() else math.nan for v in (confidence, right))
+        bins.append(Bin(b / BINS, (b + 1) / BINS, int(inside.sum()), mean, share))
     return bins
-
-
-def calibration_error(bins: list[Bin]) -> float:
-    """Expected calibration error: mean distance of confidence and accuracy over the clips (Guo et al., ICML 2017)."""
-    clips = sum(one.clips for one in bins)
-    return sum(one.clips * abs(one.confidence - one.accuracy) for one in bins if one.clips) / clips
 
 
 def hardest(scores: np.ndarray, targets: np.ndarray, most: int) -> list[int]:
     """Clips whose own classes score lowest, hardest first; clips without a class are left out."""
-    own = np.where(targets > 0, scores, np.inf).min(axis=1)
-    return [int(clip) for clip in np.argsort(own, kind="stable")[:most] if math.isfinite(own[clip])]
+    lowest = np.where(targets > 0, scores, np.inf).min(axis=1)
+    return [int(clip) for clip in np.argsort(lowest, kind="stable")[:most] if math.isfinite(lowest[clip])]
 
 
 def confidently_wrong(scores: np.ndarray, targets: np.ndarray, most: int) -> list[int]:

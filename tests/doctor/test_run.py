@@ -13,7 +13,6 @@ from flexiast.cli import main
 from flexiast.data.manifest import Labels
 from flexiast.doctor.checkpoint import examine_checkpoint
 from flexiast.doctor.run import examine_run, never_predicted
-from flexiast.traintest.evaluate import Result
 from flexiast.traintest.finished_run import FinishedRun
 from tests.sounds import CLASSES, write_folder
 
@@ -165,9 +164,27 @@ def test_classes_that_are_never_predicted_are_named(run: Run, tmp_path: Path) ->
 
 
 def test_a_class_with_too_few_clips_does_not_count() -> None:
-    result = Result.__new__(Result)
-    result.scores = np.eye(3, dtype=np.float32)[[0, 0, 0, 0, 0, 1]]
-    assert never_predicted(result, [(0,), (0,), (1,), (2,), (2,), (2,)]) == [2]
+    scores, targets = (np.eye(3, dtype=np.float32)[rows] for rows in ([0, 0, 0, 0, 0, 1], [0, 0, 1, 2, 2, 2]))
+    assert never_predicted(scores, targets) == [2]
+
+
+def test_a_run_with_a_damaged_model_is_still_examined(run: Run) -> None:
+    finished = run.write()
+    (run.path / "model.safetensors").write_bytes(b"damaged")
+    found = examine_run(finished, progress=False)
+    assert [finding.kind for finding in found.findings] == ["checkpoint-unreadable"]
+    assert found.facts["steps"] == "30"
+
+
+def test_the_validation_clips_are_the_rows_that_were_held_out(run: Run, tmp_path: Path) -> None:
+    rows = [f"{number}.wav,{NAMES[number % 2]},{number % 5}" for number in range(20)]
+    (tmp_path / "clips.csv").write_text("\n".join(["file,label,fold", *rows]))
+    for number in range(20):
+        (tmp_path / f"{number}.wav").touch()
+    table = str(tmp_path / "clips.csv")
+    run.settings["data"] |= {"train": table, "val": table, "val_where": "fold=4", "where": [], "workers": 1}
+    data = run.write().validation_data()
+    assert [clip.path.name for clip in data.clips] == ["4.wav", "9.wav", "14.wav", "19.wav"]
 
 
 def test_a_damaged_checkpoint_is_a_finding(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flexiast.traintest import mistakes
+from flexiast.traintest.calibration import calibration_error
 
 SCORES = np.array([[0.7, 0.2, 0.1], [0.9, 0.05, 0.05], [0.3, 0.6, 0.1], [0.45, 0.55, 0.0]])
 TARGETS = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]], dtype=np.float32)
@@ -31,9 +32,9 @@ def test_confusions_leave_out_clips_of_several_classes() -> None:
 
 def test_calibration_counts_each_clip_once() -> None:
     bins = mistakes.calibration(SCORES, TARGETS)
-    full = {round(one.low, 1): (one.clips, one.accuracy) for one in bins if one.clips}
-    assert full == {0.5: (1, 0.0), 0.6: (1, 1.0), 0.7: (1, 1.0), 0.9: (1, 0.0)}
-    assert mistakes.calibration_error(bins) == pytest.approx((0.55 + 0.4 + 0.3 + 0.9) / 4)
+    full = {round(15 * one.low): (one.clips, one.accuracy) for one in bins if one.clips}
+    assert full == {8: (1, 0.0), 9: (1, 1.0), 10: (1, 1.0), 13: (1, 0.0)}
+    assert calibration_error(SCORES, TARGETS, "ce") == pytest.approx((0.55 + 0.4 + 0.3 + 0.9) / 4)
     assert sum(one.clips for one in mistakes.calibration(np.ones((3, 2)), np.ones((3, 2)))) == 3
 
 
