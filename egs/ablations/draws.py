@@ -4,14 +4,15 @@
     python egs/ablations/draws.py START --train TRAIN --val VAL --out DIR [--seeds 0 1 2] [--epochs 3] [--arms ARM ...]
 
 START is a fixed-patch model; TRAIN and VAL are what `flexiast train` takes. --epochs is the length of the published
-procedure (nine sizes drawn uniformly); every other arm trains for as many epochs as cost the same FLOPs. Only
-validation data are used. Each arm and seed is a run directory below DIR, so the same command resumes. DIR gets
-results.csv (one row per arm, seed and size); a table with mean and standard error over seeds is printed. RESULTS.md has
-what we found.
+procedure (nine sizes drawn uniformly); every other arm trains for as many epochs as cost the same FLOPs.
+`specialists` are models of one size each, with all of these FLOPs or a ninth. Only validation data are used. Each arm
+and seed is a run directory below DIR, so the same command resumes. DIR gets results.csv (one row per arm, seed and
+size); a table with mean and standard error over seeds is printed. RESULTS.md has what we found.
 """
 
 import argparse
 import csv
+import dataclasses
 import statistics
 import sys
 from collections.abc import Sequence
@@ -39,9 +40,12 @@ ARMS = {
     "equal-cost": PatchOptions(EVERY_SIZE, draw="equal-cost"),
     "coarse": PatchOptions(EVERY_SIZE, draw="coarse"),
     "coarse, 2 parts": PatchOptions(EVERY_SIZE, draw="coarse", parts=2),
+    "coarse, 4 parts": PatchOptions(EVERY_SIZE, draw="coarse", parts=4),
     "coarse-to-fine": PatchOptions(EVERY_SIZE, draw="coarse-to-fine"),
     "coarse-to-fine, 2 parts": PatchOptions(EVERY_SIZE, draw="coarse-to-fine", parts=2),
 }
+SPECIALISTS = {"specialists": 1.0, "specialists, a ninth each": 1 / len(NINE)}
+"""Models of one size each, and the share of the compute that each of them has."""
 
 
 def cost(options: PatchOptions, model: AudioClassifier) -> float:
@@ -52,14 +56,34 @@ def cost(options: PatchOptions, model: AudioClassifier) -> float:
 
 
 def run_arm(name: str, seed: int, options: argparse.Namespace, model: AudioClassifier) -> list[dict[str, object]]:
-    """Train one arm, or go on with it, and return its rows."""
+    """Train the models of one arm, or go on with them, and return their rows."""
     fit = set(fitting((*EVERY_SIZE, *NINE, *UNSEEN), model))
-    patches, published = (
-        PatchOptions(tuple(s for s in arm.sizes if s in fit), draw=arm.draw, parts=arm.parts)
-        for arm in (ARMS[name], ARMS["published"])
-    )
-    epochs = round(options.epochs * cost(published, model) / cost(patches, model), 3)
-    out = options.out / name.replace(", ", "-").replace(" ", "-") / f"seed{seed}"
+    published = fitted(ARMS["published"], fit)
+    folder = options.out / name.replace(", ", "-").replace(" ", "-")
+    if name in ARMS:
+        models = [(fitted(ARMS[name], fit), fit & {*NINE, *UNSEEN}, folder)]
+    else:
+        models = [(PatchOptions((size,)), {size}, folder / str(size)) for size in sorted(fit & {*options.sizes})]
+    rows = []
+    for patches, measured, out in models:
+        epochs = options.epochs * SPECIALISTS.get(name, 1.0) * cost(published, model) / cost(patches, model)
+        curve = run_model(patches, measured, round(epochs, 3), seed, out / f"seed{seed}", options)
+        rows += [
+            {"arm": name, "seed": seed, "epochs": round(epochs, 3), "patch_size": size, "accuracy": accuracy}
+            for size, accuracy in curve.items()
+        ]
+    return rows
+
+
+def fitted(patches: PatchOptions, fit: set[PatchSize]) -> PatchOptions:
+    """The same draw of those sizes that fit the input."""
+    return dataclasses.replace(patches, sizes=tuple(size for size in patches.sizes if size in fit))
+
+
+def run_model(
+    patches: PatchOptions, measured: set[PatchSize], epochs: float, seed: int, out: Path, options: argparse.Namespace
+) -> dict[str, float]:
+    """Train one model, or go on with it, and return its validation accuracy at the measured sizes."""
     train(
         TrainConfig(
             DataConfig(options.train, val=options.val),
@@ -68,21 +92,18 @@ def run_arm(name: str, seed: int, options: argparse.Namespace, model: AudioClass
             patches=patches,
             epochs=epochs,
             eval_every=epochs,
-            eval_patch_sizes=tuple(sorted(fit & {*NINE, *UNSEEN})),
+            eval_patch_sizes=tuple(sorted(measured)),
             patience=0,
             seed=seed,
         )
     )
-    curve = flexiast.load(out).metadata["validation"]
-    return [
-        {"arm": name, "seed": seed, "epochs": epochs, "patch_size": size, "accuracy": one["accuracy"]}
-        for size, one in curve.items()
-    ]
+    return {size: one["accuracy"] for size, one in flexiast.load(out).metadata["validation"].items()}
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:
     """Mean and standard error over seeds: of the nine sizes, of those `published` never sees, and of single sizes."""
     lines = ["| arm | seeds | nine sizes | unseen sizes | 8 | 16 | 32 | 48 |", "| --- " * 8 + "|"]
+    measured = {row["patch_size"] for row in rows}
     groups = [NINE, UNSEEN, *((PatchSize(size, size),) for size in (8, 16, 32, 48))]
     for arm in dict.fromkeys(row["arm"] for row in rows):
         scores: dict[object, dict[str, float]] = {}
@@ -91,8 +112,9 @@ def table(rows: Sequence[dict[str, object]]) -> str:
                 scores.setdefault(row["seed"], {})[str(row["patch_size"])] = 100 * float(str(row["accuracy"]))
         cells = [str(len(scores))]
         for group in groups:
-            of_seeds = ([curve[str(size)] for size in group if str(size) in curve] for curve in scores.values())
-            cells.append(cell([statistics.mean(values) for values in of_seeds if values]))
+            needed = {str(size) for size in group} & measured
+            whole = [curve for curve in scores.values() if needed and needed <= set(curve)]
+            cells.append(cell([statistics.mean(curve[size] for size in needed) for curve in whole]))
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -107,18 +129,20 @@ def cell(values: Sequence[float]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    known = [*ARMS, *SPECIALISTS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("start", type=Path, metavar="START")
     for name in ("train", "val", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=float, default=3.0)
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), metavar="ARM", help=", ".join(known))
+    parser.add_argument("--sizes", type=PatchSize.parse, nargs="+", default=NINE, help="of the specialists")
     options = parser.parse_args(argv)
 
     def run() -> None:
-        if unknown := [arm for arm in options.arms if arm not in ARMS]:
-            raise ConfigError(f"--arms: found {unknown[0]!r}, expected some of {', '.join(map(repr, ARMS))}")
+        if unknown := [arm for arm in options.arms if arm not in known]:
+            raise ConfigError(f"--arms: found {unknown[0]!r}, expected some of {', '.join(map(repr, known))}")
         model = flexiast.load(options.start)
         rows = []
         for seed in options.seeds:
