@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
+from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.embeddings import Embedded, Layer, embeddings
 from ..classifier.listening import Hearing
-from ..classifier.load import load
-from ..data.sources import every_source
-from ..errors import ConfigError, DataError
-from ..runtime.arguments import PatchArg, Precision
+from ..data.manifest import require_tables
+from ..errors import ConfigError
 from ..runtime.extras import optional
 from ..runtime.files import replacing, require_new
+from .over_files import OverFiles, Source, write_all
 
 SUFFIXES = (".parquet", ".npz")
 
@@ -42,7 +40,7 @@ LayerArg = Annotated[
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbedConfig:
+class EmbedConfig(OverFiles):
     """Write embeddings of audio files. A file that cannot be used is reported, the rest goes on; exit code 2 then."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -56,26 +54,14 @@ class EmbedConfig:
     classifier sees)."""
     time: bool = False
     """A vector for each column of patches, with its start and end in seconds, instead of one for each file."""
-    patch_size: PatchArg | None = None
-    """Patch size to use (default: the model's base patch)."""
-    overwrite: bool = False
-    """Replace the file if it is there."""
-    root: Path | None = None
-    """Where relative paths of manifests start (default: the manifest's own folder)."""
-    batch_size: int = 32
-    """Windows per forward pass; batches go across files."""
-    workers: int = 2
-    """Decoding processes; 0 decodes in this process."""
-    device: str = "auto"
-    """`auto`: the GPU where there is one, else the CPU."""
-    precision: Precision = "auto"
-    """`auto`: bfloat16 where the device has fast bfloat16."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.audio:
             raise ConfigError("audio: found no files, expected at least one file, folder, pattern or manifest")
         if self.out.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"out: found {self.out}, expected a file name that ends in {' or '.join(SUFFIXES)}")
+        require_tables(self, *self.audio)
         require_new(self.out, self.overwrite)
 
 
@@ -83,22 +69,14 @@ def run(config: EmbedConfig) -> None:
     """Embed and write. What was computed before Ctrl-C is written too. Raises DataError, in the end, for bad files."""
     if config.out.suffix.lower() == ".parquet":
         optional("pyarrow", "data")  # before the work
-    sources = every_source(config.audio, config.root)
-    model = load(config.checkpoint, config.device)
-    how = Hearing(config.patch_size, batch_size=config.batch_size, workers=config.workers, precision=config.precision)
-    done: list[Embedded] = []
-    try:
-        made = embeddings(model, sources, how, config.layer, config.time)
-        for one in tqdm(made, "embed", len(sources), unit="file", disable=not sys.stderr.isatty(), leave=False):
-            done.append(one)
-    finally:
-        used = [one for one in done if one.error is None]
-        if used:
-            write(config.out, [str(sources[one.clip]) for one in used], used)
-    failed = [str(one.error) for one in done if one.error is not None]
-    print(f"written: {config.out}, {len(used)} files" if used else "nothing written")
-    if failed:
-        raise DataError(f"{len(failed)} of {len(sources)} files could not be used; the first: {failed[0]}")
+
+    def embed(model: AudioClassifier, sources: list[Source], how: Hearing) -> Iterator[Embedded]:
+        return embeddings(model, sources, how, config.layer, config.time)
+
+    def save(model: AudioClassifier, sources: list[Source], done: list[Embedded]) -> None:
+        write(config.out, [str(source) for source in sources], done)
+
+    write_all(config, config.checkpoint, config.audio, config.out, embed, save)
 
 
 def write(out: Path, names: Sequence[str], done: Sequence[Embedded]) -> None:

@@ -15,35 +15,29 @@ from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.budget import cascade_arguments
-from ..classifier.listening import Answer, Hearing, answers
+from ..classifier.listening import Answer, answers
 from ..classifier.load import load
 from ..classifier.results import Choice
 from ..classifier.tally import Aggregate
 from ..data.manifest import require_tables
 from ..data.shards import ShardMember
 from ..data.sources import audio_sources
-from ..data.table_options import PathOptions
 from ..errors import ConfigError, DataError
 from ..reports.predictions import Part, Report, as_json, as_lines, require_results_file, results_file
-from ..runtime.arguments import PatchArg, Precision
-from ..runtime.device import available_cores
 from ..runtime.terminal import printable
+from .over_files import OverFiles
 
 logger = logging.getLogger(__name__)
-FEW = 64
-"""Up to this many files, decoding in this process is faster than starting others."""
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictConfig(PathOptions):
+class PredictConfig(OverFiles):
     """Name the sounds in audio files. A file that cannot be used is reported, the rest goes on; exit code 2 then."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Checkpoint of any readable format: a directory, a file, a Hub id."""
     audio: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="AUDIO [AUDIO ...]")]
     """Audio files, folders (with all folders below), patterns in quotes such as 'calls/**/*.wav', manifests."""
-    patch_size: PatchArg | None = None
-    """Patch size to use (default: the model's base patch)."""
     budget: str | None = None
     """Take the best patch size within 20ms, 5GFLOPs or 256tokens for each window, or the cheapest of accuracy>=0.9, by
     the curve that `flexiast curve` has put into the checkpoint."""
@@ -63,22 +57,10 @@ class PredictConfig(PathOptions):
     out: Path | None = None
     """Write the results to this file, *.csv or *.json, instead of printing them; each is written as soon as it is
     ready."""
-    overwrite: bool = False
-    """Replace `out` if it exists."""
     json: bool = False
     """Print one JSON object per line and file, instead of a table."""
     quiet: bool = False
     """No progress bar and no notes; files that cannot be used are still reported."""
-    root: Path | None = None
-    """Folder that relative paths in manifests start from (default: the manifest's own)."""
-    batch_size: int = 32
-    """Windows per forward pass; a batch may span files."""
-    workers: int | None = None
-    """Decoding processes; 0 decodes in this process (default: 0 for a few files, else one per core, at most 4)."""
-    device: str = "auto"
-    """`auto`: the GPU if there is one, else the CPU."""
-    precision: Precision = "auto"
-    """`auto`: bfloat16 where the device has fast bfloat16."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,10 +85,7 @@ def run(config: PredictConfig) -> None:
         raise DataError(refused[0].reason)
     model = load(config.checkpoint, config.device)
     choice = _choice(config, model)
-    how = Hearing(
-        config.patch_size, None, config.hop, config.aggregate, config.batch_size,
-        _workers(config.workers, len(sources)), config.precision, choice.rule if choice else None,
-    )  # fmt: skip
+    how = config.hearing(len(sources), hop=config.hop, aggregate=config.aggregate, rule=choice.rule if choice else None)
     model.best(model.head.bias, config.top_k)  # so that a wrong top_k is reported before the work
     failed: list[str] = []
     done = 0
@@ -140,12 +119,6 @@ def _choice(config: PredictConfig, model: AudioClassifier) -> Choice | None:
     if choice:
         logger.info("patch size %r", choice)
     return choice
-
-
-def _workers(requested: int | None, files: int) -> int:
-    if requested is not None:
-        return requested
-    return 0 if files <= FEW else min(available_cores(), 4)
 
 
 def _report(model: AudioClassifier, source: Path | ShardMember, answer: Answer, top_k: int) -> Report:

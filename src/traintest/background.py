@@ -5,6 +5,7 @@ Dimensions: B clips, S samples, N samples of background.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -16,8 +17,9 @@ from ..errors import ConfigError
 from ..features import FeatureConfig
 from .augment import uniform
 
+logger = logging.getLogger(__name__)
 LONGEST = 600
-"""Seconds of background that are kept in memory; more is left out."""
+"""Seconds of background that are kept in memory; more is left out, with a warning."""
 LOUDEST_SNR, SOFTEST_SNR = 5.0, 25.0
 """Decibels by which the clip is louder than the background."""
 
@@ -34,6 +36,8 @@ def read_background(folder: Path, features: FeatureConfig) -> Tensor:
             break
         parts.append(decode(source, features.sample_rate, features.downmix, room, resampler=features.resampler))
     joined = torch.cat(parts)
+    if len(joined) >= most:
+        logger.warning("augment.background: only the first %d s of sound in %s are used", LONGEST, folder)
     if len(joined) < features.samples:
         raise ConfigError(
             f"augment.background: {folder} holds {len(joined) / features.sample_rate:.1f} s of sound, expected at least"

@@ -60,6 +60,21 @@ def test_a_bad_file_loses_nothing_else(places: Path, tmp_path: Path, capsys) -> 
         assert len(file["embedding"]) == 3
 
 
+@pytest.mark.parametrize("command_line", ["embed {} {}/calls {}/none-*.wav", "score {} {}/list.csv"])
+def test_a_name_that_stands_for_nothing_is_reported_at_the_end(command_line: str, places, tmp_path, capsys) -> None:
+    (places / "list.csv").write_text("sound;other\ncalls/0;a\ncalls/1;b\ncalls/9;c\n")
+    options = ["--path-column", "sound", "--path-suffix", ".wav"] if "list" in command_line else []
+    out = tmp_path / "all.npz"
+    names = command_line.replace("{}", str(places / "model"), 1).replace("{}", str(places)).split()
+    assert main([*names, *options, "--out", str(out), "--workers", "0"]) == 2
+    captured = capsys.readouterr()
+    good, every = (2, 3) if options else (3, 4)
+    assert f"written: {out}, {good} files" in captured.out
+    assert f"1 of {every} files could not be used; the first: " in captured.err
+    with np.load(out) as file:
+        assert len(file["clip" if options else "path"]) == good
+
+
 @pytest.mark.parametrize(
     ("out", "options", "message"),
     [

@@ -17,6 +17,7 @@ import flexiast
 from flexiast.classifier.audio_classifier import AudioClassifier
 from flexiast.cli import main
 from flexiast.commands import predict
+from flexiast.commands.over_files import OverFiles
 from flexiast.data.manifest import Labels
 from tests.classifier.test_audio_classifier import classifier, noise, write
 
@@ -189,10 +190,13 @@ def test_a_terminal_that_lacks_the_characters_ends_in_no_traceback(model_dir, fo
 
 
 def test_a_gigantic_folder_is_read_by_workers_a_small_one_is_not() -> None:
-    assert predict._workers(None, 3) == 0
-    assert 1 <= predict._workers(None, 10_000) <= 4
-    assert predict._workers(0, 10_000) == 0
-    assert predict._workers(7, 3) == 7
+    def workers(requested: int | None, files: int) -> int:
+        return OverFiles(workers=requested).hearing(files).workers
+
+    assert workers(None, 3) == 0
+    assert 1 <= workers(None, 10_000) <= 4
+    assert workers(0, 10_000) == 0
+    assert workers(7, 3) == 7
 
 
 def test_sounds_of_shards_and_manifests(model_dir, folder, tmp_path: Path, capsys) -> None:

@@ -11,6 +11,7 @@ import torch
 import flexiast
 from flexiast import PatchSize
 from flexiast.errors import ConfigError, FlexiASTError
+from flexiast.traintest import background as background_sounds
 from flexiast.traintest.augment import AugmentConfig, clip_keys
 from flexiast.traintest.background import add_background, read_background
 from flexiast.traintest.config import TrainConfig
@@ -161,6 +162,17 @@ def test_background_is_mixed_below_half_of_the_clips(tmp_path: Path) -> None:
     assert 22 < float(snr.max()) < 25.1
     with pytest.raises(ConfigError, match=r"augment\.background: .* holds 1\.0 s of sound, expected at least"):
         read_background(tmp_path, flexiast.FeatureConfig(frames=1024))
+
+
+def test_background_beyond_the_longest_is_left_out_with_a_warning(tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(background_sounds, "LONGEST", 2)
+    features = flexiast.FeatureConfig(frames=50)
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", np.full(16_000, 0.1 + 0.1 * number), 16_000)
+        joined = read_background(tmp_path, features)
+        assert len(joined) == min(number + 1, 2) * 16_000
+        assert ("only the first 2 s of sound" in caplog.text) == (number > 0)
+    assert joined[-1].item() == pytest.approx(0.2, abs=1e-4)
 
 
 def test_gain_and_background_reach_the_student_alone_in_training(sounds: Path, tmp_path: Path) -> None:
