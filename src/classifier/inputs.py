@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..data.audio import MAX_SAMPLE_RATE, decode_pieces, named, resample, to_mono
 from ..data.shards import ShardMember
+from ..data.suspicion import Tally
 from ..errors import ConfigError, DataError
 from ..features import FeatureConfig
 
@@ -31,8 +32,6 @@ MOST_CHANNELS = 8
 """Largest number of rows of a 2-D array that are read as channels."""
 SURE_CHANNELS = 2
 """Up to so many rows are certainly channels; reading more of them as channels logs a warning."""
-_LOUDEST = 8.0
-"""Peak above which samples are probably on another scale."""
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _warned: set[str] = set()
 
@@ -45,28 +44,41 @@ class _Content(io.BytesIO):
         self.name = name
 
 
-def pieces_of(audio: Audio, features: FeatureConfig, sample_rate: int | None = None) -> Iterable[Tensor]:
+def pieces_of(
+    audio: Audio, features: FeatureConfig, sample_rate: int | None = None, suspicions: list[str] | None = None
+) -> Iterable[Tensor]:
     """Consecutive parts (S,) of one sound, mono, at the model's rate; int16 if the file holds exactly that.
 
-    sample_rate: for samples that come without one, in Hz (default: the model's). Raises DataError for unusable input,
-    ConfigError for an impossible sample rate.
+    sample_rate: for samples that come without one, in Hz (default: the model's). suspicions: a list that receives, with
+    the last part, what looks wrong about the sound. Raises DataError for unusable input, ConfigError for an impossible
+    sample rate.
     """
     if isinstance(audio, (str, os.PathLike, bytes, bytearray, memoryview, ShardMember)) or _is_file(audio):
         return decode_pieces(
-            _file(audio), features.sample_rate, features.downmix, resampler=features.resampler, integer=True
+            _file(audio),
+            features.sample_rate,
+            features.downmix,
+            resampler=features.resampler,
+            integer=True,
+            suspicions=suspicions,
         )
     if isinstance(audio, Mapping):
-        return _pieces_of_mapping(audio, features, sample_rate)
+        return pieces_of(*_of_mapping(audio, features, sample_rate), suspicions)
     if is_pair(audio):
         rate, samples = audio if _is_number(audio[0]) else reversed(audio)
-        return pieces_of(samples, features, _rate_of(rate))
+        return pieces_of(samples, features, _rate_of(rate), suspicions)
     if hasattr(audio, "get_all_samples"):  # torchcodec decoders, as returned by datasets
         audio = audio.get_all_samples()
     if hasattr(audio, "sample_rate") and hasattr(audio, "data") and not isinstance(audio, (Tensor, np.ndarray)):
-        return pieces_of(audio.data, features, _rate_of(audio.sample_rate))
+        return pieces_of(audio.data, features, _rate_of(audio.sample_rate), suspicions)
     rate = features.sample_rate if sample_rate is None else as_rate(sample_rate)
     samples = _samples(audio)
-    mono = samples if samples.ndim == 1 else to_mono(_channels_first(samples), features.downmix)
+    channels = samples[None] if samples.ndim == 1 else _channels_first(samples)
+    mono = to_mono(channels, features.downmix)
+    if suspicions is not None:
+        tally = Tally(features.downmix)
+        tally.add(channels, mono)
+        suspicions.extend(tally.reasons())
     return [resample(mono, rate, features.sample_rate, features.resampler)]
 
 
@@ -134,18 +146,20 @@ def _file(audio: Any) -> Any:
     return audio
 
 
-def _pieces_of_mapping(audio: Mapping[str, Any], features: FeatureConfig, sample_rate: int | None) -> Iterable[Tensor]:
-    """`pieces_of` for the dictionaries that datasets and transformers use."""
+def _of_mapping(
+    audio: Mapping[str, Any], features: FeatureConfig, sample_rate: int | None
+) -> tuple[Any, FeatureConfig, int | None]:
+    """What `pieces_of` takes, for the dictionaries that datasets and transformers use."""
     samples = next((audio[key] for key in ("array", "raw", "waveform") if audio.get(key) is not None), None)
     if samples is not None:
         rate = next((audio[key] for key in ("sampling_rate", "sample_rate") if key in audio), sample_rate)
         if rate is None:
             raise DataError(f"audio: found a dictionary with {', '.join(audio)}, expected its sampling_rate too")
-        return pieces_of(samples, features, _rate_of(rate))
+        return samples, features, _rate_of(rate)
     if audio.get("bytes") is not None:
-        return pieces_of(_Content(bytes(audio["bytes"]), str(audio.get("path") or "audio")), features)
+        return _Content(bytes(audio["bytes"]), str(audio.get("path") or "audio")), features, None
     if audio.get("path") is not None:
-        return pieces_of(audio["path"], features)
+        return audio["path"], features, None
     keys = ", ".join(map(str, audio)) or "nothing"
     raise DataError(f"audio: found a dictionary with {keys}, expected array and sampling_rate, or bytes, or path")
 
@@ -172,8 +186,6 @@ def _samples(audio: Any) -> Tensor:
     samples = samples.float()
     if not torch.isfinite(samples).all():
         raise DataError(f"audio: found NaN or infinite samples of shape {shape}, expected finite ones in [-1, 1]")
-    if (peak := float(samples.abs().max())) > _LOUDEST:
-        _warn_once(f"audio: found samples up to {peak:.6g}, expected [-1, 1]: 16-bit values are divided by 32768")
     return samples
 
 

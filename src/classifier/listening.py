@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..data.dataset import MAX_WORKERS
 from ..data.manifest import Labels
+from ..data.suspicion import describe_suspicious
 from ..data.windows import WindowBatch, WindowDataset, hop_in_frames, load_windows
 from ..errors import ConfigError, DataError, is_whole_number, require
 from ..features import FeatureConfig
@@ -118,7 +119,18 @@ def windows_of(model: Listener, clips: Sequence[Any], how: Hearing) -> Iterator[
     how.check(model)
     read = partial(pieces_of, features=model.feature_config, sample_rate=how.sample_rate)
     dataset = WindowDataset(clips, read, model.feature_config, how.batch_size, how.hop, name=name_of)
-    return load_windows(dataset, how.workers)
+    return _warning_of_suspicious(load_windows(dataset, how.workers))
+
+
+def _warning_of_suspicious(batches: Generator[WindowBatch, None, None]) -> Iterator[WindowBatch]:
+    """The batches; after the last one, a warning that sums up which clips look wrong."""
+    reasons = list[str]()
+    with closing(batches):
+        for batch in batches:
+            reasons += [suspicion.reason for suspicion in batch.suspicions]
+            yield batch
+    if reasons:
+        logger.warning(describe_suspicious(reasons))
 
 
 def in_precision(model: Listener, precision: Precision) -> AbstractContextManager[object]:

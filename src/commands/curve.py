@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -26,10 +27,13 @@ from ..runtime.arguments import PatchArg, Precision, require_distinct
 from ..runtime.device import pick_device
 from ..runtime.files import require_new, require_writable, to_json_text, write_atomically
 from ..traintest.curve import measure_curve
+from ..traintest.evaluate import describe_clips
 from ..traintest.setup import fitting
 
 MOST_SIZES = 13
 """Sizes taken from a model's training; of more every few are left out."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +89,12 @@ def curve(config: CurveConfig, progress: bool = True) -> tuple[Curve, Path]:
             f"{config.data}: found other classes ({len(data.labels)}) than the model's ({len(model.labels)})"
         )
     sizes = config.patch_sizes or ladder(model)
-    measured, _ = measure_curve(
+    measured, results = measure_curve(
         reordered(model, data.labels, order), data, sizes,
         batch_size=config.batch_size, workers=config.workers, precision=config.precision, progress=progress,
     )  # fmt: skip
+    for line in describe_clips(results[0], model.feature_config):
+        logger.info("%s: %s", config.data, line)
     model.metadata["curve"] = measured.to_json()
     if config.out is not None:
         model.save_pretrained(config.out)

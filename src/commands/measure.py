@@ -30,7 +30,7 @@ from ..runtime.distributed import TIMEOUT, World, connected, print_once
 from ..runtime.files import replacing, require_no_results, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance, sha256
 from ..traintest.cascade_report import Comparison, compare_cascades
-from ..traintest.evaluate import Result, describe_lengths, sweep, targets_of
+from ..traintest.evaluate import Result, describe_clips, sweep, targets_of
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +129,9 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
         world=world,
     )
     if world.is_rank0:
-        for line in {describe_lengths(result, models[result.model].feature_config) for result in results}:
-            if line:
-                logger.info("%s: %s", config.data, line)
+        lines = (describe_clips(result, models[result.model].feature_config) for result in results)
+        for line in dict.fromkeys(line for of_one in lines for line in of_one):
+            logger.info("%s: %s", config.data, line)
         trained = {name: model.metadata.get("training") for name, model in models.items()}
         seeds = {name: t.get("seed") if isinstance(t, dict) else None for name, t in trained.items()}
         precision = resolve_precision(device, config.precision)

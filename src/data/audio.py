@@ -106,28 +106,33 @@ def decode_pieces(
     seconds: int = 60,
     resampler: str = "sinc",
     integer: bool = False,
+    suspicions: list[str] | None = None,
 ) -> Iterator[Tensor]:
     """What `decode` returns for the whole file, in pieces (S,) of `seconds` each: memory does not grow with its length.
 
-    Above 48,000 samples per second the pieces are shorter, but still whole seconds. Raises DataError as `decode` does;
+    Above 48,000 samples per second the pieces are shorter, but still whole seconds. `suspicions` is filled after the
+    last piece. Raises DataError as `decode` does;
     a fault late in the file is raised only after the pieces before it.
     """
+    tally = None if suspicions is None else Tally(downmix)
     with opened(path) as file:
         source = file.samplerate
         seconds = min(seconds, max(1, seconds * 48_000 // source))
         how = ("first", "int16") if integer and _is_integer(file, sample_rate) else (downmix, "float32")
-        piece = _read(path, file, seconds * source, *how)
+        piece = _read(path, file, seconds * source, *how, tally)
         before = piece[:0]
         if len(piece) == 0:
             raise DataError(f"{named(path)}: found 0 samples, expected at least one 25 ms window")
         while len(piece):
-            after = _read(path, file, seconds * source, *how)
+            after = _read(path, file, seconds * source, *how, tally)
             # Add a second of the neighbouring pieces on either side, so that the low-pass filter sees no edge at the
             # joints. Joints fall on whole seconds, which are whole samples at either rate.
             joined = resample(torch.cat([before, piece, after[:source]]), source, sample_rate, resampler)
             start = len(before) // source * sample_rate
             yield joined[start : start + seconds * sample_rate] if len(after) else joined[start:]
             before, piece = piece[-source:], after
+    if suspicions is not None and tally is not None:
+        suspicions.extend(tally.reasons())
 
 
 def check_audio(path: Source, whole: bool = False) -> None:

@@ -9,6 +9,7 @@ Dimensions: T frames, F mel bins.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,7 +26,10 @@ from .audio import decode_pieces
 from .bad_clips import BadClips
 from .manifest import Manifest
 from .shards import ShardMember
+from .suspicion import describe_suspicious
 from .workers import WorkerError, as_is, loaded, start_worker
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +74,10 @@ class Statistics:
 
 
 class _ClipMoments(Dataset):
-    """The moments of each clip's log-mel; for an unusable clip its error, which a worker cannot raise intact."""
+    """The moments of each clip's log-mel, and what looks wrong about the clip.
+
+    For an unusable clip the error is returned, since a worker cannot raise it intact.
+    """
 
     def __init__(self, manifest: Manifest, features: FeatureConfig) -> None:
         self.manifest, self.features = manifest, features
@@ -80,22 +87,28 @@ class _ClipMoments(Dataset):
         return len(self.manifest)
 
     @torch.inference_mode()
-    def __getitem__(self, clip: int) -> Moments | DataError:
-        path = self.manifest.clips[clip].path
+    def __getitem__(self, clip: int) -> tuple[Moments | DataError, list[str]]:
+        path, reasons = self.manifest.clips[clip].path, list[str]()
         try:
-            pieces = log_mel_pieces(path, self.features, self.log_mel)
+            pieces = log_mel_pieces(path, self.features, self.log_mel, reasons)
             moments = sum((Moments.of(log_mel) for log_mel in pieces), Moments())
         except DataError as error:
-            return error
+            return error, []
         if moments.count == 0:
-            return DataError(f"{path}: found no whole window, expected at least {self.features.window_ms:g} ms")
-        return moments
+            short = f"{path}: found no whole window, expected at least {self.features.window_ms:g} ms"
+            return DataError(short), []
+        return moments, reasons
 
 
-def log_mel_pieces(path: Path | ShardMember, features: FeatureConfig, log_mel: LogMel) -> Iterator[Tensor]:
+def log_mel_pieces(
+    path: Path | ShardMember, features: FeatureConfig, log_mel: LogMel, suspicions: list[str] | None = None
+) -> Iterator[Tensor]:
     """Log-mel (1, T, F) of a whole file, piece by piece; windows that straddle two pieces belong to the later one."""
     rest = torch.zeros(0)
-    for piece in decode_pieces(path, features.sample_rate, features.downmix, resampler=features.resampler):
+    pieces = decode_pieces(
+        path, features.sample_rate, features.downmix, resampler=features.resampler, suspicions=suspicions
+    )
+    for piece in pieces:
         waveform = torch.cat([rest, piece])
         frames = log_mel(waveform[None])
         rest = waveform[frames.shape[1] * log_mel.hop :]
@@ -124,17 +137,21 @@ def measure_statistics(
         collate_fn=as_is,
         worker_init_fn=start_worker,
     )
-    total, bad = Moments(), BadClips(manifest.source, len(manifest), max_bad)
+    total, bad, suspicious = Moments(), BadClips(manifest.source, len(manifest), max_bad), list[str]()
     try:
         with closing(loaded(loader, timeout)) as handed:
             results = tqdm(handed, "statistics", total=len(manifest), unit="clip", disable=not progress)
-            for clip, moments in zip(manifest.clips, results, strict=True):
+            for clip, (moments, reasons) in zip(manifest.clips, results, strict=True):
                 if isinstance(moments, DataError):
                     bad.add(clip, moments)
                 else:
                     total += moments
+                if reasons:
+                    suspicious.append(f"{clip.path}: {'; '.join(reasons)}")
     except WorkerError as error:
         raise DataError(f"{manifest.source}: a decoding process failed ({error})") from None
+    if suspicious:
+        logger.warning(describe_suspicious(suspicious))
     if total.squares == 0:
         raise DataError(f"{manifest.source}: every frame of its {len(manifest)} clips is alike, expected sound")
     frames = total.count // features.bins

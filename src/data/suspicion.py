@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 LOUDEST = 10.0
 """Above this magnitude, samples are probably not scaled to [-1, 1]; decoders of lossy formats reach about 2."""
+
+
+def describe_suspicious(reasons: Sequence[str], file: object = None) -> str:
+    """A line that says how many clips look wrong, and why three of them do. file: where all of them are listed."""
+    listed = f"; {file} lists them" if file else ""
+    them = "clip looks wrong and is" if len(reasons) == 1 else "clips look wrong and are"
+    return f"{len(reasons)} {them} used all the same{listed}: {'; '.join(reasons[:3])}{', ...' * (len(reasons) > 3)}"
 
 
 class Tally:

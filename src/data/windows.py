@@ -93,6 +93,8 @@ class WindowBatch(NamedTuple):
     """Clips that are complete with this batch."""
     failures: list[Failure]
     """Clips that cannot be used, or not to their end; earlier windows of them may have been yielded before."""
+    suspicions: list[Failure]
+    """Clips that are used and look wrong, with what looks wrong."""
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Waveform (B, S) as float32 in [-1, 1] and lengths (B,), on that device."""
@@ -105,14 +107,15 @@ class WindowDataset(IterableDataset):
     def __init__(
         self,
         sources: Sequence[Any],
-        read: Callable[[Any], Iterable[Tensor]],
+        read: Callable[..., Iterable[Tensor]],
         features: FeatureConfig,
         batch_size: int,
         hop: float | None = None,
         source: object = "audio",
         name: Callable[[Any], str] = str,
     ) -> None:
-        """read: yields the consecutive parts (S,) of a clip, mono, at the model's rate, and may raise DataError.
+        """read(source, suspicions=list): yields the consecutive parts (S,) of a clip, mono, at the model's rate, adds
+        what looks wrong about it to the list, and may raise DataError.
 
         name: what a clip is called in messages. source: where the clips are listed. Raises ConfigError for a hop that
         does not fit.
@@ -143,14 +146,18 @@ class WindowDataset(IterableDataset):
         for clip in group:
             self.current[worker] = clip
             windows, frames = 0, 0
+            reasons = list[str]()
             try:
-                for excerpt in excerpts(self.read(self.sources[clip]), self.features, self.hop, self.path(clip)):
+                pieces = self.read(self.sources[clip], suspicions=reasons)
+                for excerpt in excerpts(pieces, self.features, self.hop, self.path(clip)):
                     if len(part.clips) == self.batch_size:
                         yield part.batch()
                         part = _Part(self.features.samples)
                     part.add(clip, excerpt)
                     windows, frames = windows + 1, self.features.frame_count(len(excerpt.waveform))
                 part.ended.append(Ended(clip, windows, frames))
+                if reasons:
+                    part.suspicions.append(Failure(clip, f"{self.path(clip)}: {'; '.join(reasons)}"))
             except DataError as error:
                 part.failures.append(Failure(clip, str(error)))
         yield part.batch()
@@ -165,6 +172,7 @@ class _Part:
         self.clips: list[int] = []
         self.ended: list[Ended] = []
         self.failures: list[Failure] = []
+        self.suspicions: list[Failure] = []
 
     def add(self, clip: int, excerpt: Excerpt) -> None:
         self.clips.append(clip)
@@ -183,6 +191,7 @@ class _Part:
             [(excerpt.start, excerpt.end) for excerpt in self.excerpts],
             self.ended,
             self.failures,
+            self.suspicions,
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ..data.bad_clips import most_bad
 from ..data.dataset import Failure
 from ..data.manifest import Manifest
+from ..data.suspicion import describe_suspicious
 from ..errors import DataError
 from ..runtime.files import write_atomically
 from .options import DataConfig
@@ -63,13 +64,7 @@ class BadFiles:
     def tell_suspicious(self) -> None:
         """Log how many clips look wrong, and three of them."""
         if self.suspicious:
-            named = "; ".join(list(self.suspicious.values())[:3])
-            logger.warning(
-                "%d clips look wrong and are used all the same; %s lists them: %s",
-                len(self.suspicious),
-                self.file,
-                named,
-            )
+            logger.warning(describe_suspicious(list(self.suspicious.values()), self.file))
 
     def state(self) -> dict[str, dict[str, str]]:
         """What is saved of it."""

@@ -24,6 +24,7 @@ from ..classifier.inputs import pieces_of
 from ..classifier.tally import Tally
 from ..data.dataset import LEAST_NEW, Failure
 from ..data.manifest import Manifest
+from ..data.suspicion import describe_suspicious
 from ..data.windows import Ended, WindowBatch, WindowDataset, load_windows
 from ..errors import ConfigError, DataError
 from ..features import FeatureConfig
@@ -63,6 +64,8 @@ class Result:
     """Clips that are longer than the model's window and were heard in several."""
     shorter: int = 0
     """Clips that are shorter than the window by more than a tenth and were padded."""
+    suspicious: tuple[Failure, ...] = ()
+    """Clips that were used and look wrong, with what looks wrong."""
 
 
 @dataclasses.dataclass
@@ -114,6 +117,7 @@ class _Heard:
 
     ended: list[Ended] = dataclasses.field(default_factory=list)
     failures: list[Failure] = dataclasses.field(default_factory=list)
+    suspicions: list[Failure] = dataclasses.field(default_factory=list)
 
 
 def sweep(
@@ -195,6 +199,7 @@ def _run_passes(
             _hear(passes, batch, data, device)
             heard.ended += batch.ended
             heard.failures += batch.failures
+            heard.suspicions += batch.suspicions
             bar.update(len(batch.ended) + len(batch.failures))
     if world.any(stopped()):
         raise Interrupted("stopped during an evaluation")
@@ -243,7 +248,8 @@ def targets_of(data: Manifest, excluded: Sequence[Failure] = ()) -> np.ndarray:
 
 def _exchange(passes: list[_Pass], heard: _Heard, world: World) -> None:
     """Put together what the processes have, in the order of the clips."""
-    for part, name in [(heard, "ended"), (heard, "failures"), *((one, "losses") for one in passes)]:
+    lists = [(heard, "ended"), (heard, "failures"), (heard, "suspicions"), *((one, "losses") for one in passes)]
+    for part, name in lists:
         setattr(part, name, [value for of_one in world.gather(getattr(part, name)) for value in of_one])
     order = np.argsort([one.clip for one in heard.ended])
     for one in passes:
@@ -253,6 +259,7 @@ def _exchange(passes: list[_Pass], heard: _Heard, world: World) -> None:
         one.losses.sort()
     heard.ended.sort()
     heard.failures.sort()
+    heard.suspicions.sort()
 
 
 def _result(name: str, done: _Pass, heard: _Heard, data: Manifest) -> Result:
@@ -276,17 +283,18 @@ def _result(name: str, done: _Pass, heard: _Heard, data: Manifest) -> Result:
         excluded=tuple(heard.failures),
         longer=sum(one.windows > 1 for one in heard.ended),
         shorter=sum(one.windows == 1 and one.frames < few for one in heard.ended),
+        suspicious=tuple(heard.suspicions),
     )
 
 
-def describe_lengths(result: Result, features: FeatureConfig) -> str | None:
-    """A line that says how many clips are longer or shorter than the model's window; none if all fit."""
-    clips, seconds = len(result.scores), f"{features.seconds:g} s"
-    parts = []
+def describe_clips(result: Result, features: FeatureConfig) -> list[str]:
+    """Lines that say how many clips are longer or shorter than the model's window, and which look wrong."""
+    clips, window = len(result.scores), f"than the model's window of {features.seconds:g} s"
+    lines = []
     if result.longer:
-        parts.append(
-            f"{result.longer} of {clips} clips are longer than the model's window of {seconds}: heard in several"
-        )
+        lines.append(f"{result.longer} of {clips} clips are longer {window}: heard in several")
     if result.shorter:
-        parts.append(f"{result.shorter} of {clips} clips are shorter than the model's window of {seconds}: padded")
-    return "; ".join(parts) or None
+        lines.append(f"{result.shorter} of {clips} clips are shorter {window}: padded")
+    if result.suspicious:
+        lines.append(describe_suspicious([suspicion.reason for suspicion in result.suspicious]))
+    return lines

@@ -57,6 +57,8 @@ class Prepared:
     val: Manifest | None
     start: AudioClassifier | None
     """The checkpoint to start from; none for a network from scratch."""
+    seen: Survey | None = None
+    """Of the training clips; none if nothing had to be chosen from them."""
 
 
 def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexible: bool, progress: bool) -> Prepared:
@@ -84,7 +86,7 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
     gpu = pick_device(config.device).type != "cpu"
     bins = setup_features(chooser.config, start).bins
     choose_all(chooser, Facts(train, seen, start, flexible, gpu, kept, bins))
-    return Prepared(chooser.config, chooser.choices, train, val, start)
+    return Prepared(chooser.config, chooser.choices, train, val, start, seen)
 
 
 def _take_splits(chooser: Chooser) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from ..classifier.audio_classifier import AudioClassifier
+from ..data.dataset import LEAST_NEW
 from ..data.manifest import Manifest
-from ..data.survey import survey
+from ..data.survey import Survey, survey
 from ..features import FeatureConfig
 from ..runtime.device import autocast, synchronise
 from ..runtime.files import file_errors
@@ -46,10 +47,25 @@ def describe(prepared: Prepared, plan: Plan, model: AudioClassifier, seconds: fl
         f" {config.optim.name}, peak rate {config.optim.lr:g}, {config.optim.schedule};"
         f" about {duration(seconds)} on this machine, {plan.flops(config.data.batch_size) / 1e12:.3g} TFLOPs"
     )
+    if prepared.seen is not None and (lengths := describe_lengths(prepared.seen, config, model.feature_config)):
+        yield lengths
     if prepared.choices:
         yield "chosen automatically, each can be set:"
         yield from table(prepared.choices)
     yield from warnings(config.optim, plan)
+
+
+def describe_lengths(seen: Survey, config: TrainConfig, features: FeatureConfig) -> str | None:
+    """A line that says how many clips are longer or shorter than the window, and what is done; none if all fit."""
+    clips, window = len(seen.frames), f"than the window of {features.seconds:g} s"
+    longer, shorter = (
+        int((seen.frames > features.frames).sum()),
+        int((seen.frames < (1 - LEAST_NEW) * features.frames).sum()),
+    )
+    part = "a random part is heard, another in each epoch" if config.augment.crop else "their start is heard"
+    parts = [f"{longer:,} of {clips:,} clips are longer {window}: {part}"] if longer else []
+    parts += [f"{shorter:,} of {clips:,} clips are shorter {window}: padded"] if shorter else []
+    return "; ".join(parts) or None
 
 
 def _sizes(patches: PatchSampler) -> str:

@@ -13,7 +13,7 @@ from ..models.geometry import PatchSize
 from ..runtime.distributed import World
 from ..runtime.interruption import never
 from .config import TrainConfig
-from .evaluate import Result, describe_lengths, sweep
+from .evaluate import Result, describe_clips, sweep
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Validator:
     ) -> None:
         self.data, self.patch_sizes, self.world = data, patch_sizes, world
         self.metric = config.selection_metric
-        self.told_lengths = False
+        self.described = False
         self.options: dict[str, Any] = {
             "batch_size": config.data.batch_size,
             "workers": config.data.workers,
@@ -58,10 +58,9 @@ class Validator:
         results = self.measure("model", model, self.data, progress=False, stopped=stopped)
         for failure in results[0].excluded:
             logger.warning("excluded from the validation: %s", failure.reason)
-        lengths = describe_lengths(results[0], model.feature_config)
-        if lengths and not self.told_lengths:
-            logger.info("%s: %s", self.data.source, lengths)
-        self.told_lengths = True
+        for line in describe_clips(results[0], model.feature_config) if not self.described else ():
+            logger.info("%s: %s", self.data.source, line)
+        self.described = True
         curve = {str(r.patch_size): {"loss": r.loss, **dataclasses.asdict(r.metrics)} for r in results}
         score = sum(one[self.metric] for one in curve.values()) / len(curve)
         return Validation(score, curve, len(results[0].excluded), len(model.labels))

@@ -136,10 +136,19 @@ def test_more_than_two_rows_are_said_to_be_channels_once(caplog: pytest.LogCaptu
     assert "are taken as 4 channels of one clip and mixed; for a batch of clips give a list" in record.getMessage()
 
 
-def test_samples_on_the_scale_of_integers_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        heard(SAMPLES * 32768)
-    assert "expected [-1, 1]: 16-bit values are divided by 32768" in caplog.text
+@pytest.mark.parametrize(
+    ("audio", "reason"),
+    [
+        (SAMPLES * 32768, "expected about 1 (integers written as floats?)"),
+        ({"array": torch.zeros(16_000), "sampling_rate": 16_000}, "digital silence (every sample is 0)"),
+        ((16_000, torch.stack([SAMPLES, -SAMPLES])), "2 channels in opposite phase"),
+        (SAMPLES, None),
+    ],
+)
+def test_samples_that_look_wrong_are_told(audio: object, reason: str | None) -> None:
+    reasons = list[str]()
+    list(pieces_of(audio, FEATURES, suspicions=reasons))
+    assert [reason in one for one in reasons] == ([True] if reason else [])
 
 
 def test_a_collection_is_told_from_a_sound() -> None:

@@ -60,8 +60,8 @@ def test_does_not_depend_on_workers(manifest):
 
 
 def test_clips_longer_than_a_piece_keep_every_frame(manifest, monkeypatch):
-    def in_seconds(path, sample_rate, downmix, resampler):
-        return decode_pieces(path, sample_rate, downmix, seconds=1, resampler=resampler)
+    def in_seconds(path, sample_rate, downmix, **how):
+        return decode_pieces(path, sample_rate, downmix, seconds=1, **how)
 
     whole = measure_statistics(manifest, FEATURES, workers=0, progress=False)
     monkeypatch.setattr(statistics, "decode_pieces", in_seconds)

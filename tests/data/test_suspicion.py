@@ -8,11 +8,13 @@ import pytest
 import soundfile
 import torch
 
+from flexiast.cli import main
 from flexiast.data.audio import check_audio, decode, decode_pieces
 from flexiast.data.dataset import ClipDataset, load_batches, sequential_batches
 from flexiast.data.manifest import Clip, Labels, Manifest
 from flexiast.errors import DataError
 from flexiast.features import FeatureConfig
+from tests.classifier.test_audio_classifier import classifier
 
 RATE = 16_000
 NOISE = np.random.default_rng(0).normal(0, 0.1, RATE)
@@ -93,3 +95,35 @@ def test_batches_name_the_clips_that_look_wrong_and_hold_them(workers: int, tmp_
     assert "digital silence" in first.suspicions[0].reason
     assert [f.clip for f in second.suspicions] == [2]
     assert first.failures == second.failures == []
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and clips of which one is silent and one in opposite phase."""
+    root = tmp_path_factory.mktemp("odd")
+    classifier().save_pretrained(root / "model")
+    rows = ["path,label"]
+    for number, (name, samples) in enumerate(
+        (("good", 0.1 * NOISE), ("silent", 0 * NOISE), ("phase", np.stack([0.1 * NOISE, -0.1 * NOISE], axis=1)))
+    ):
+        soundfile.write(root / f"{name}.wav", samples, RATE, subtype="FLOAT")
+        rows.append(f"{name}.wav,{classifier().labels.names[number]}")
+    (root / "list.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["predict {}/model {}/list.csv", "measure {}/model --data {}/list.csv --patch-sizes 16 --out {}/measured"
+     " --overwrite --labels {}/model/labels.csv", "stats {}/list.csv", "embed {}/model {}/list.csv --out {}/e.npz"
+     " --overwrite"],
+)  # fmt: skip
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_every_command_says_once_which_clips_look_wrong(command: str, workers: str, odd: Path, caplog) -> None:
+    classifier().labels.write(odd / "model" / "labels.csv")
+    assert main([*command.replace("{}", str(odd)).split(), "--workers", workers]) == 0
+    (line,) = [r.getMessage() for r in caplog.records if "used all the same" in r.getMessage()]
+    assert "2 clips look wrong and are used all the same: " in line
+    assert "silent.wav: digital silence" in line
+    assert "phase.wav: 2 channels in opposite phase" in line
+    assert "good.wav" not in line

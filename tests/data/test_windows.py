@@ -86,7 +86,7 @@ def test_a_reading_process_that_dies_names_its_clip(tmp_path) -> None:
 
     data = dataset(tmp_path)
     read = data.read
-    data.read = lambda path: os._exit(3) if path == data.sources[3] else read(path)
+    data.read = lambda path, **how: os._exit(3) if path == data.sources[3] else read(path, **how)
     with pytest.raises(DataError, match=r"audio: a decoding process failed \(.*\) while on .*3\.wav"):
         list(load_windows(data, 1))
 
@@ -95,7 +95,7 @@ def test_memory_does_not_grow_with_the_recording() -> None:
     """Ten minutes, given out second by second: what is held is one batch."""
     asked = []
 
-    def pieces(_source):
+    def pieces(_source, suspicions):
         for second in range(600):
             asked.append(second)
             yield torch.zeros(16_000)

@@ -15,7 +15,7 @@ from flexiast.data.audio import decode
 from flexiast.data.manifest import Clip, Manifest, read_manifest
 from flexiast.errors import ConfigError
 from flexiast.runtime.distributed import World
-from flexiast.traintest.evaluate import describe_lengths, sweep
+from flexiast.traintest.evaluate import describe_clips, sweep
 from flexiast.traintest.metrics import classification_metrics
 
 
@@ -151,11 +151,10 @@ def test_scores_of_long_clips_are_those_of_predict(model, long_clips, workers: i
         targets = np.eye(6)[[clip.classes[0] for clip in clips]]
         assert result.loss == pytest.approx(-np.log(result.scores[targets > 0]).mean(), rel=1e-5)
         assert (result.longer, result.shorter) == (4, 1)
-    line = describe_lengths(results[0], model.feature_config)
-    assert line == (
-        "4 of 7 clips are longer than the model's window of 0.96 s: heard in several;"
-        " 1 of 7 clips are shorter than the model's window of 0.96 s: padded"
-    )
+    assert describe_clips(results[0], model.feature_config) == [
+        "4 of 7 clips are longer than the model's window of 0.96 s: heard in several",
+        "1 of 7 clips are shorter than the model's window of 0.96 s: padded",
+    ]
 
 
 @pytest.mark.parametrize("loss", ["ce", "bce"])

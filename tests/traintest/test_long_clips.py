@@ -4,12 +4,17 @@ import dataclasses
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from flexiast.data.dataset import load_batches
+from flexiast.data.survey import Survey
+from flexiast.features import FeatureConfig
 from flexiast.traintest.augment import AugmentConfig
-from flexiast.traintest.options import FeatureOptions
+from flexiast.traintest.config import TrainConfig
+from flexiast.traintest.options import DataConfig, FeatureOptions
+from flexiast.traintest.summary import describe_lengths
 from flexiast.traintest.train import Trainer
 from tests.traintest.test_train import config
 
@@ -39,3 +44,18 @@ def test_validation_says_once_that_clips_are_longer(half_heard, caplog: pytest.L
     told = [record.getMessage() for record in caplog.records if "longer" in record.getMessage()]
     assert len(told) == 1
     assert told[0].endswith("30 of 30 clips are longer than the model's window of 0.48 s: heard in several")
+
+
+@pytest.mark.parametrize(
+    ("frames", "crop", "line"),
+    [
+        (48, True, "30 of 30 clips are longer than the window of 0.48 s: a random part is heard, another in each epoch"),
+        (48, False, "30 of 30 clips are longer than the window of 0.48 s: their start is heard"),
+        (200, True, "30 of 30 clips are shorter than the window of 2 s: padded"),
+        (98, True, None),
+    ],
+)  # fmt: skip
+def test_a_start_says_how_long_its_clips_are(frames: int, crop: bool, line: str | None) -> None:
+    seen = Survey(np.arange(30), np.full(30, 98), 0.0, 1.0, np.zeros((30, 2)))
+    settings = TrainConfig(DataConfig(Path("x")), Path("run"), augment=AugmentConfig(crop=crop))
+    assert describe_lengths(seen, settings, FeatureConfig(frames=frames)) == line
