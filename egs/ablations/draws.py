@@ -7,7 +7,7 @@ START is a fixed-patch model; TRAIN and VAL are what `flexiast train` takes. --e
 procedure (nine sizes drawn uniformly); every other arm trains for as many epochs as cost the same FLOPs.
 `specialists` are models of one size each, with all of these FLOPs or a ninth. Only validation data are used. Each arm
 and seed is a run directory below DIR, so the same command resumes. DIR gets results.csv (one row per arm, seed and
-size); a table with mean and standard error over seeds is printed. RESULTS.md has what we found.
+size; rows of other arms and seeds stay); a table with mean and standard error over seeds is printed. RESULTS.md has what we found.
 """
 
 import argparse
@@ -127,6 +127,22 @@ def cell(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f}{error}"
 
 
+def read_rows(path: Path) -> list[dict[str, object]]:
+    """The rows of an earlier call; none if there was none."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [dict(row) for row in csv.DictReader(file)]
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, object]]) -> None:
+    """Write the rows with a header, replacing the file."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     known = [*ARMS, *SPECIALISTS]
@@ -144,14 +160,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown := [arm for arm in options.arms if arm not in known]:
             raise ConfigError(f"--arms: found {unknown[0]!r}, expected some of {', '.join(map(repr, known))}")
         model = flexiast.load(options.start)
-        rows = []
+        rows = read_rows(options.out / "results.csv")
         for seed in options.seeds:
             for arm in options.arms:
+                rows = [row for row in rows if (row["arm"], str(row["seed"])) != (arm, str(seed))]
                 rows += run_arm(arm, seed, options, model)
-                with open(options.out / "results.csv", "w", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, list(rows[0]))
-                    writer.writeheader()
-                    writer.writerows(rows)
+                write_rows(options.out / "results.csv", rows)
         print(table(rows))
 
     return guarded(run)

@@ -174,14 +174,20 @@ class AudioClassifier(FlexiAST, HubMixin):
         batch_size: int = 16,
         workers: int = 0,
         precision: Precision = "fp32",
+        top_k: int = 1,
     ) -> list[Window] | Results[Window]:
-        """Predictions over time: the windows of a sound, with start and end in seconds, scores (C,) and the best class.
+        """Predictions over time: the windows of a sound, with start and end in seconds, scores (C,) and best classes.
 
         Arguments, lists and errors are those of `predict`. The last window is padded; a remainder of less than a
         tenth of a window is dropped.
         """
         how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision)
-        return self._results(audio, how, lambda answer: answer.windows, by_window=True)
+        self.best(self.head.bias, top_k)  # so that a wrong top_k is reported before the work
+
+        def result(answer: Answer) -> list[Window]:
+            return [window._replace(predictions=self.best(window.scores, top_k)) for window in answer.windows]
+
+        return self._results(audio, how, result, by_window=True)
 
     def frames(
         self,
@@ -226,8 +232,8 @@ class AudioClassifier(FlexiAST, HubMixin):
             raise errors[0]
         if errors:
             logger.warning("%d of %d clips could not be used; the first: %s", len(errors), len(clips), errors[0])
-        found = [one.embedding if time else one.embedding.vectors for one in made]
-        return found if several else found[0]
+        results = [one.embedding if time else one.embedding.vectors for one in made]
+        return results if several else results[0]
 
     def _results(
         self,

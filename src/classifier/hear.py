@@ -35,7 +35,7 @@ def get_scene_embeddings(audio: Tensor, model: Any) -> Tensor:
 def get_timestamp_embeddings(audio: Tensor, model: Any) -> tuple[Tensor, Tensor]:
     """Embeddings over time (sounds, times, D), a vector for each column of patches, and where their centres lie, in
     milliseconds (sounds, times)."""
-    found = model.embed(list(audio), time=True)
-    vectors = torch.stack([one.vectors for one in found])
-    centres = torch.stack([500 * (one.starts + one.ends) for one in found])
+    embedded = model.embed(list(audio), time=True)
+    vectors = torch.stack([one.vectors for one in embedded])
+    centres = torch.stack([500 * (one.starts + one.ends) for one in embedded])
     return vectors.to(audio.device), centres.to(audio.device)

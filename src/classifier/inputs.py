@@ -175,14 +175,19 @@ def _samples(audio: Any) -> Tensor:
     kind, shape = f"{samples.dtype}".removeprefix("torch."), tuple(samples.shape)
     if samples.ndim == 3:
         raise DataError(f"audio: found samples of shape {shape}, expected one clip; for a batch give a list of clips")
-    if samples.ndim not in (1, 2) or not samples.numel():
+    if not samples.numel():
+        raise DataError(f"audio: found no samples (shape {shape}), expected at least one 25 ms window")
+    if samples.ndim not in (1, 2):
         raise DataError(f"audio: found {kind} samples of shape {shape}, expected (samples,) or (channels, samples)")
     if samples.dtype in (torch.int16, torch.int32):
         return samples.float() / (1 << (15 if samples.dtype == torch.int16 else 31))
     if samples.dtype == torch.uint8:  # 8-bit PCM is centred at 128
         return (samples.float() - 128) / 128
     if not samples.is_floating_point():
-        raise DataError(f"audio: found {kind} samples, expected floating-point ones in [-1, 1], int16 or int32")
+        raise DataError(
+            f"audio: found {kind} samples, expected floating-point ones in [-1, 1], int16 or int32:"
+            " 16-bit values in wider integers become right by .astype('int16')"
+        )
     samples = samples.float()
     if not torch.isfinite(samples).all():
         raise DataError(f"audio: found NaN or infinite samples of shape {shape}, expected finite ones in [-1, 1]")

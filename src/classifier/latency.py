@@ -48,10 +48,10 @@ def measure_seconds(
     for number in range(MOST_PASSES):  # all sizes in turn, so that what else the machine does falls on all of them
         if number >= LEAST_PASSES and time.perf_counter() - began > SECONDS * len(patches):
             break
-        for patch, taken in times.items():
+        for patch, of_patch in times.items():
             start = time.perf_counter()
             list(answers(model, [waveform], Hearing(patch, precision=precision)))
-            taken.append(time.perf_counter() - start)
+            of_patch.append(time.perf_counter() - start)
     return {patch: HEADROOM * float(np.percentile(t[WARM_UP:], 95, method="higher")) for patch, t in times.items()}
 
 

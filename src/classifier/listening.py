@@ -154,7 +154,7 @@ def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool
             looks[clip] = max(count, looks.get(clip, 0))
         if by_window:
             for clip, time, window_scores in zip(batch.clips, batch.times, scores, strict=True):
-                windows.setdefault(clip, []).append(Window(*time, window_scores, model.best(window_scores, 1)[0]))
+                windows.setdefault(clip, []).append(Window(*time, window_scores, model.best(window_scores, 1)))
         else:
             tally.add(batch.clips, scores)
         for clip, _, _ in batch.ended:

@@ -64,8 +64,13 @@ class Window(NamedTuple):
     start: float
     end: float
     scores: Tensor
-    best: Prediction
-    """The class with the highest score."""
+    predictions: list[Prediction]
+    """The best classes, best first; as many as were asked for."""
+
+    @property
+    def best(self) -> Prediction:
+        """The class with the highest score, and its score."""
+        return self.predictions[0]
 
     @property
     def label(self) -> str:

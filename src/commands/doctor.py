@@ -77,11 +77,11 @@ def run(config: DoctorConfig) -> int:
     """Print the findings; returns 1 if any is serious."""
     if config.quiet:
         logging.getLogger("flexiast").setLevel(logging.WARNING)
-    found = examine(config, progress=not (config.json or config.quiet))
-    text = examination_json(found) if config.json else format_examination(found, config.quiet)
+    examination = examine(config, progress=not (config.json or config.quiet))
+    text = examination_json(examination) if config.json else format_examination(examination, config.quiet)
     if text:
         print(text)
-    return int(found.serious)
+    return int(examination.serious)
 
 
 CONFIG = DoctorConfig

@@ -83,7 +83,7 @@ def write(out: Path, names: Sequence[str], done: Sequence[Embedded]) -> None:
     """Write one row for each vector."""
     rows = [np.atleast_2d(one.embedding.vectors.numpy()) for one in done]
     columns: dict[str, Any] = {
-        "path": np.repeat(np.array(names), [len(own) for own in rows]),
+        "path": np.repeat(np.array(names), [len(vectors_of) for vectors_of in rows]),
         "start": np.concatenate([one.embedding.starts.numpy() for one in done]),
         "end": np.concatenate([one.embedding.ends.numpy() for one in done]),
     }

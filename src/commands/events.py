@@ -84,23 +84,23 @@ def run(config: EventsConfig) -> None:
         pieces = pcm_pieces(sys.stdin.buffer, config.sample_rate or rate, rate, step)
     else:
         pieces = iter(pieces_of(config.recording, model.feature_config))
-    found: list[Event] = []
+    events: list[Event] = []
     done, start = Progress(), time.perf_counter()
     total = None if config.follow else _seconds(config.recording)
     bar = tqdm(total=total, unit="s", desc="events", disable=not sys.stderr.isatty(), leave=False)
     try:
         with bar:
             for event in scan(model, _counted(pieces, bar, rate), how, done, str(config.recording)):
-                found.append(event)
+                events.append(event)
                 if config.out is None:
                     line = f"{event.start:.2f}\t{event.end:.2f}\t{printable(event.label)}\t{event.score:.4f}"
                     tqdm.write(line, file=sys.stdout)
                     sys.stdout.flush()
     finally:
         if config.out is not None and done.windows:
-            text = FORMATS[config.out.suffix.lower()](found, str(config.recording))
+            text = FORMATS[config.out.suffix.lower()](events, str(config.recording))
             write_atomically(config.out, text.encode("utf-8", "surrogateescape"))
-        _tell(done, len(found), time.perf_counter() - start)
+        _tell(done, len(events), time.perf_counter() - start)
 
 
 def _scan(config: EventsConfig, model: AudioClassifier) -> Scan:

@@ -82,8 +82,8 @@ def training_options(features: FeatureConfig, statistics: Statistics) -> list[st
     """The options of `flexiast train` that these statistics belong to; those that are its defaults are left out."""
     usual = FeatureConfig(resampler="soxr")
     changed = {name: getattr(features, name) for name in MEASURED if getattr(features, name) != getattr(usual, name)}
-    own = [f"--features.{name.replace('_', '-')} {value}" for name, value in changed.items()]
-    return [*own, f"--data.mean {statistics.mean:.7f}", f"--data.std {statistics.std:.7f}"]
+    features_options = [f"--features.{name.replace('_', '-')} {value}" for name, value in changed.items()]
+    return [*features_options, f"--data.mean {statistics.mean:.7f}", f"--data.std {statistics.std:.7f}"]
 
 
 CONFIG = StatsConfig

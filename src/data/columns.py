@@ -77,7 +77,7 @@ def parse_line(line: str, delimiter: str) -> list[str]:
 
 
 def columns_of(header: Sequence[str], options: PathOptions) -> Columns | None:
-    """The columns of a table with this header; None if its file names or labels are not to be told.
+    """The columns of a table with this header; None if it has no column of files, or of labels.
 
     Labels are looked for only if the options have settings for them.
     """
@@ -118,7 +118,7 @@ def columns_without_header(cells: Sequence[str], options: PathOptions) -> Column
 
 def place_of(header: Sequence[str], name: str) -> int | None:
     """The place of a column of this name; None if there is none."""
-    return next(iter(_places(header, [plain_name(own) for own in header], name, ())), None)
+    return next(iter(_places(header, [plain_name(column) for column in header], name, ())), None)
 
 
 def _places(header: Sequence[str], plain: Sequence[str], requested: str | None, usual: Sequence[str]) -> list[int]:

@@ -33,7 +33,7 @@ class _Files(NamedTuple):
 
 
 def read_class_folders(folder: Path, options: PathOptions = USUAL) -> dict[str, list[Path]]:
-    """The files of each class, by name in the order of the alphabet; what is left out is told.
+    """The files of each class, by name in the order of the alphabet; what is left out is logged.
 
     Raises DataError, with the folder's name, for a folder of splits, one without any clip, or a name that is not UTF-8.
     """
@@ -62,7 +62,7 @@ def check_classes(
 ) -> None:
     """Raise DataError, with the folder's name, for an empty class, a single one, or one that is not known.
 
-    known: index of the names and ids of given classes; then a class may be empty, which is told, or the only one.
+    known: index of the names and ids of given classes; then a class may be empty, with a warning, or the only one.
     whose: where these are from.
     """
     for name, files in classes.items():

@@ -49,9 +49,9 @@ def split_off(manifest: Manifest, share: float, seed: int = 0) -> Split:
         parts = StratifiedGroupKFold(min(folds, len(set(groups))), shuffle=True, random_state=seed).split(
             strata, strata, groups
         )
-    _, held = next(iter(parts))
+    _, held_out = next(iter(parts))
     in_val = np.zeros(len(strata), dtype=bool)
-    in_val[held] = True
+    in_val[held_out] = True
     train, val = (
         dataclasses.replace(
             manifest, clips=tuple(c for c, v in zip(manifest.clips, in_val, strict=True) if v == wanted)
@@ -102,8 +102,8 @@ def _are_sources(groups: Sequence[str], clips: Sequence[Clip]) -> bool:
     for group, clip in zip(groups, clips, strict=True):
         for c in clip.classes:
             of_class[c].append(group)
-    several = [own for own in of_class.values() if len(own) >= 2]
-    of_one_group = sum(len(set(own)) == 1 for own in several)
+    several = [groups_of for groups_of in of_class.values() if len(groups_of) >= 2]
+    of_one_group = sum(len(set(groups_of)) == 1 for groups_of in several)
     if of_one_group > len(several) / 2:  # it is the class that the names tell
         return False
-    return all(len(set(own)) >= 4 for own in several if len(own) >= 10)
+    return all(len(set(groups_of)) >= 4 for groups_of in several if len(groups_of) >= 10)

@@ -26,10 +26,10 @@ class Condition(NamedTuple):
         """Read COLUMN=VALUE,VALUE,... or COLUMN!=VALUE,... Raises ConfigError, naming the option."""
         column, equals, values = text.partition("=")
         negated = column.endswith("!")
-        column, found = column.removesuffix("!").strip(), tuple(value.strip() for value in values.split(","))
-        if not (equals and column and all(found)):
+        column, alternatives = column.removesuffix("!").strip(), tuple(value.strip() for value in values.split(","))
+        if not (equals and column and all(alternatives)):
             raise ConfigError(f"{option}: found {text!r}, expected COLUMN=VALUE or COLUMN=VALUE,VALUE,...")
-        return cls(column, found, negated)
+        return cls(column, alternatives, negated)
 
     def __str__(self) -> str:
         return f"{self.column}{'!' * self.negated}={','.join(self.values)}"
@@ -71,8 +71,8 @@ class PathOptions:
 
     def given(self) -> list[str]:
         """The options that were set, as the command line calls them."""
-        own = (field for kind in (PathOptions, TableOptions) for field in dataclasses.fields(kind))
-        names = dict.fromkeys(field.name for field in own)
+        known = (field for kind in (PathOptions, TableOptions) for field in dataclasses.fields(kind))
+        names = dict.fromkeys(field.name for field in known)
         usual = TableOptions()
         return [self.flag(name) for name in names if getattr(self, name, None) not in (None, getattr(usual, name))]
 

@@ -122,8 +122,8 @@ def _layout(path: Path, comment: str, line: str, options: PathOptions) -> tuple[
         for delimiter in DELIMITERS:
             if columns := find(parse_line(text, delimiter), options):
                 return delimiter, columns
-    found = max((parse_line(line, delimiter) for delimiter in DELIMITERS), key=len)
-    raise DataError(f"{path}: found columns {found}, {_expected_columns(options)}")
+    widest = max((parse_line(line, delimiter) for delimiter in DELIMITERS), key=len)
+    raise DataError(f"{path}: found columns {widest}, {_expected_columns(options)}")
 
 
 def _expected_columns(options: PathOptions) -> str:
@@ -151,8 +151,8 @@ def _rows(path: Path, columns: Columns, lines: Iterator[tuple[int, list[str]]], 
         if not name or not _is_path(name):
             raise DataError(f"{path}, line {line}: found path {name!r}, expected the name of a file")
         span = _span(path, line, cells, columns.span) if columns.span else None
-        own = tuple([cells[c].strip() if c < len(cells) else "" for c in groups]) if groups else ()
-        yield Row(line, f"{prefix}{name}{suffix}", cells[label[0]].strip() if label else "", span, own)
+        group_cells = tuple([cells[c].strip() if c < len(cells) else "" for c in groups]) if groups else ()
+        yield Row(line, f"{prefix}{name}{suffix}", cells[label[0]].strip() if label else "", span, group_cells)
 
 
 def _chosen(
@@ -169,10 +169,10 @@ def _chosen(
             raise DataError(f"{path}: found columns {header}, expected one for {flag} {one}")
         places.append(place)
     for line, cells in lines:
-        own = [cells[place].strip() if place < len(cells) else "" for place in places]
-        for values, cell in zip(seen, own, strict=True):
+        asked_cells = [cells[place].strip() if place < len(cells) else "" for place in places]
+        for values, cell in zip(seen, asked_cells, strict=True):
             values.setdefault(cell)
-        if all((cell in one.values) != one.negated for one, cell in zip(options.conditions, own, strict=True)):
+        if all((cell in one.values) != one.negated for one, cell in zip(options.conditions, asked_cells, strict=True)):
             left += 1
             yield line, cells
     if not left:

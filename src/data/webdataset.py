@@ -56,12 +56,12 @@ def read_webdataset(source: Path) -> list[Sample]:
             if not audio:
                 without_audio += 1
                 continue
-            found = next((suffix for suffix in LABEL_SUFFIXES if suffix in members), None)
-            if found is None:
+            label_suffix = next((suffix for suffix in LABEL_SUFFIXES if suffix in members), None)
+            if label_suffix is None:
                 raise DataError(
                     f"{tar}: {key} has no label, expected a member that ends in {', '.join(LABEL_SUFFIXES)}"
                 )
-            labels = _labels(f"{tar}: {key}{found}", members[found].open().read(), found)
+            labels = _labels(f"{tar}: {key}{label_suffix}", members[label_suffix].open().read(), label_suffix)
             samples.append(Sample(members[audio[0]], labels))
     if without_audio:
         logger.warning("%s: %d samples without audio are left out", source, without_audio)

@@ -78,7 +78,7 @@ def examine_installation(machine: Machine) -> Examination:
     gigabytes = 1e9
     facts = {
         "Python": platform.python_version(),
-        **{name: found or "not installed" for name, found in machine.versions.items()},
+        **{name: installed or "not installed" for name, installed in machine.versions.items()},
         "GPU": ", ".join(machine.gpus) or f"none: {_why_no_gpu(machine)}",
         "bfloat16": "fast here" if machine.fast_bfloat16 else "slow here; float32 is used",
         "threads": f"{machine.threads} of torch's, {machine.cores} cores",
@@ -108,13 +108,13 @@ def _versions(machine: Machine) -> list[Finding]:
         )
         for name, installed in machine.versions.items() if installed is None
     ]  # fmt: skip
-    own, audio = (_minor(machine.versions.get(name)) for name in ("torch", "torchaudio"))
-    if own and audio and own != audio:
+    torch_version, audio_version = (_minor(machine.versions.get(name)) for name in ("torch", "torchaudio"))
+    if torch_version and audio_version and torch_version != audio_version:
         findings.append(
             Finding(
-                "versions-differ", "serious", f"torch {own} beside torchaudio {audio}", "this Python",
+                "versions-differ", "serious", f"torch {torch_version} beside torchaudio {audio_version}", "this Python",
                 "torchaudio is built for one torch and may crash with another",
-                f"pip install 'torchaudio=={own}.*'",
+                f"pip install 'torchaudio=={torch_version}.*'",
             )
         )  # fmt: skip
     return findings

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import os
 import shutil
 import tempfile
@@ -24,7 +25,7 @@ from ..errors import ConfigError, FlexiASTError
 from ..models.flexiast import FlexiAST
 from ..models.geometry import PatchLike, PatchSize
 from ..runtime.extras import optional
-from ..runtime.files import put_in_place, require_new, to_json_text
+from ..runtime.files import file_errors, put_in_place, require_new, to_json_text, write_atomically
 from .huggingface import INSTEAD, huggingface_ast
 from .remote_code import MODULE, configuration, modeling_file
 from .waveform_network import MatrixFrontEnd, Scorer
@@ -106,7 +107,8 @@ def export(
     job = Job(_reference(model), patch, input)
     try:
         write, run = FORMATS[format]
-        write(job, part)
+        with file_errors(part):
+            write(job, part)
         difference, runtime = run(job, part)
     except BaseException:
         shutil.rmtree(beside)
@@ -182,7 +184,9 @@ def write_torch(job: Job, path: Path) -> None:
     """A `torch.export` program, with the description in `flexiast.json`."""
     example, axes = _example(job)
     program = torch.export.export(_scorer(job), example, dynamic_shapes=axes)
-    torch.export.save(program, path, extra_files={"flexiast.json": to_json_text(description(job))})
+    content = io.BytesIO()  # torch's own writer aborts the process when the disk is full
+    torch.export.save(program, content, extra_files={"flexiast.json": to_json_text(description(job))})
+    write_atomically(path, content.getvalue())
 
 
 def write_onnx(job: Job, path: Path) -> None:
@@ -317,9 +321,9 @@ def run_transformers(job: Job, directory: Path) -> tuple[float, str]:
     log.disable_progress_bar()
     try:
         extractor = transformers.ASTFeatureExtractor.from_pretrained(directory)
-        found = transformers.AutoModelForAudioClassification
+        auto = transformers.AutoModelForAudioClassification
         own = (directory / f"{MODULE}.py").exists()
-        network = found.from_pretrained(directory, trust_remote_code=own).eval()
+        network = auto.from_pretrained(directory, trust_remote_code=own).eval()
     finally:
         if shown:
             log.enable_progress_bar()

@@ -35,16 +35,16 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def plot_bench(found: Bench) -> Picture:
+def plot_bench(report: Bench) -> Picture:
     """Clips per second against tokens with fit and roofline, latency, and the score against speed."""
-    scored = any(cost.score is not None for cost in found.costs)
+    scored = any(cost.score is not None for cost in report.costs)
 
     def draw(figure: Figure) -> None:
         speed, latency, *more = figure.subplots(1, 3 if scored else 2)
-        points = {speed: _draw_speed(speed, found), latency: _draw_latency(latency, found)}
-        points |= {axes: _draw_score(axes, found) for axes in more}
-        for axes, own in points.items():  # last: until then the axes still change their widths
-            label_points(axes, own)
+        points = {speed: _draw_speed(speed, report), latency: _draw_latency(latency, report)}
+        points |= {axes: _draw_score(axes, report) for axes in more}
+        for axes, names in points.items():  # last: until then the axes still change their widths
+            label_points(axes, names)
 
     return picture(draw, 15 if scored else 10.5, 4.4)
 
@@ -53,24 +53,24 @@ Points = list[tuple[float, float, str]]
 """Places of the patch sizes and their names."""
 
 
-def _draw_speed(axes: Axes, found: Bench) -> Points:
-    costs = sorted(found.costs, key=lambda cost: cost.tokens)
+def _draw_speed(axes: Axes, report: Bench) -> Points:
+    costs = sorted(report.costs, key=lambda cost: cost.tokens)
     tokens = [cost.tokens for cost in costs]
     rates = [cost.clips_per_second for cost in costs]
     bounds = [cost.roofline_clips_per_second for cost in costs]
     axes.plot(tokens, rates, "o-")
     axes.plot(tokens, bounds, "--")
-    growth = "" if found.growth is None else f", ~ tokens^{-found.growth:.2f}"
+    growth = "" if report.growth is None else f", ~ tokens^{-report.growth:.2f}"
     axes.set_title(f"measured{growth}", color="C0", fontsize=9)
-    bound = f"roofline: {found.gflops_per_second:.0f} GFLOP/s, {found.gigabytes_per_second:.0f} GB/s"
+    bound = f"roofline: {report.gflops_per_second:.0f} GFLOP/s, {report.gigabytes_per_second:.0f} GB/s"
     axes.set_title(bound, color="C1", fontsize=9, loc="right")
     axes.set(xscale="log", yscale="log", xlabel="patch tokens of a clip", ylabel="clips per second")
     _finish(axes, plain_y=True)
     return [(c.tokens, c.clips_per_second, c.patch_size) for c in costs]
 
 
-def _draw_latency(axes: Axes, found: Bench) -> Points:
-    costs = sorted(found.costs, key=lambda cost: cost.tokens)
+def _draw_latency(axes: Axes, report: Bench) -> Points:
+    costs = sorted(report.costs, key=lambda cost: cost.tokens)
     tokens = [cost.tokens for cost in costs]
     axes.plot(tokens, [cost.latency_p50_ms for cost in costs], "o-")
     axes.plot(tokens, [cost.latency_p95_ms for cost in costs], "^:")
@@ -82,14 +82,14 @@ def _draw_latency(axes: Axes, found: Bench) -> Points:
     return [(c.tokens, c.latency_p50_ms, c.patch_size) for c in costs]
 
 
-def _draw_score(axes: Axes, found: Bench) -> Points:
+def _draw_score(axes: Axes, report: Bench) -> Points:
     points = [
         (cost.clips_per_second, 100 * cost.score, cost.patch_size)
-        for cost in sorted(found.costs, key=lambda cost: cost.tokens)
+        for cost in sorted(report.costs, key=lambda cost: cost.tokens)
         if cost.score is not None
     ]
     axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o-")
-    axes.set(xscale="log", xlabel="clips per second", ylabel=f"validation {found.score_name}, %")
+    axes.set(xscale="log", xlabel="clips per second", ylabel=f"validation {report.score_name}, %")
     _finish(axes)
     return points
 

@@ -9,23 +9,25 @@ from ..runtime.files import to_json_text
 from ..runtime.terminal import printable
 
 
-def format_examination(found: Examination, quiet: bool = False) -> str:
+def format_examination(examination: Examination, quiet: bool = False) -> str:
     """Text for people, safe on a terminal. quiet: the findings alone."""
     lines = (
-        [] if quiet else [printable(found.subject), *(f"  {printable(f'{n}: {v}')}" for n, v in found.facts.items())]
+        []
+        if quiet
+        else [printable(examination.subject), *(f"  {printable(f'{n}: {v}')}" for n, v in examination.facts.items())]
     )
-    for finding in found.findings:
+    for finding in examination.findings:
         lines += [
             f"{finding.severity}: {printable(finding.what)} [{finding.kind}]",
             *(f"  {name}: {printable(getattr(finding, name))}" for name in ("where", "why", "mend")),
         ]
-    serious = sum(finding.severity == "serious" for finding in found.findings)
-    others = len(found.findings) - serious
+    serious = sum(finding.severity == "serious" for finding in examination.findings)
+    others = len(examination.findings) - serious
     if not quiet:
-        lines.append(f"{serious} serious findings, {others} warnings" if found.findings else "nothing found")
+        lines.append(f"{serious} serious findings, {others} warnings" if examination.findings else "nothing found")
     return "\n".join(lines)
 
 
-def examination_json(found: Examination) -> str:
+def examination_json(examination: Examination) -> str:
     """One object: subject, facts, findings."""
-    return to_json_text(dataclasses.asdict(found), 1)
+    return to_json_text(dataclasses.asdict(examination), 1)

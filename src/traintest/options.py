@@ -260,12 +260,12 @@ class DistillConfig:
         require(0 <= self.label_weight <= 1, "distill.label_weight", self.label_weight, "a share from 0 to 1")
         require(self.teacher is None or self.scores is None, "distill.scores", self.scores, "none beside a teacher")
         for field in dataclasses.fields(self)[2:]:
-            value, own = getattr(self, field.name), field.name in ("patch_size", "clean_teacher")
+            value, for_teacher = getattr(self, field.name), field.name in ("patch_size", "clean_teacher")
             require(
-                self.teacher is not None or value == field.default or (self.scores is not None and not own),
+                self.teacher is not None or value == field.default or (self.scores is not None and not for_teacher),
                 f"distill.{field.name}",
                 value,
-                "nothing without distill.teacher" + ("" if own else " or distill.scores"),
+                "nothing without distill.teacher" + ("" if for_teacher else " or distill.scores"),
             )
 
 

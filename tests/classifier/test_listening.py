@@ -130,8 +130,13 @@ def test_what_is_shown_helps() -> None:
         f" of width 16, {weights:.3g} M parameters)"
     )
     assert repr(Prediction("dog", 0.123456)) == "Prediction(label='dog', score=0.1235)"
-    window = Window(0.0, 0.5, torch.tensor([0.1, 0.9]), Prediction("dog", 0.9))
+    window = Window(0.0, 0.5, torch.tensor([0.1, 0.9]), [Prediction("dog", 0.9)])
     assert repr(window) == "Window(0.00 to 0.50 s, label='dog', score=0.9)"
     assert window.label == "dog"
     shown = model.predict_windows(noise(0.6))[0]
     assert shown.best == model.best(shown.scores, 1)[0]
+    three = model.predict_windows(noise(0.6), top_k=3)[0]
+    assert three.predictions == model.best(shown.scores, 3)
+    assert three.label == three.predictions[0].label
+    with pytest.raises(ConfigError, match="top_k: found 0"):
+        model.predict_windows(noise(0.6), top_k=0)

@@ -1,8 +1,6 @@
 """`flexiast convert`: any readable checkpoint into our own format, nothing lost and nothing overwritten."""
 
 import json
-import resource
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 import flexiast
 from flexiast.cli import main
 from flexiast.errors import FileError
+from tests.full_disk import full_disk
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOURCES = ["flexiast_vit_tiny.pth", "flexirepo_ast_p8_tiny.pth", "ast_orig_s16_tiny.pth", "hf_tiny_s10"]
@@ -92,13 +91,8 @@ def test_an_unusable_source_is_one_line_and_leaves_nothing(tmp_path, capsys):
 
 def test_a_full_disk_names_the_file_and_leaves_nothing_that_refuses_the_retry(tmp_path, capsys):
     command = ["convert", str(GOLDEN / SOURCES[0]), str(tmp_path / "out"), "--heads", "2"]
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
+    with full_disk(20_000):
         assert main(command) == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
     error = capsys.readouterr().err
     assert error.startswith(f"flexiast: error: {tmp_path}/out")
     assert error.endswith("model.safetensors: File too large\n")

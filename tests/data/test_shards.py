@@ -23,6 +23,7 @@ from flexiast.data.pack import pack
 from flexiast.data.sampler import BatchSchedule, balancing_weights
 from flexiast.data.shards import INDEX, ShardMember, ShardSchedule
 from flexiast.errors import ConfigError, DataError
+from tests.full_disk import full_disk
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,15 @@ def test_shards_are_the_manifest_again(files, packed: Path) -> None:
         assert mine.path.open().read() == file.path.read_bytes()
         assert mine.path.parts == file.path.parts[-2:]
     assert sorted(p.name for p in packed.iterdir()) == [*(f"{i:06d}.tar" for i in range(5)), INDEX]
+
+
+def test_a_full_disk_names_the_shard_and_the_retry_works(sounds: Path, tmp_path: Path, capsys) -> None:
+    command = ["pack", str(sounds / "val"), str(tmp_path / "packed"), "--shard-size", "0.2"]
+    with full_disk(100_000):
+        assert main(command) == 2
+    assert f"flexiast: error: {tmp_path}/packed/000000.tar: File too large\n" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.*"))
+    assert main(command) == 0
 
 
 def test_tars_are_in_the_convention_of_webdataset(files, packed: Path) -> None:

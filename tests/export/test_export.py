@@ -16,11 +16,12 @@ import flexiast
 from flexiast.classifier.audio_classifier import AudioClassifier
 from flexiast.cli import main
 from flexiast.data.manifest import Labels
-from flexiast.errors import ConfigError
+from flexiast.errors import ConfigError, FileError
 from flexiast.export import export as exporting
 from flexiast.export.export import ExportError, export
 from flexiast.features import FeatureConfig
 from flexiast.models.config import FlexiASTConfig
+from tests.full_disk import full_disk
 
 FRAMES = 72
 SAMPLES = 71 * 160 + 400
@@ -179,6 +180,15 @@ def test_a_mismatch_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not printed.out
     assert out.read_bytes() == b"what was here before"
     assert len(list(tmp_path.glob("m.pt2.part-*/m.pt2"))) == 1  # what was written can be looked at
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch", "hf", "transformers"])
+def test_a_full_disk_names_the_file_and_leaves_nothing(format, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = {"onnx": "a.onnx", "torch": "a.pt2"}.get(format, "a")
+    with full_disk(4_000), pytest.raises(FileError, match=r"File too large"):
+        export(classifier(pool="cls"), out, format)
+    assert not list(tmp_path.iterdir())
 
 
 def _wrong_scorer(job: exporting.Job):

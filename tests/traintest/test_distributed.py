@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 import flexiast
 from flexiast import PatchSize
+from flexiast.cli import main
 from flexiast.data.manifest import Manifest, read_manifest
 from flexiast.data.sampler import Draw, share_of
 from flexiast.errors import ConfigError
@@ -20,7 +22,7 @@ from flexiast.runtime.distributed import World, connected
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.evaluate import Result, sweep
-from flexiast.traintest.options import ModelOptions, PatchOptions
+from flexiast.traintest.options import DataConfig, ModelOptions, PatchOptions
 from flexiast.traintest.setup import setup_plan
 from flexiast.traintest.train import Trainer, train
 from tests.traintest import test_train, two_ranks
@@ -127,6 +129,26 @@ def test_a_silent_rank_costs_the_other_one_line() -> None:
         "a process of this job has waited 0.05 minutes for another one (dist_timeout); if that one was at work,"
         " allow more\n"
     )
+
+
+@pytest.mark.parametrize("command", ["train", "flexify", "measure", "python"])
+def test_every_command_waits_as_long_as_it_is_told(command: str, tmp_path: Path, monkeypatch) -> None:
+    told = []
+
+    def connected(timeout: float):
+        told.append(timeout)
+        raise ConfigError("enough")
+
+    for name in ("commands.train", "commands.flexify", "commands.measure", "traintest.train"):
+        monkeypatch.setattr(import_module(f"flexiast.{name}"), "connected", connected)
+    data = "--data" if command == "measure" else "--data.train"
+    if command == "python":
+        with pytest.raises(ConfigError, match="enough"):
+            train(TrainConfig(DataConfig(tmp_path), tmp_path / "out", dist_timeout=7))
+    else:
+        model = [] if command == "train" else ["model"]
+        assert main([command, *model, data, str(tmp_path), "--out", str(tmp_path / "out"), "--dist-timeout", "7"]) == 2
+    assert told == [7]
 
 
 @pytest.mark.parametrize(("clips", "size", "unit"), [(12, 2, 2), (12, 3, 1), (7, 3, 2), (5, 2, 1), (6, 2, 2)])

@@ -46,15 +46,18 @@ def test_validation_says_once_that_clips_are_longer(half_heard, caplog: pytest.L
     assert told[0].endswith("30 of 30 clips are longer than the model's window of 0.48 s: heard in several")
 
 
+LONGER = "30 of 30 clips are longer than the window of 0.48 s"
+
+
 @pytest.mark.parametrize(
     ("frames", "crop", "line"),
     [
-        (48, True, "30 of 30 clips are longer than the window of 0.48 s: a random part is heard, another in each epoch"),
-        (48, False, "30 of 30 clips are longer than the window of 0.48 s: their start is heard"),
+        (48, True, f"{LONGER}: a random part is heard, another in each epoch"),
+        (48, False, f"{LONGER}: their start is heard"),
         (200, True, "30 of 30 clips are shorter than the window of 2 s: padded"),
         (98, True, None),
     ],
-)  # fmt: skip
+)
 def test_a_start_says_how_long_its_clips_are(frames: int, crop: bool, line: str | None) -> None:
     seen = Survey(np.arange(30), np.full(30, 98), 0.0, 1.0, np.zeros((30, 2)))
     settings = TrainConfig(DataConfig(Path("x")), Path("run"), augment=AugmentConfig(crop=crop))
