@@ -7,7 +7,8 @@ START is a fixed-patch model; TRAIN and VAL are what `flexiast train` takes. --e
 procedure (nine sizes drawn uniformly); every other arm trains for as many epochs as cost the same FLOPs.
 `specialists` are models of one size each, with all of these FLOPs or a ninth. Only validation data are used. Each arm
 and seed is a run directory below DIR, so the same command resumes. DIR gets results.csv (one row per arm, seed and
-size; rows of other arms and seeds stay); a table with mean and standard error over seeds is printed. RESULTS.md has what we found.
+size; rows of other arms and seeds stay); a table with mean and standard error over seeds is printed. RESULTS.md has
+what we found.
 """
 
 import argparse
