@@ -111,7 +111,7 @@ class AudioClassifier(FlexiAST, HubMixin):
         sizes from coarse to fine, such as [48, 16, 12], with a `threshold`, or one for each step: a window goes on to
         the next size if its confidence (`cascade.confidence`) is lower, and its scores are averaged; "auto" takes the
         curve's best cascade, or the best one that keeps the budget on average. The result's `choice` says what was
-        chosen and why, its `patch_sizes` what heard the clip.
+        chosen and why, its `patch_sizes` the sizes that scored the clip.
         In a list, an unusable clip has no classes in the result, and its DataError is in the result's
         `errors`. DataError is raised for a single unusable clip, and if no clip of a list is usable. Raises
         ConfigError for a patch size or setting that does not fit, a budget that no size keeps, or no curve.
@@ -200,7 +200,7 @@ class AudioClassifier(FlexiAST, HubMixin):
         """Scores (W, C) and embeddings (W, D) of a sound for each time column of patches, with their times.
 
         The resolution is the patch's: 16x8 patches give a column every 80 ms. Arguments and errors are those of
-        `predict`; a clip longer than the model's window is heard in windows side by side.
+        `predict`; a clip longer than the model's window is cut into adjacent windows.
         """
         return frames(self, audio, Hearing(patch_size, sample_rate, None, "mean", batch_size, 0, precision))
 
@@ -220,7 +220,7 @@ class AudioClassifier(FlexiAST, HubMixin):
         layer: None for what the classifier sees; the number of a block, counted from 0 or from the end, for the mean of
         its patch tokens; `mean` for that of all blocks. time: a vector for each column of patches, with start and end
         in seconds, instead of their mean (layer None: the last block's). Padding is left out, except with layer None
-        and no `time`. A longer clip is heard in windows side by side. In a list, an unusable clip has an empty tensor;
+        and no `time`. A longer clip is cut into adjacent windows. In a list, an unusable clip has an empty tensor;
         other arguments and errors are those of `predict`.
         """
         how = Hearing(patch_size, sample_rate, None, "mean", batch_size, workers, precision)

@@ -33,7 +33,7 @@ class Rule:
     temperatures: tuple[float, ...] = ()
     """One per size: its logits are divided by it (default: 1)."""
     average: bool = False
-    """Whether scores are averaged over the sizes that heard a clip; otherwise the last size alone counts."""
+    """Whether scores are averaged over the sizes that scored a clip; otherwise the last size alone counts."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperatures", self.temperatures or (1.0,) * len(self.sizes))
@@ -74,7 +74,7 @@ class Followed(NamedTuple):
     scores: np.ndarray
     """(n, C) probabilities, temperature-scaled."""
     looks: np.ndarray
-    """(n,) sizes that heard each clip, at least 1."""
+    """(n,) sizes that scored each clip, at least 1."""
 
 
 def follow(rule: Rule, loss: Loss, clips: int, hear: Callable[[int, np.ndarray], np.ndarray]) -> Followed:

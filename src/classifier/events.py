@@ -119,7 +119,7 @@ def scan(model: Listener, pieces: Iterable[Tensor], how: Scan, done: Progress, n
 
 @torch.no_grad()
 def _scores(model: Listener, batch: tuple[Excerpt, ...], how: Scan, kept: np.ndarray) -> tuple[np.ndarray, int]:
-    """Scores (B, C), and how many of the windows were heard again."""
+    """Scores (B, C), and how many of the windows were refined."""
     device = model.kernel.device
     waveform = torch.zeros(len(batch), model.feature_config.samples)
     for row, excerpt in zip(waveform, batch, strict=True):

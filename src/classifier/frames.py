@@ -66,6 +66,6 @@ def column_times(
     time: of the window. samples: of sound in it.
     """
     first = torch.arange(layout.grid.time) * layout.stride.time  # frame in which each column starts
-    heard = max(1, int((first < features.frame_count(samples)).sum()))
-    starts = time[0] + first[:heard] * features.frame_seconds
+    covered = max(1, int((first < features.frame_count(samples)).sum()))
+    starts = time[0] + first[:covered] * features.frame_seconds
     return starts, (starts + layout.patch.time * features.frame_seconds).clamp(max=time[1])

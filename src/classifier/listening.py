@@ -63,7 +63,7 @@ class Listener(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Hearing:
-    """How sounds are heard; see `AudioClassifier.predict` for what the fields mean."""
+    """How sounds are scored; see `AudioClassifier.predict` for what the fields mean."""
 
     patch_size: PatchLike | None = None
     sample_rate: int | None = None
@@ -111,7 +111,7 @@ class Answer(NamedTuple):
     """Filled if the clip was scored window by window."""
     error: DataError | None
     patch_sizes: tuple[PatchSize, ...] = ()
-    """The sizes that heard the clip, or any window of it, from coarse to fine."""
+    """The sizes that scored the clip, or any window of it, from coarse to fine."""
 
 
 def windows_of(model: Listener, clips: Sequence[Any], how: Hearing) -> Iterator[WindowBatch]:
@@ -171,7 +171,7 @@ def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool
 
 
 def _scores(model: Listener, batch: WindowBatch, how: Hearing) -> tuple[Tensor, list[int]]:
-    """Scores (B, C) of a batch of windows, float32, on the CPU, and how many sizes heard each (B)."""
+    """Scores (B, C) of a batch of windows, float32, on the CPU, and how many sizes scored each (B)."""
     device = model.kernel.device
     if not batch.clips:
         return torch.zeros(0, model.config.classes), []

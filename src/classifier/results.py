@@ -41,14 +41,14 @@ class Choice(NamedTuple):
 
 
 class Predictions(list[Prediction]):
-    """The best classes of a clip, best first; a list that also says how the clip was heard."""
+    """The best classes of a clip, best first; a list that also says how the clip was scored."""
 
     def __init__(
         self, best: Iterable[Prediction] = (), patch_sizes: tuple[PatchSize, ...] = (), choice: Choice | None = None
     ) -> None:
         super().__init__(best)
         self.patch_sizes = patch_sizes
-        """The sizes that heard this clip, from coarse to fine; of a clip in several windows all that heard any."""
+        """The sizes that scored this clip, from coarse to fine; for a clip in several windows, all that scored any."""
         self.choice = choice
         """What was chosen and why, if a budget or a cascade was asked for."""
 

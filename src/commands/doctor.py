@@ -36,7 +36,7 @@ class DoctorConfig(TableOptions):
     test: Path | None = None
     """Test data, to be compared with the data; they are only compared, and listened to for faults."""
     checkpoint: str | None = None
-    """Model that is to hear the data: its classes, window and statistics are compared with them."""
+    """Model that is to be used on the data: its classes, window and statistics are compared with them."""
     labels: Path | None = None
     """Label CSV (index, mid, display_name), for manifests."""
     root: Path | None = None

@@ -162,10 +162,10 @@ def pcm_pieces(stream: BinaryIO, source: int, rate: int, samples: int) -> Iterat
 
 
 def _tell(done: Progress, events: int, took: float) -> None:
-    """How much was heard, and how fast."""
+    """How much was scanned, and how fast."""
     if done.windows:
         logger.info(
-            "%d events in %.1f s, heard in %.1f s (real-time factor %.3f); %d of %d windows were heard again",
+            "%d events in %.1f s, scanned in %.1f s (real-time factor %.3f); %d of %d windows were refined",
             events, done.seconds, took, took / done.seconds, done.refined, done.windows,
         )  # fmt: skip
 

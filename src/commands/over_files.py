@@ -28,7 +28,7 @@ FEW = 64
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OverFiles(PathOptions):
-    """How audio files are found and heard."""
+    """How audio files are found and scored."""
 
     patch_size: PatchArg | None = None
     """Patch size to use (default: the model's base patch)."""
@@ -46,7 +46,7 @@ class OverFiles(PathOptions):
     """`auto`: bfloat16 where the device has fast bfloat16."""
 
     def hearing(self, files: int, **others: Any) -> Hearing:
-        """How that many files are heard; others: further fields of `Hearing`."""
+        """How that many files are scored; others: further fields of `Hearing`."""
         workers = self.workers if self.workers is not None else 0 if files <= FEW else min(available_cores(), 4)
         return Hearing(self.patch_size, batch_size=self.batch_size, workers=workers, precision=self.precision, **others)
 

@@ -1,4 +1,4 @@
-"""Recognise an audio file by its first bytes, and tell whether libsndfile would stop before the end of its sound."""
+"""Recognise an audio file by its first bytes, and predict whether libsndfile would stop before the end of its sound."""
 
 from __future__ import annotations
 

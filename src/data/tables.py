@@ -117,7 +117,7 @@ def _is_header(comment: str, columns: Columns) -> bool:
 
 
 def _layout(path: Path, comment: str, line: str, options: PathOptions) -> tuple[str, Columns]:
-    """Delimiter and columns, told by the header, the comment above, or the first line of a table without header."""
+    """Delimiter and columns: from the header, the comment above it, or the first line of a table without header."""
     for text, find in ((line, columns_of), (comment, columns_of), (line, columns_without_header)):
         for delimiter in DELIMITERS:
             if columns := find(parse_line(text, delimiter), options):

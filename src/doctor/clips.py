@@ -41,7 +41,7 @@ SUSPICIONS = {
 
 
 def clip_faults(clips: Named, seen: Sequence[Seen], model: AudioClassifier | None) -> Iterator[Finding]:
-    """What is wrong with clips that were looked at, in the same order. model: one that is to hear them."""
+    """Findings about the clips of a survey, in the order of the survey. model: one that is to be used on them."""
     yield from _unusable(seen)
     for words, (kind, what, why, mend) in SUSPICIONS.items():
         odd = [path for (path, _), one in zip(clips, seen, strict=True) if any(words in s for s in one.suspicions)]

@@ -60,7 +60,7 @@ def examine_data(
 ) -> Examination:
     """What a data set is like, and what is wrong with it.
 
-    model: one that is to hear it; its window and its statistics are compared then. Of more than MOST_SURVEYED clips,
+    model: one that is to be used on it; its window and statistics are compared. Of more than MOST_SURVEYED clips,
     an even selection is listened to; names and contents are compared of all.
     """
     subject = ", ".join(map(str, data.splits.values()))

@@ -28,7 +28,7 @@ DIP = 0.15
 
 
 def examine_run(run: FinishedRun, workers: int = 0, progress: bool = True) -> Examination:
-    """How a run went, and what is wrong with it; its model hears the validation clips once, at its base patch."""
+    """How a run went, and what is wrong with it; its model is evaluated on the validation clips, at its base patch."""
     where = str(run.path)
     model, model_findings = _model(run)
     try:
@@ -88,13 +88,13 @@ def _rate(run: FinishedRun, steps: Sequence[dict[str, Any]]) -> Iterator[Finding
     if max(rates) < 0.5 * peak:
         yield Finding(
             "rate-never-rises", "serious", f"the learning rate reached {max(rates):.2g} of a peak of {peak:.2g}",
-            str(run.path), "the warm-up is longer than the run, and so little is learnt",
+            str(run.path), "the warm-up is longer than the run: little is learnt",
             "--optim.warmup-steps auto, or more --epochs",
         )  # fmt: skip
     elif sum(rate < 0.1 * peak for rate in rates) > 0.5 * len(rates):
         yield Finding(
             "rate-mostly-low", "warning", "the learning rate was below a tenth of its peak in most steps",
-            str(run.path), "most steps taught next to nothing",
+            str(run.path), "most steps changed the model little",
             "--optim.schedule cosine, or a later --optim.step-from",
         )  # fmt: skip
 
@@ -104,7 +104,7 @@ def _skipped(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterato
     if skipped:
         yield Finding(
             "skipped-steps", "warning", f"{skipped} steps had no finite loss or gradient and were skipped",
-            f"{run.path}/train.jsonl", "the rate is at the edge of what the network bears",
+            f"{run.path}/train.jsonl", "training is close to diverging",
             "a lower --optim.lr, or --optim.clip-norm 1",
         )  # fmt: skip
 
@@ -118,7 +118,7 @@ def _bad_files(run: FinishedRun) -> Iterator[Finding]:
     if paths:
         yield Finding(
             "bad-files", "warning", f"{len(paths)} clips could not be used and were replaced by others",
-            f"{file} ({some(paths)})", "what was not heard was not learnt", f"flexiast doctor {_train(run)}",
+            f"{file} ({some(paths)})", "the model learnt nothing from them", f"flexiast doctor {_train(run)}",
         )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def _overfitting(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Ite
         "overfitting", "warning",
         f"the validation loss was lowest, {losses[best]:.3f}, at epoch {curves[best]['epoch']:g} and ended at"
         f" {losses[-1]:.3f}, while the training loss fell to {train[-1]:.3f}", str(run.path),
-        "later epochs learnt the clips by heart; scores are too sure of themselves",
+        "later epochs memorised the clips; the scores are overconfident",
         f"--epochs {max(1.0, curves[best]['epoch']):g}, --augment.mixup 0.5, or more clips",
     )  # fmt: skip
 
@@ -156,7 +156,7 @@ def _dips(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterator[F
 
 
 def _model(run: FinishedRun) -> tuple[AudioClassifier | None, list[Finding]]:
-    """The model that the run has kept, if it can be read, and its faults."""
+    """The model that the run kept, if it can be read, and its faults."""
     if not run.has_model:
         return None, []
     try:
@@ -179,7 +179,7 @@ def _predictions(run: FinishedRun, model: AudioClassifier, workers: int, progres
         patch = model.config.patch_size
         (result,) = sweep({"model": model}, data, [patch], workers=workers, progress=progress)
     except FlexiASTError as error:
-        return [], f"not heard: {error}"
+        return [], f"not read: {error}"
     if model.loss != "ce":
         return [], f"{len(data):,}"
     never = never_predicted(result.scores, targets_of(data, result.excluded))
@@ -190,7 +190,7 @@ def _predictions(run: FinishedRun, model: AudioClassifier, workers: int, progres
         Finding(
             "classes-never-predicted", "warning",
             f"{len(never)} of {len(model.labels)} classes are never predicted at patch {patch}", some(names),
-            "the model has given them up for others that are more frequent or more alike",
+            "the model prefers others that are more frequent or similar",
             "--data.sampling balanced, more clips of them; the confusion matrix of flexiast report shows for which",
         )
     ], f"{len(data):,}"  # fmt: skip

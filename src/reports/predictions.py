@@ -34,7 +34,7 @@ class Report(NamedTuple):
     parts: list[Part]
     error: str | None
     patch_sizes: tuple[str, ...] = ()
-    """The sizes that heard the file, from coarse to fine, where a budget or a cascade chose them."""
+    """The sizes that scored the file, from coarse to fine, where a budget or a cascade chose them."""
     chosen: str = ""
     """What was chosen and why."""
 
@@ -90,7 +90,7 @@ def as_rows(report: Report, chosen: bool = False) -> list[list[str]]:
 
 COLUMNS = ["path", "start", "end", "label", "score", "error"]
 CHOSEN = ["patch_sizes", "chosen"]
-"""Further columns, where a budget or a cascade chose how files are heard."""
+"""Further columns, where a budget or a cascade chose the patch sizes."""
 
 
 def require_results_file(path: Path, overwrite: bool) -> None:

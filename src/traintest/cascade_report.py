@@ -31,7 +31,7 @@ class Comparison:
     """Its sizes from coarse to fine."""
     thresholds: str
     reach: str
-    """Share of the clips that each size heard."""
+    """Share of the clips that each size scored."""
     gflops: float
     """Mean over the clips."""
     ms: float
@@ -61,19 +61,19 @@ def compare_cascades(
     """
     rows = []
     for name, model in models.items():
-        mine = {r.patch_size: r for r in results if r.model == name and r.resize == "pi"}
-        if model.curve is None or not mine:
+        measured = {r.patch_size: r for r in results if r.model == name and r.resize == "pi"}
+        if model.curve is None or not measured:
             continue
         rules = [cascade.rule for cascade in model.curve.cascades]
-        usable = [rule for rule in rules if set(rule.sizes) <= mine.keys()]
-        if missing := {size for rule in rules for size in rule.sizes} - mine.keys():
+        usable = [rule for rule in rules if set(rule.sizes) <= measured.keys()]
+        if missing := {size for rule in rules for size in rule.sizes} - measured.keys():
             logger.warning(
                 "model %s: %d of its %d cascades are left out, as patch size %s was not measured",
                 name, len(rules) - len(usable), len(rules), ", ".join(map(str, sorted(missing))),
             )  # fmt: skip
-        singles = [_Played(Rule((size,)), list(mine.values()), model, targets) for size in mine]
+        singles = [_Played(Rule((size,)), list(measured.values()), model, targets) for size in measured]
         for rule in usable:
-            played = _Played(rule, list(mine.values()), model, targets)
+            played = _Played(rule, list(measured.values()), model, targets)
             rows += [_compare(name, played, singles, by) for by in ("gflops", "ms")]
     return rows
 
@@ -86,10 +86,10 @@ class _Played:
         scores: Scores = {size: by_size[size].scores for size in rule.sizes}
         followed = replay(rule, scores, model.loss)
         self.rule, self.reach = rule, reach_of(followed, rule)
-        heard = list(zip(self.reach, (by_size[size] for size in rule.sizes), strict=True))
+        looks = list(zip(self.reach, (by_size[size] for size in rule.sizes), strict=True))
         self.costs = {
-            "gflops": sum(share * result.gflops for share, result in heard),
-            "ms": sum(share * 1e3 / result.clips_per_second for share, result in heard),
+            "gflops": sum(share * result.gflops for share, result in looks),
+            "ms": sum(share * 1e3 / result.clips_per_second for share, result in looks),
         }
         self.score_name = metric_of(model.loss)
         self.score = score_of(followed.scores, targets, model.loss)

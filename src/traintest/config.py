@@ -40,12 +40,12 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
     class_weights: ClassWeights = "none"
-    """`balanced`: rare classes count more, so that all count alike (with loss bce: as `pos_weight`)."""
+    """`balanced`: classes weighted by the inverse of their frequency (with loss bce: as `pos_weight`)."""
     focal: float = 0.0
-    """Exponent of the focal loss, which counts less what is already right (usual: 2); 0 for the plain loss."""
+    """Exponent of the focal loss, which gives less weight to clips already right (usual: 2); 0 for the plain loss."""
     tune: str = "all"
-    """What is trained of the model started from: `all`; `head`, the classifier alone; `last:N`, it and the last N
-    blocks; `lora` or `lora:RANK`, it and low-rank additions, which the saved model has in its weights."""
+    """Which part of the start is trained: `all`; `head`, the classifier alone; `last:N`, the classifier and the last N
+    blocks; `lora` or `lora:RANK`, the classifier and low-rank updates, merged into the saved weights."""
     ema: float = 0.0
     """Share of the run's steps that a moving average of the weights looks back over (such as 0.1); it is what is
     validated and kept. 0 for none."""

@@ -20,7 +20,7 @@ from .config import TrainConfig
 from .options import FeatureOptions
 
 MOST_FRAMES = 1024
-"""Longest window that is chosen: ten seconds, as AST has it. Longer clips are heard in windows."""
+"""Longest window that is chosen: ten seconds, as in AST. Longer clips are cut into windows."""
 LARGEST_DATA = {"micro": 20_000, "tiny": 100_000, "small": 500_000}
 """A network from scratch has this size on fewer clips than this; `base` beyond all of them."""
 LEAST_SHARED = 1.0
@@ -49,7 +49,7 @@ class Facts:
     """None if no open setting depends on the audio."""
     start: AudioClassifier | None
     flexible: bool
-    """Whether the start is to be made flexible."""
+    """Whether the run makes a trained model flexible."""
     gpu: bool
     keeps_features: bool
     """Whether the start keeps its frames and statistics, see `keeps_features`."""

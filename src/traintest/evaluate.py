@@ -1,6 +1,6 @@
 """Evaluation of models at many patch sizes in one pass over the data: decode and features once per clip.
 
-A clip is heard to its end, as `predict` hears it: in windows side by side, the mean of their scores.
+Clips longer than the model's window are scored as by `predict`: the mean over adjacent windows.
 
 Dimensions: n clips, B windows, C classes.
 """
@@ -51,7 +51,7 @@ class Result:
     gflops: float
     """10^9 floating-point operations of one window's forward pass."""
     clips_per_second: float
-    """Forward passes alone, decoding and features not counted, at the batch size used; a clip that is heard in
+    """Forward passes alone, decoding and features not counted, at the batch size used; a clip that is cut into
     several windows counts once per window."""
     loss: float
     """Mean over the clips of the loss, cross-entropy or binary cross-entropy, of a clip's scores."""
@@ -61,7 +61,7 @@ class Result:
     excluded: tuple[Failure, ...] = ()
     """Clips that could not be used; n does not count them."""
     longer: int = 0
-    """Clips that are longer than the model's window and were heard in several."""
+    """Clips that are longer than the model's window and were cut into several."""
     shorter: int = 0
     """Clips that are shorter than the window by more than a tenth and were padded."""
     suspicious: tuple[Failure, ...] = ()
@@ -97,7 +97,7 @@ class _Pass:
         self.logits.update(zip(clips, logits.cpu(), strict=True))
 
     def complete(self, ended: Sequence[Ended], targets: Tensor) -> None:
-        """Keep scores and loss of clips that have been heard to their end; targets (n, C)."""
+        """Keep scores and loss of clips whose windows are all done; targets (n, C)."""
         scores = torch.stack([self.tally.take(clip) for clip, _, _ in ended])
         logits = torch.stack([self.logits.pop(clip) for clip, _, _ in ended])
         several = torch.tensor([windows > 1 for _, windows, _ in ended])
@@ -112,7 +112,7 @@ class _Pass:
 
 
 @dataclasses.dataclass
-class _Heard:
+class _Outcome:
     """What became of the clips."""
 
     ended: list[Ended] = dataclasses.field(default_factory=list)
@@ -160,12 +160,12 @@ def sweep(
         }
         dataset = _windows(data, features, batch_size, world or World())
         dataset.require_room(workers)
-        heard = _run_passes(
+        outcome = _run_passes(
             list(passes.values()), dataset, data, workers, precision, progress, world or World(), timeout, stopped
         )
-        if not heard.ended:
-            raise DataError(f"{data.source}: found no usable clip; the first: {heard.failures[0].reason}")
-        results |= {key: _result(key[0], one, heard, data) for key, one in passes.items()}
+        if not outcome.ended:
+            raise DataError(f"{data.source}: found no usable clip; the first: {outcome.failures[0].reason}")
+        results |= {key: _result(key[0], one, outcome, data) for key, one in passes.items()}
     return [results[key] for key in product(models, resizes, patch_sizes)]
 
 
@@ -188,23 +188,23 @@ def _run_passes(
     world: World,
     timeout: float,
     stopped: Callable[[], bool],
-) -> _Heard:
+) -> _Outcome:
     """Fill the passes with the scores, losses and times of all clips."""
     device = passes[0].model.kernel.device
-    heard, clips = _Heard(), sum(map(len, dataset.groups))
+    outcome, clips = _Outcome(), sum(map(len, dataset.groups))
     bar = tqdm(total=clips, unit="clip", desc="evaluate", disable=not progress, leave=False)
     batches = _until_stopped(load_windows(dataset, workers, timeout, stopped), stopped)
     with bar, closing(batches), autocast(device, precision):  # around all batches and sizes: the weights are cast once
         for batch in batches:
             _hear(passes, batch, data, device)
-            heard.ended += batch.ended
-            heard.failures += batch.failures
-            heard.suspicions += batch.suspicions
+            outcome.ended += batch.ended
+            outcome.failures += batch.failures
+            outcome.suspicions += batch.suspicions
             bar.update(len(batch.ended) + len(batch.failures))
     if world.any(stopped()):
         raise Interrupted("stopped during an evaluation")
-    _exchange(passes, heard, world)
-    return heard
+    _exchange(passes, outcome, world)
+    return outcome
 
 
 def _until_stopped(
@@ -246,23 +246,23 @@ def targets_of(data: Manifest, excluded: Sequence[Failure] = ()) -> np.ndarray:
     return _targets(data, [Ended(clip, 1, 0) for clip in range(len(data)) if clip not in left_out])
 
 
-def _exchange(passes: list[_Pass], heard: _Heard, world: World) -> None:
+def _exchange(passes: list[_Pass], outcome: _Outcome, world: World) -> None:
     """Put together what the processes have, in the order of the clips."""
-    lists = [(heard, "ended"), (heard, "failures"), (heard, "suspicions"), *((one, "losses") for one in passes)]
+    lists = [(outcome, "ended"), (outcome, "failures"), (outcome, "suspicions"), *((one, "losses") for one in passes)]
     for part, name in lists:
         setattr(part, name, [value for of_one in world.gather(getattr(part, name)) for value in of_one])
-    order = np.argsort([one.clip for one in heard.ended])
+    order = np.argsort([one.clip for one in outcome.ended])
     for one in passes:
         mine = np.concatenate([*one.scores, np.zeros((0, len(one.model.labels)), dtype=np.float32)])
         one.scores = [np.concatenate(world.gather(mine))[order]]
         one.seconds = max(world.gather(one.seconds))
         one.losses.sort()
-    heard.ended.sort()
-    heard.failures.sort()
-    heard.suspicions.sort()
+    outcome.ended.sort()
+    outcome.failures.sort()
+    outcome.suspicions.sort()
 
 
-def _result(name: str, done: _Pass, heard: _Heard, data: Manifest) -> Result:
+def _result(name: str, done: _Pass, outcome: _Outcome, data: Manifest) -> Result:
     config, frames, scores = done.model.config, done.model.feature_config.frames, done.scores[0]
     few = (1 - LEAST_NEW) * frames
     if not np.isfinite(scores).all():
@@ -276,14 +276,14 @@ def _result(name: str, done: _Pass, heard: _Heard, data: Manifest) -> Result:
         patch_size=done.patch,
         tokens=config.grid(done.patch, frames).tokens,
         gflops=config.flops(done.patch, frames) / 1e9,
-        clips_per_second=sum(one.windows for one in heard.ended) / done.seconds,
+        clips_per_second=sum(one.windows for one in outcome.ended) / done.seconds,
         loss=sum(loss for _, loss in done.losses) / len(scores),
-        metrics=classification_metrics(scores, _targets(data, heard.ended)),
+        metrics=classification_metrics(scores, _targets(data, outcome.ended)),
         scores=scores,
-        excluded=tuple(heard.failures),
-        longer=sum(one.windows > 1 for one in heard.ended),
-        shorter=sum(one.windows == 1 and one.frames < few for one in heard.ended),
-        suspicious=tuple(heard.suspicions),
+        excluded=tuple(outcome.failures),
+        longer=sum(one.windows > 1 for one in outcome.ended),
+        shorter=sum(one.windows == 1 and one.frames < few for one in outcome.ended),
+        suspicious=tuple(outcome.suspicions),
     )
 
 
@@ -292,7 +292,7 @@ def describe_clips(result: Result, features: FeatureConfig) -> list[str]:
     clips, window = len(result.scores), f"than the model's window of {features.seconds:g} s"
     lines = []
     if result.longer:
-        lines.append(f"{result.longer} of {clips} clips are longer {window}: heard in several")
+        lines.append(f"{result.longer} of {clips} clips are longer {window}: cut into several")
     if result.shorter:
         lines.append(f"{result.shorter} of {clips} clips are shorter {window}: padded")
     if result.suspicious:

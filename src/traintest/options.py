@@ -31,8 +31,8 @@ class DataConfig(TableOptions):
     """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, a folder with one sub-folder per class, WebDataset
     tars, a parquet file, or `hf:NAME[:split]`, a data set of Hugging Face (extra `data`)."""
     val: PathOrShare = AUTO
-    """Manifest or folder that models are compared on during training, never the test set; or a share of the training
-    clips that is split off for it, whole recordings or speakers at a time where file names tell; 0 for none."""
+    """Validation data, never the test set: a manifest or folder, or the share of the training clips to split off, whole
+    recordings or speakers at a time where file names tell; 0 for none."""
     labels: Path | None = None
     """Label CSV (index, mid, display_name); folders of classes and CSV manifests do without."""
     root: Path | None = None
@@ -142,14 +142,15 @@ class ModelOptions:
     Hub id, or `timm:NAME`, an ImageNet ViT or DeiT of timm. Its width and depth are kept, so `size`, `pool` and
     `prefix_tokens` must be left alone."""
     new_head: bool = False
-    """Put a new classifier on it, even if its classes are as many as the data's, or the same."""
+    """Put a new classifier on it, even if its classes are those of the data."""
     size: Size | None = None
-    """Width, depth and heads (default: base)."""
+    """Width, depth and heads (default: by the number of clips)."""
     patch_size: PatchArg | None = None
     """Base patch: the size of the stored kernel (default: 16, or the checkpoint's; another one resizes its kernel
     and positions once, before training)."""
     pool: Pool | None = None
-    """What the classifier sees: prefix tokens, or the mean of the patch tokens, which learns sooner (default: mean)."""
+    """What the classifier sees: the prefix tokens, or the mean of the patch tokens, which learns
+    faster (default: mean)."""
     prefix_tokens: int | None = None
     """1: cls. 2: cls and distillation token (default: 1)."""
     coverage: Coverage | None = None
@@ -245,7 +246,7 @@ class DistillConfig:
     """Checkpoint of the teacher; none for supervised training."""
     scores: Path | None = None
     """Instead of a teacher: file of its scores of every training clip (*.npz or *.parquet, see `flexiast score`), of
-    any model whatever; classes are matched by name."""
+    any model; classes are matched by name."""
     patch_size: PatchArg | None = None
     """Patch size the teacher works at (default: its base patch)."""
     temperature: float = 1.0

@@ -62,7 +62,7 @@ def describe_lengths(seen: Survey, config: TrainConfig, features: FeatureConfig)
         int((seen.frames > features.frames).sum()),
         int((seen.frames < (1 - LEAST_NEW) * features.frames).sum()),
     )
-    part = "a random part is heard, another in each epoch" if config.augment.crop else "their start is heard"
+    part = "a random part is used, another in each epoch" if config.augment.crop else "only their start is used"
     parts = [f"{longer:,} of {clips:,} clips are longer {window}: {part}"] if longer else []
     parts += [f"{shorter:,} of {clips:,} clips are shorter {window}: padded"] if shorter else []
     return "; ".join(parts) or None

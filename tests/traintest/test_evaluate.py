@@ -152,7 +152,7 @@ def test_scores_of_long_clips_are_those_of_predict(model, long_clips, workers: i
         assert result.loss == pytest.approx(-np.log(result.scores[targets > 0]).mean(), rel=1e-5)
         assert (result.longer, result.shorter) == (4, 1)
     assert describe_clips(results[0], model.feature_config) == [
-        "4 of 7 clips are longer than the model's window of 0.96 s: heard in several",
+        "4 of 7 clips are longer than the model's window of 0.96 s: cut into several",
         "1 of 7 clips are shorter than the model's window of 0.96 s: padded",
     ]
 

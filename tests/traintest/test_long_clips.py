@@ -1,4 +1,4 @@
-"""Clips longer than the model's window in a training: cropped, validated in windows, and told of once."""
+"""Clips longer than the model's window in a training: cropped, validated in windows, and reported once."""
 
 import dataclasses
 import logging
@@ -43,7 +43,7 @@ def test_validation_says_once_that_clips_are_longer(half_heard, caplog: pytest.L
     assert first == second
     told = [record.getMessage() for record in caplog.records if "longer" in record.getMessage()]
     assert len(told) == 1
-    assert told[0].endswith("30 of 30 clips are longer than the model's window of 0.48 s: heard in several")
+    assert told[0].endswith("30 of 30 clips are longer than the model's window of 0.48 s: cut into several")
 
 
 LONGER = "30 of 30 clips are longer than the window of 0.48 s"
@@ -52,8 +52,8 @@ LONGER = "30 of 30 clips are longer than the window of 0.48 s"
 @pytest.mark.parametrize(
     ("frames", "crop", "line"),
     [
-        (48, True, f"{LONGER}: a random part is heard, another in each epoch"),
-        (48, False, f"{LONGER}: their start is heard"),
+        (48, True, f"{LONGER}: a random part is used, another in each epoch"),
+        (48, False, f"{LONGER}: only their start is used"),
         (200, True, "30 of 30 clips are shorter than the window of 2 s: padded"),
         (98, True, None),
     ],
