@@ -15,30 +15,27 @@ from statistics import mean, stdev
 
 from flexiast.commands.guard import guarded
 from flexiast.errors import DataError
+from flexiast.reports.flexibility import patch_of, read_rows
 from flexiast.runtime.files import file_errors
 
 METRICS = ("accuracy", "mAP")
-Key = tuple[str, str]
-"""Model and patch size (freq x time)."""
+Key = tuple[str, str, str]
+"""Model, resize and patch size."""
 
 
 def read_folds(directory: Path) -> dict[Key, dict[str, list[float]]]:
-    """Metrics of all folds by model and patch size. Raises DataError if a fold lacks some of them."""
+    """Metrics of all folds by model, resize and patch size. Raises DataError if a fold lacks some of them."""
     files = sorted(directory.glob("fold*/flexibility/flexibility.csv"))
     if not files:
         raise DataError(f"{directory}: found no fold*/flexibility/flexibility.csv")
     curves: dict[Key, dict[str, list[float]]] = {}
     for path in files:
-        try:
-            with open(path, newline="") as file:
-                for row in csv.DictReader(file):
-                    model = re.sub(r"/?fold\d+$", "", row["model"]) or directory.name
-                    values = curves.setdefault((model, f"{row['patch_freq']}x{row['patch_time']}"), {})
-                    for metric in METRICS:
-                        values.setdefault(metric, []).append(float(row[metric]))
-        except (OSError, KeyError, ValueError) as error:
-            raise DataError(f"{path}: not readable as a flexibility table ({error!r})") from None
-    for (model, patch), values in curves.items():
+        for row in read_rows(path):
+            model = re.sub(r"/?fold\d+$", "", row["model"]) or directory.name
+            values = curves.setdefault((model, row["resize"], str(patch_of(row))), {})
+            for metric in METRICS:
+                values.setdefault(metric, []).append(row[metric])
+    for (model, _, patch), values in curves.items():
         if len(values[METRICS[0]]) != len(files):
             raise DataError(
                 f"{directory}: found {len(values[METRICS[0]])} folds of {model} at {patch}, expected {len(files)}"
@@ -51,11 +48,11 @@ def average(directory: Path) -> str:
     lines = [f"{'model':30} {'patch':>8} {'accuracy, %':>14}"]
     with file_errors(directory), open(directory / "average.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["model", "patch", "folds", *(f"{m}_{s}" for m in METRICS for s in ("mean", "std"))])
-        for (model, patch), values in read_folds(directory).items():
+        writer.writerow(["model", "resize", "patch", "folds", *(f"{m}_{s}" for m in METRICS for s in ("mean", "std"))])
+        for (model, resize, patch), values in read_folds(directory).items():
             spread = {m: (mean(v), stdev(v) if len(v) > 1 else 0.0) for m, v in values.items()}
             folds = len(values[METRICS[0]])
-            writer.writerow([model, patch, folds, *(f"{x:.6g}" for m in METRICS for x in spread[m])])
+            writer.writerow([model, resize, patch, folds, *(f"{x:.6g}" for m in METRICS for x in spread[m])])
             centre, width = spread["accuracy"]
             lines.append(f"{model:30} {patch:>8} {100 * centre:8.1f} ± {100 * width:.1f}")
     return "\n".join(lines)

@@ -4,7 +4,8 @@
 #   egs/baseline.sh DATASET PATCH --data DIR [--init SOURCE|scratch] [--exp DIR] [--preset published|modern|auto]
 #                   [--stage N] [--stop-stage N] [--dry-run] [--OPTION VALUE ...]
 #
-# DATASET: audioset, vggsound, esc50, speechcommands or voxceleb; egs/DATASET/run8.sh, run16.sh and run32.sh call this.
+# DATASET: audioset, vggsound, esc50, speechcommands, voxceleb or arabic_speech_commands; egs/DATASET/run8.sh, run16.sh and
+# run32.sh call this.
 # Stages: 1 manifests from --data, 2 training (of each fold, where there are folds), 3 the flexibility curve on the
 # test split, 4 the average over folds. Results: egs/DATASET/exp/patchPATCH. The same command resumes an interrupted run;
 # --dry-run prints the full commands and runs nothing.

@@ -89,6 +89,28 @@ require_start() {
   [ -e "$1" ] || die "$1: no such checkpoint to start from; $2"
 }
 
+# start_of FOLD: the checkpoint that a fold starts from: of --teacher, or the baseline of --from. A baseline has one for
+# each fold; a checkpoint given may have.
+start_of() {
+  if [ -z "$teacher" ]; then
+    of_fold "$1" "$exp/patch$from"
+  elif [ -d "$teacher/fold$1" ]; then
+    of_fold "$1" "$teacher"
+  else
+    echo "$teacher"
+  fi
+}
+
+# require_baselines: die unless what start_of names exists for every fold.
+require_baselines() {
+  local fold start
+  for fold in ${folds:-all}; do
+    start=$(start_of "$fold")
+    [ -n "$teacher" ] && is_remote "$start" || require_start "$start" "train it first with egs/$dataset/run$from.sh, or \
+give another checkpoint as --teacher (released ones: python pretrained_models/fetch.py)"
+  done
+}
+
 # is_remote SOURCE: whether it names a model of timm or of the Hub (owner/name) rather than a file.
 is_remote() { [[ "$1" == timm:* || "$1" =~ ^[A-Za-z0-9_-]+/[A-Za-z0-9._-]+$ && ! "$1" =~ \.(pth|pt|bin|safetensors)$ ]]; }
 

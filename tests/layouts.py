@@ -1,4 +1,4 @@
-"""Miniatures of the five data sets in their real public layouts, of one-second sweeps that tell the classes apart.
+"""Miniatures of the six data sets in their real public layouts, of one-second sweeps that tell the classes apart.
 
 Every function takes the folder to write to and the number of clips of each class in a split. With `broken` a few clips
 are missing, empty or no audio; those are returned, by the name that the public list gives them, with their fault.
@@ -23,6 +23,7 @@ FAULTS = ("missing", "empty", "corrupt")
 ESC50 = ("dog", "rooster", "pig", "cow", "frog", "cat")
 """The first six categories of ESC-50, targets 0 to 5."""
 WORDS = ("bed", "cat", "down", "no", "up", "yes")
+ARABIC = ("backward", "cancel", "direction", "five", "left", "zero")
 SPEAKERS = tuple(f"id1{number:04d}" for number in (1, 2, 3, 270, 271, 309))
 """VoxCeleb1 speakers; those from id10270 to id10309 come with its test archive."""
 AUDIOSET = {
@@ -111,6 +112,21 @@ def write_speechcommands(
     (root / "_background_noise_").mkdir()
     soundfile.write(root / "_background_noise_" / "pink_noise.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
     (root / "README.md").write_text("Speech Commands")
+    return writer.faults
+
+
+def write_arabic_speech_commands(
+    root: Path, train: int = 4, val: int = 1, test: int = 1, broken: bool = False, seed: int = 0
+) -> dict[str, str]:
+    """Arabic Speech Commands as on GitHub: a list per split, and dataset/WORD/SPEAKER_CONTRIBUTOR_TAKE.wav."""
+    writer = _Writer(broken, seed)
+    for speaker, (split, clips) in enumerate({"train": train, "val": val, "test": test}.items()):
+        rows = []
+        for number, (target, word) in itertools.product(range(clips), enumerate(ARABIC)):
+            name = f"dataset/{word}/{speaker:08d}_NO_{number:02d}.wav"
+            writer.write(root / name, name, [target])
+            rows.append([name, word])
+        _write_csv(root / f"{split}.csv", ["file", "class"], rows)
     return writer.faults
 
 

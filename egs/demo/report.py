@@ -4,7 +4,6 @@
 python egs/demo/report.py FLEXIBILITY_DIR      writes FLEXIBILITY_DIR/RESULTS.md and prints it
 """
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from statistics import mean
 
 from flexiast.commands.guard import guarded
 from flexiast.errors import DataError
+from flexiast.reports.flexibility import patch_of, read_rows
 from flexiast.runtime.files import file_errors, write_atomically
 
 Curve = dict[str, float]
@@ -21,14 +21,8 @@ Curve = dict[str, float]
 def read_curves(path: Path) -> dict[str, Curve]:
     """Accuracy curves by model from a flexibility.csv. Raises DataError if it lacks a model of the demo."""
     curves: dict[str, Curve] = {}
-    try:
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file):
-                size = row["patch_freq"] if row["patch_freq"] == row["patch_time"] else None
-                patch = size or f"{row['patch_freq']}x{row['patch_time']}"
-                curves.setdefault(row["model"], {})[patch] = 100 * float(row["accuracy"])
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not readable as a flexibility table ({error!r})") from None
+    for row in read_rows(path):
+        curves.setdefault(row["model"], {})[str(patch_of(row))] = 100 * row["accuracy"]
     if missing := {"fixed", "control", "supervised", "distilled"} - curves.keys():
         raise DataError(f"{path}: found models {sorted(curves)}, expected also {sorted(missing)}")
     return curves

@@ -5,7 +5,8 @@
 #                   [--axes both|time|freq] [--temperature X] [--label-weight X] [--exp DIR]
 #                   [--stage N] [--stop-stage N] [--dry-run] [--OPTION VALUE ...]
 #
-# DATASET: audioset, vggsound, esc50, speechcommands or voxceleb; egs/DATASET/flexify.sh calls this.
+# DATASET: audioset, vggsound, esc50, speechcommands, voxceleb or arabic_speech_commands; egs/DATASET/flexify.sh calls
+# this.
 # --from: the baseline to start from, that of egs/DATASET/runN.sh; --teacher: any other checkpoint. Its weights are
 # the start, at base kernel 16 x 16; with --method distill it is also the frozen teacher, at its own patch size.
 # --axes: which side of the patch varies; `time` is 16 x t, `freq` is f x 16. --label-weight: share of the labels in
@@ -31,19 +32,9 @@ case $axes in
   time) sizes=("${sizes[@]/#/16x}") measured=("${measured[@]/#/16x}") ;;
   freq) sizes=("${sizes[@]/%/x16}") measured=("${measured[@]/%/x16}") ;;
 esac
-given=$teacher
-: "${teacher:=$exp/patch$from}" "${name:=flexible_from${from}_${method}_$axes}"
+: "${name:=flexible_from${from}_${method}_$axes}"
 
-# start_of FOLD: the checkpoint that a fold starts from. A baseline has one for each fold; a checkpoint given may have.
-start_of() {
-  if [ -z "$given" ] || [ -d "$teacher/fold$1" ]; then of_fold "$1" "$teacher"; else echo "$teacher"; fi
-}
-
-for fold in ${folds:-all}; do
-  start=$(start_of "$fold")
-  [ -n "$given" ] && is_remote "$start" || require_start "$start" "train it first with egs/$dataset/run$from.sh, or give \
-another checkpoint as --teacher (released ones: python pretrained_models/fetch.py)"
-done
+require_baselines
 if runs 1 "manifests"; then
   prepare_data
 fi

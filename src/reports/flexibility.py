@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DataError
 from ..models.geometry import PatchSize
 from ..traintest.cascade_report import Comparison
 from ..traintest.evaluate import Result
@@ -42,6 +45,26 @@ def as_row(result: Result) -> dict[str, Any]:
         **dataclasses.asdict(result.metrics),
     }
     return {name: values[name] if name in values else getattr(result, name) for name in COLUMNS}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a flexibility.csv, as `as_row` makes them. Raises DataError if it is not one."""
+    whole = ("patch_freq", "patch_time", "tokens", "n_clips")
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [
+                {
+                    name: row[name]
+                    if name in ("model", "resize")
+                    else int(row[name])
+                    if name in whole
+                    else float(row[name] or "nan")
+                    for name in COLUMNS
+                }
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not readable as a flexibility table ({error!r})") from None
 
 
 def format_table(results: Sequence[Result]) -> str:
@@ -85,9 +108,9 @@ def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int, cascades: Seque
 
 def draw_by_size(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     """Accuracy against patch size, in the order of the rows."""
-    patches = list(dict.fromkeys(_patch(row) for row in rows))
+    patches = list(dict.fromkeys(patch_of(row) for row in rows))
     for _, curve, style in _lines(rows):
-        axes.plot([patches.index(_patch(r)) for r in curve], [100 * r["accuracy"] for r in curve], **style)
+        axes.plot([patches.index(patch_of(r)) for r in curve], [100 * r["accuracy"] for r in curve], **style)
     axes.set_xticks(range(len(patches)), [str(patch) for patch in patches])
     axes.set(xlabel="patch size, mel bins x frames of 10 ms (one number: square)", ylabel="accuracy, %", ylim=(0, 100))
 
@@ -124,5 +147,6 @@ def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str,
         yield name, [r for r in rows if (r["model"], r["resize"]) == (model, resize)], style
 
 
-def _patch(row: dict[str, Any]) -> PatchSize:
+def patch_of(row: dict[str, Any]) -> PatchSize:
+    """The patch size of a row."""
     return PatchSize(row["patch_freq"], row["patch_time"])

@@ -4,6 +4,7 @@ The scripts print their commands (`--dry-run`), whose arguments are then parsed 
 expected numbers are those of the papers' repositories, as the scripts name them.
 """
 
+import dataclasses
 import os
 import shlex
 import shutil
@@ -16,6 +17,7 @@ import pytest
 from flexiast import PatchSize
 from flexiast.commands.command_line import read_arguments
 from flexiast.commands.measure import MeasureConfig
+from flexiast.runtime.arguments import AUTO
 from flexiast.traintest.config import TrainConfig
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
@@ -247,6 +249,30 @@ def test_distillation_is_from_the_frozen_baseline_at_its_own_size(commands: Comm
     assert config.patches.sizes[-1] == PatchSize(*expected)
 
 
+@pytest.mark.parametrize("dataset", [*DATA_SETS, "arabic_speech_commands"])
+def test_specialists_differ_from_the_flexible_model_in_nothing_but_the_patch_size(
+    commands: Commands, dataset: str
+) -> None:
+    only = ["--from", "8", "--stage", "2", "--stop-stage", "2", *one_fold(dataset)]
+    flexible = training(commands(f"{dataset}/flexify.sh", *only)[0])
+    sizes = ["8", "16x8", "48"]
+    specialists = [training(c) for c in commands(f"{dataset}/specialists.sh", *only, "--sizes", " ".join(sizes))]
+    assert [s.patches.sizes for s in specialists] == [s.eval_patch_sizes for s in specialists]
+    assert [str(s.patches.sizes[0]) for s in specialists] == sizes
+    for specialist in specialists:
+        own = {name: getattr(specialist, name) for name in ("out", "patches", "eval_patch_sizes")}
+        assert dataclasses.replace(flexible, **own) == specialist
+
+
+def test_arabic_speech_commands_takes_its_published_settings_from_speech_commands(commands: Commands) -> None:
+    only = ["--stage", "2", "--stop-stage", "2"]
+    config = training(commands("arabic_speech_commands/run16.sh", *only, "--preset", "published")[0])
+    expected = {"loss": "ce", "features.frames": 96, "data.mean": None, "data.std": None}
+    assert_settings(config, COMMON | PUBLISHED["speechcommands"] | expected)
+    fitted = training(commands("arabic_speech_commands/run16.sh", *only)[0])
+    assert (fitted.epochs, fitted.optim.lr, fitted.features.frames) == (AUTO, AUTO, AUTO)
+
+
 def test_named_recipes_of_supvs_flexiast(commands: Commands) -> None:
     for script, teacher in (("supervised", False), ("distill", True)):
         (train,) = commands(f"supvs_flexiast/{script}.sh", "audioset", "--stage", "2", "--stop-stage", "2")
@@ -366,7 +392,7 @@ def test_every_recipe_prints_commands_that_parse_and_runs_nothing(script: Path, 
             assert command[0] == "python"
             assert (Path(command[1]) if Path(command[1]).is_absolute() else EGS.parent / command[1]).is_file()
             kinds.append(Path(command[1]).name)
-            assert "/my data" in command or Path(command[1]).name in ("average.py", "report.py")
+            assert "/my data" in command or Path(command[1]).name in ("average.py", "report.py", "specialists.py")
     assert {"prepare.py", "train", "measure"} <= set(kinds)
 
 

@@ -18,6 +18,7 @@ WRITE = {
     "esc50": layouts.write_esc50,
     "speechcommands": layouts.write_speechcommands,
     "voxceleb": layouts.write_voxceleb,
+    "arabic_speech_commands": layouts.write_arabic_speech_commands,
 }
 PATCHES = ("8", "16", "32")
 TINY = (
@@ -63,6 +64,11 @@ def test_from_the_raw_data_set_to_the_flexibility_curve(dataset: str, tmp_path: 
         assert [patch for _, patch in rows] == [f"{p}x{p}" for p in PATCHES] * 2
         assert len({model for model, _ in rows}) == 2
         assert (out / "flexibility" / "flexibility.png").stat().st_size > 10_000
+    said = run(f"{dataset}/specialists.sh", "--sizes", "16 32", "--stage", "2", *common)
+    models = ["specialists", "patch16", "flexible_from16_distill_both", "flexible_from16_supervised_both"]
+    assert [line.split()[0] for line in said.splitlines()[-4:]] == models
+    assert (exp / "specialists" / "comparison.png").stat().st_size > 10_000
+
     run(f"{dataset}/run8.sh", "--stage", "2", "--init", str(exp / "patch16" / where), *common)
     assert json.loads((exp / "patch8" / where / "config.json").read_text())["model"]["patch_size"] == [8, 8]
 

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Flexible models beside specialists, one model per patch size: a table, a CSV and a picture.
+
+    python egs/specialists.py EXP_DIR
+
+Reads what `flexiast measure` wrote: EXP_DIR/specialists/patch*/flexibility/flexibility.csv, each specialist at its own
+size, and EXP_DIR/flexible_*/flexibility/flexibility.csv, the flexible models with the model that they started from.
+With folds (.../fold*/flexibility/...), the mean over them. Writes comparison.csv and comparison.png, light and dark, to
+EXP_DIR/specialists.
+"""
+
+import re
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from flexiast.commands.guard import guarded
+from flexiast.errors import DataError
+from flexiast.reports.flexibility import patch_of, plot_flexibility, read_rows
+from flexiast.reports.tables import to_csv
+from flexiast.runtime.files import write_atomically
+
+Rows = list[dict[str, Any]]
+FIELDS = ("accuracy", "gflops")
+
+
+def read_mean(directory: Path, model: str | None = None) -> Rows:
+    """Rows of a measured directory, averaged over its folds. model: the name they get, instead of their own."""
+    files = sorted(directory.glob("flexibility/flexibility.csv")) or sorted(
+        directory.glob("fold*/flexibility/flexibility.csv")
+    )
+    groups: dict[tuple[str, str, str], Rows] = {}
+    for file in files:
+        for row in read_rows(file):
+            name = model or re.sub(r"/?fold\d+$", "", row["model"]) or directory.name
+            groups.setdefault((name, row["resize"], str(patch_of(row))), []).append(row)
+    for (name, _, patch), rows in groups.items():
+        if len(rows) != len(files):
+            raise DataError(f"{directory}: found {len(rows)} folds of {name} at {patch}, expected {len(files)}")
+    return [
+        rows[0] | {"model": name} | {field: mean(row[field] for row in rows) for field in FIELDS}
+        for (name, _, _), rows in groups.items()
+    ]
+
+
+def compare(exp: Path) -> str:
+    """Write comparison.csv and comparison.png; returns the table. Raises DataError if no specialist was measured."""
+    rows = [row for folder in sorted(exp.glob("specialists/patch*")) for row in read_mean(folder, "specialists")]
+    if not rows:
+        raise DataError(f"{exp}: found no specialists/patch*/flexibility/flexibility.csv")
+    clips = rows[0]["n_clips"]
+    for folder in sorted(exp.glob("flexible_*")):
+        measured = {(row["model"], patch_of(row)) for row in rows}
+        rows += [row for row in read_mean(folder) if (row["model"], patch_of(row)) not in measured]
+    order = list(dict.fromkeys(row["model"] for row in rows))
+    rows.sort(key=lambda row: (patch_of(row), order.index(row["model"])))
+    out = exp / "specialists"
+    write_atomically(out / "comparison.csv", to_csv(rows).encode())
+    plot_flexibility(rows, clips).write(out / "comparison.png")
+    return table(rows, order)
+
+
+def table(rows: Rows, models: list[str]) -> str:
+    """Accuracy in percent at the sizes of the specialists, one line per model."""
+    accuracy = {(row["model"], patch_of(row)): 100 * row["accuracy"] for row in rows}
+    sizes = [patch for model, patch in accuracy if model == "specialists"]
+    width = max(len(name) for name in (*models, "accuracy, %"))
+    lines = ["accuracy, %".ljust(width) + "".join(f" {size!s:>6}" for size in sizes)]
+    for model in models:
+        cells = (f"{accuracy[model, size]:7.1f}" if (model, size) in accuracy else " " * 7 for size in sizes)
+        lines.append(model.ljust(width) + "".join(cells))
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    if len(sys.argv) != 2:
+        print("usage: specialists.py EXP_DIR", file=sys.stderr)
+        return 2
+    return guarded(lambda: print(compare(Path(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
