@@ -38,6 +38,8 @@ class Budget:
     limit: float
     score_name: str = ""
     """accuracy or mAP, for a `score`."""
+    text: str = dataclasses.field(default="", compare=False)
+    """As it was given."""
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -48,15 +50,15 @@ class Budget:
                 unit = unit if unit in _UNITS else unit + "s"  # 1 token, 5 GFLOP
                 if unit in _UNITS and float(match[1]) > 0:
                     kind, factor = _UNITS[unit]
-                    return cls(kind, float(match[1]) * factor)
+                    return cls(kind, float(match[1]) * factor, text=text.strip())
             elif match := re.fullmatch(rf"\s*(accuracy|mAP)\s*>=\s*{_NUMBER}\s*(%?)\s*", text, re.IGNORECASE):
                 limit = float(match[2]) / (100 if match[3] else 1)
                 if limit <= 1:
-                    return cls("score", limit, "mAP" if match[1].lower() == "map" else "accuracy")
+                    return cls("score", limit, "mAP" if match[1].lower() == "map" else "accuracy", text.strip())
         raise ConfigError(f"budget: found {text!r}, expected a form such as {FORMS}")
 
     def __str__(self) -> str:
-        return f"{self.score_name}>={self.limit:g}" if self.kind == "score" else f"{self.limit:g} {self.kind}"
+        return self.text
 
 
 def cascade_arguments(cascade: Sequence[str], threshold: Sequence[float]) -> tuple[Any, Any]:

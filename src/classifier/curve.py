@@ -38,7 +38,7 @@ class Cascade:
 
     rule: Rule
     reach: tuple[float, ...]
-    """Share of the clips that each size hears; 1 for the first."""
+    """Share of the clips that each size scores; 1 for the first."""
     gflops: float
     """Mean over the clips."""
     score: float
@@ -46,7 +46,7 @@ class Cascade:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """All that was measured."""
+    """What each patch size gives and costs, and the cascades of them."""
 
     score_name: str
     """`accuracy` (single-label models) or `mAP`."""
@@ -56,6 +56,12 @@ class Curve:
     """The Pareto front of mean GFLOPs and score, cheapest first; single sizes and plain averages are among them."""
     seconds: dict[str, dict[str, float]]
     """Per machine (see `latency.machine`) and patch size: seconds that 95 % of single clips keep within."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Curve({self.score_name} at {len(self.points)} patch sizes on {self.clips:,} clips,"
+            f" {len(self.cascades)} cascades)"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""

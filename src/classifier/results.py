@@ -55,7 +55,7 @@ class Predictions(list[Prediction]):
     def __repr__(self) -> str:
         if self.choice is None:
             return super().__repr__()
-        return f"<{super().__repr__()} heard at {' > '.join(map(str, self.patch_sizes))}; {self.choice!r}>"
+        return f"<{super().__repr__()} scored at {' > '.join(map(str, self.patch_sizes))}; {self.choice!r}>"
 
 
 class Window(NamedTuple):

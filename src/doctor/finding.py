@@ -32,6 +32,10 @@ class Examination:
     """What was seen, by name."""
     findings: tuple[Finding, ...]
 
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{finding.kind} ({finding.severity})" for finding in self.findings)
+        return f"Examination({self.subject}: {kinds or 'nothing found'})"
+
     @property
     def serious(self) -> bool:
         """Whether any finding is serious."""

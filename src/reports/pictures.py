@@ -54,10 +54,13 @@ _PLACES = (
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """One picture as two PNG files, for light and for dark pages."""
+    """One picture as two PNG files, for light and for dark pages. A notebook shows the light one."""
 
-    light: bytes
-    dark: bytes
+    light: bytes = dataclasses.field(repr=False)
+    dark: bytes = dataclasses.field(repr=False)
+
+    def _repr_png_(self) -> bytes:
+        return self.light
 
     def write(self, path: Path) -> None:
         """Write NAME.png and NAME-dark.png. Raises FileError if the system refuses."""

@@ -37,7 +37,10 @@ def measure_curve(
     precision: Precision = "auto",
     progress: bool = True,
 ) -> tuple[Curve, list[Result]]:
-    """The curve, and the results that it comes from; the arguments are those of `sweep`, and so are the errors."""
+    """The curve, which the model then has as `model.curve`, and the results that it comes from.
+
+    The arguments are those of `sweep`, and so are the errors.
+    """
     results = sweep(
         {"model": model}, data, patch_sizes, batch_size=batch_size, workers=workers, precision=precision,
         progress=progress,
@@ -48,6 +51,7 @@ def measure_curve(
         if here not in curve.seconds:
             times = measure_seconds(model, patch_sizes, one)
             curve.seconds[here] = {str(patch): seconds for patch, seconds in times.items()}
+    model.metadata["curve"] = curve.to_json()
     return curve, results
 
 

@@ -56,15 +56,15 @@ class Result:
     loss: float
     """Mean over the clips of the loss, cross-entropy or binary cross-entropy, of a clip's scores."""
     metrics: Metrics
-    scores: np.ndarray
+    scores: np.ndarray = dataclasses.field(repr=False)
     """(n, C) float32 probabilities, the mean over a clip's windows."""
-    excluded: tuple[Failure, ...] = ()
+    excluded: tuple[Failure, ...] = dataclasses.field(default=(), repr=False)
     """Clips that could not be used; n does not count them."""
     longer: int = 0
     """Clips that are longer than the model's window and were cut into several."""
     shorter: int = 0
     """Clips that are shorter than the window by more than a tenth and were padded."""
-    suspicious: tuple[Failure, ...] = ()
+    suspicious: tuple[Failure, ...] = dataclasses.field(default=(), repr=False)
     """Clips that were used and look wrong, with what looks wrong."""
 
 

@@ -90,9 +90,14 @@ def test_the_best_size_within_a_budget_hears_the_clip(model: AudioClassifier, bu
     got = model.predict(clip, top_k=4, budget=budget)
     assert got.patch_sizes == (chosen,) == got.choice.rule.sizes
     assert got == model.predict(clip, chosen, top_k=4)
-    assert f"heard at {chosen}" in repr(got)
+    assert f"scored at {chosen}" in repr(got)
     assert "accuracy" in got.choice.reason
     assert "100 validation clips" in got.choice.reason
+    assert budget in got.choice.reason
+
+
+def test_a_curve_says_what_it_holds(model: AudioClassifier) -> None:
+    assert repr(model.curve) == "Curve(accuracy at 3 patch sizes on 100 clips, 2 cascades)"
 
 
 def test_what_is_chosen_without_a_budget_is_not_explained(model: AudioClassifier) -> None:
@@ -206,8 +211,8 @@ def test_the_command_says_what_was_chosen(model: AudioClassifier, tmp_path: Path
     printed = capsys.readouterr()
     content = json.loads(printed.out)
     assert content["patch_sizes"] == ["8x16"]
-    assert "best for 999 tokens" in content["chosen"]
-    assert "patch size 8x16 (best for 999 tokens" in printed.err
+    assert "best for 999tokens" in content["chosen"]
+    assert "patch size 8x16 (best for 999tokens" in printed.err
     assert main([*command, "--cascade", "16", "8", "--threshold", "1.0", "--out", str(tmp_path / "out.csv")]) == 0
     header, row = (tmp_path / "out.csv").read_text().splitlines()
     assert header == "path,start,end,label,score,error,patch_sizes,chosen"

@@ -93,6 +93,8 @@ def test_both_themes_are_written_and_their_lines_stand_out_from_the_paper(tmp_pa
     image.write(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == image.light
     assert (tmp_path / "a-dark.png").read_bytes() == image.dark
+    assert image._repr_png_() == image.light
+    assert repr(image) == "Picture()"
     for theme in pictures.THEMES.values():
         assert min(_contrast(colour, theme["paper"]) for colour in (*theme["lines"], theme["ink"])) >= 2.9
 
