@@ -55,7 +55,7 @@ def build(gradio: Any, room: ListeningRoom, name: str, example: Path | None = No
                     label="Sound", sources=["upload", "microphone"], type="filepath", editable=False, buttons=[],
                     elem_id="sound",
                 )  # fmt: skip
-                offered = gr.Button("Try an example", size="sm", elem_id="example") if example else None
+                offered = gr.Button(f"Try {example.name}", size="sm", elem_id="example") if example else None
                 mode = gr.Radio(list(MODES), value="Patch size", label="Heard at", elem_id="mode")
                 side = gr.Slider(
                     sides[0], sides[-1], room.first_size, step=1, label="Patch size", elem_id="size",
@@ -71,8 +71,8 @@ def build(gradio: Any, room: ListeningRoom, name: str, example: Path | None = No
                 )  # fmt: skip
             with gr.Column(scale=3, min_width=300):
                 answer = gr.HTML(hint_html(HINT), elem_id="answer")
+                table = gr.HTML("", elem_id="table")
         pictures = gr.HTML("", elem_id="pictures")
-        table = gr.HTML("", elem_id="table")
         controls = [sound, mode, side, milliseconds, confidence]
         quiet = {"api_visibility": "private", "show_progress": "hidden"}
         if offered:
@@ -107,7 +107,7 @@ def serve(gradio: Any, page: Any, host: str, port: int, max_megabytes: float, br
     theme = gradio.themes.Default(
         primary_hue="blue", neutral_hue="slate", font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
-    )  # fmt: skip
+    ).set(body_text_color_subdued="*neutral_500", block_info_text_color="*neutral_500")  # fmt: skip
     try:
         _, address, _ = page.launch(
             server_name=host, server_port=port, share=False, inbrowser=browser, prevent_thread_lock=True, quiet=True,

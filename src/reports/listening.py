@@ -35,7 +35,7 @@ LADDER = tuple(PatchSize(side, side) for side in (8, 12, 16, 24, 32, 48))
 """Patch sizes that are compared, where they fit."""
 OWN_CASCADE = (48, 24, 12)
 """Sides of the patches of a cascade for models without a curve, where they fit."""
-MOST_SOUNDS, PASSES = 8, 5
+MOST_SOUNDS, PASSES = 8, 9
 """Sounds whose rows are kept; passes of which the median counts as the time of a size."""
 TOP = 5
 Mode = Literal["size", "budget", "cascade"]
@@ -176,6 +176,7 @@ class ListeningRoom:
             self._rows.move_to_end(sound.key)
             while len(self._rows) > MOST_SOUNDS:
                 self._rows.popitem(last=False)
+            self._time(sizes)
             for size in sizes:
                 if size not in rows:
                     rows[size] = self._row(sound, size)
@@ -220,18 +221,18 @@ class ListeningRoom:
         frames = self.model.feature_config.frames
         tokens = self.model.config.grid(size, frames).tokens
         best = self.model.predict(sound.waveform, size, top_k=1)[0]
-        return Row(size, tokens, self.model.config.flops(size, frames) / 1e9, self._time(size), best)
+        return Row(size, tokens, self.model.config.flops(size, frames) / 1e9, self._milliseconds[size], best)
 
-    def _time(self, size: PatchSize) -> float:
-        """Milliseconds of one window at a size; measured once."""
-        if size not in self._milliseconds:
-            features, device = self.model.feature_config, self.model.kernel.device
-            window = 0.1 * torch.randn(features.samples, generator=torch.Generator().manual_seed(0))
-            took = []
-            for _ in range(1 + PASSES):  # the first one warms up
+    def _time(self, sizes: Sequence[PatchSize]) -> None:
+        """Measure the milliseconds of one window at sizes that were not timed yet, in turns."""
+        features, device = self.model.feature_config, self.model.kernel.device
+        window = 0.1 * torch.randn(1, features.samples, generator=torch.Generator().manual_seed(0)).to(device)
+        took: dict[PatchSize, list[float]] = {size: [] for size in sizes if size not in self._milliseconds}
+        for _ in range(1 + PASSES):  # the first one warms up
+            for size, times in took.items():
                 synchronise(device)
                 began = time.perf_counter()
-                self.model.predict(window, size, top_k=1)  # its scores come to the CPU, so it has ended
-                took.append(1e3 * (time.perf_counter() - began))
-            self._milliseconds[size] = statistics.median(took[1:])
-        return self._milliseconds[size]
+                with torch.no_grad():
+                    self.model.probabilities(self.model(self.model.front_end(window), size)).cpu()
+                times.append(1e3 * (time.perf_counter() - began))
+        self._milliseconds |= {size: statistics.median(times[1:]) for size, times in took.items()}

@@ -1,57 +1,44 @@
-"""The parts of the page of `flexiast demo` as HTML and pictures, for light and dark pages. Nothing here needs Gradio.
-
-Dimensions: T frames, F mel bins.
-"""
+"""The parts of the page of `flexiast demo` as HTML. Nothing here needs Gradio."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
-
-from ..models.geometry import Layout
 from ..runtime.terminal import printable
 from .listening import Heard, Row, Sound
-from .pictures import Picture, picture
-from .sound import data_uri
+from .listening_pictures import attention_picture, grid_picture
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-WIDTH, HEIGHT = 5.4, 3.5
-"""Inches of a picture: two stand side by side on a desk, and one is legible on a phone."""
 STYLE = """
 .fx { font-size: 1rem; line-height: 1.45; color: var(--body-text-color); }
 .fx-error { border-left: 4px solid #d55e00; padding: .6rem .8rem; background: var(--background-fill-secondary);
   overflow-wrap: anywhere; }
-.fx-hint, .fx-note { color: var(--body-text-color-subdued); margin: .35rem 0 0; overflow-wrap: anywhere; }
+.fx-hint, .fx-note { opacity: .78; font-size: .92rem; margin: .35rem 0 0; overflow-wrap: anywhere; }
 .fx-top { font-size: 1.9rem; font-weight: 650; line-height: 1.2; margin: 0; overflow-wrap: anywhere; }
 .fx-facts { margin: .1rem 0 .7rem; }
 .fx-bars { list-style: none; margin: 0; padding: 0; }
-.fx-bars li { display: grid; grid-template-columns: minmax(5rem, 9rem) 1fr 3.4rem; gap: .6rem; align-items: center;
+.fx-bars li { display: grid; grid-template-columns: minmax(5rem, 9rem) 1fr 4.2rem; gap: .6rem; align-items: center;
   margin: .25rem 0; }
 .fx-bars .name { overflow-wrap: anywhere; }
 .fx-bars .track { background: var(--border-color-primary); border-radius: 4px; height: .8rem; overflow: hidden; }
 .fx-bars .bar { display: block; background: #0072b2; height: 100%; }
 .dark .fx-bars .bar { background: #56b4e9; }
-.fx-bars .score { text-align: right; font-variant-numeric: tabular-nums; }
+.fx-bars .score { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .fx-pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
 .fx-pictures figure { margin: 0; }
-.fx-pictures img { width: 100%; height: auto; border-radius: 6px; }
-.fx-pictures .for-dark, .dark .fx-pictures .for-light { display: none; }
-.dark .fx-pictures .for-dark { display: block; }
+.fx-pictures figcaption { font-weight: 600; margin-bottom: .2rem; }
+.fx-pictures svg { display: block; width: 100%; height: auto; }
+.fx-pictures text { fill: var(--body-text-color); font-size: 15px; font-family: inherit; }
+.fx-pictures image { image-rendering: pixelated; }
 .fx-scroll { overflow-x: auto; }
-.fx table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.fx caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
-.fx th, .fx td { padding: .35rem .7rem; text-align: right; border: 0; border-bottom: 1px solid
-  var(--border-color-primary); white-space: nowrap; }
-.fx td.class, .fx th.class { text-align: left; }
+.fx table { border-collapse: collapse; width: 100%; margin: 0; font-variant-numeric: tabular-nums; }
+.fx table, .fx thead, .fx tbody, .fx tr { border: 0 !important; }
+.fx caption { text-align: left; font-weight: 600; padding: .6rem 0 .4rem; }
+.fx th, .fx td { padding: .25rem .6rem; text-align: right; white-space: nowrap; border: 0 !important;
+  border-bottom: 1px solid var(--border-color-primary) !important; }
+.fx td.class, .fx th.class { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .fx tr[aria-current] > * { background: var(--background-fill-secondary); font-weight: 650; }
-@media (max-width: 640px) { .fx th, .fx td { padding: .35rem .35rem; font-size: .9rem; } }
+@media (max-width: 640px) { .fx th, .fx td { padding: .3rem .22rem; font-size: .84rem; } }
 """
 
 
@@ -136,87 +123,15 @@ def _text(value: object) -> str:
 
 def pictures_html(heard: Heard, frame_seconds: float) -> str:
     """The window under its patch grid, and the attention laid over it. frame_seconds: from one frame to the next."""
-    size, label = heard.layout.patch, printable(heard.best[0].label)
-    grid = heard.layout.grid
+    grid, size = heard.layout.grid, heard.layout.patch
+    most = 100 * float(heard.attention.max())
     figures = (
-        (f"Spectrogram in patches of {size}: {grid.freq} rows of {grid.time}", grid_picture(heard, frame_seconds)),
-        (f"Attention over the spectrogram, answer {label}", attention_picture(heard, frame_seconds)),
+        (
+            f"Log-mel in {grid.tokens:,} {'patch' if grid.tokens == 1 else 'patches'} of {size.freq} bins x"
+            f" {size.time} frames",
+            grid_picture(heard, frame_seconds),
+        ),
+        (f"Attention of the last block, at most {most:.1f} % a patch", attention_picture(heard, frame_seconds)),
     )
-    return '<div class="fx fx-pictures">' + "".join(_figure(text, image) for text, image in figures) + "</div>"
-
-
-def _figure(text: str, image: Picture) -> str:
-    one, other = (
-        f'<img class="for-{name}" alt="{escape(text)}" src="{data_uri("image/png", content)}">'
-        for name, content in (("light", image.light), ("dark", image.dark))
-    )
-    return f"<figure>{one}{other}</figure>"
-
-
-def grid_lines(layout: Layout, frames: int, bins: int) -> tuple[list[int], list[int]]:
-    """Bins and frames at which a patch starts or the last one ends, within the spectrogram."""
-    axes = zip(layout.grid, layout.stride, layout.patch, (bins, frames), strict=True)
-    rows, columns = (
-        sorted({*(step * number for number in range(count)), min(extent, step * (count - 1) + patch)})
-        for count, step, patch, extent in axes
-    )
-    return rows, columns
-
-
-def grid_picture(heard: Heard, frame_seconds: float) -> Picture:
-    """The log-mel of the window, a line around each patch."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        extent = _extent(heard, frame_seconds)
-        axes.imshow(_sounding(heard), origin="lower", aspect="auto", extent=extent, cmap="magma", interpolation="none")
-        rows, columns = grid_lines(heard.layout, *heard.log_mel.shape)
-        colour = {"color": "#9fb3c8", "linewidth": 0.7, "alpha": 0.75}
-        axes.hlines(rows, heard.start, heard.start + columns[-1] * frame_seconds, **colour)
-        axes.vlines([heard.start + column * frame_seconds for column in columns], 0, rows[-1], **colour)
-        count = heard.layout.grid
-        tokens = f"{count.tokens:,} {'patch' if count.tokens == 1 else 'patches'}"
-        _finish(axes, extent, f"log-mel, {tokens} of {heard.layout.patch.freq} bins x {heard.layout.patch.time} frames")
-
-    return picture(draw, WIDTH, HEIGHT)
-
-
-def attention_picture(heard: Heard, frame_seconds: float) -> Picture:
-    """The log-mel in grey, and over it the attention: the more, the more opaque."""
-    weights = heard.attention.T.numpy()
-    share = weights / max(float(weights.max()), 1e-12)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        extent = _extent(heard, frame_seconds)
-        where: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": extent, "interpolation": "none"}
-        axes.imshow(_sounding(heard), cmap="gray", **where)
-        axes.imshow(_tint(share), **where)
-        _finish(axes, extent, f"attention of the last block (most: {100 * float(weights.max()):.1f} % a patch)")
-
-    return picture(draw, WIDTH, HEIGHT)
-
-
-def _tint(share: np.ndarray) -> np.ndarray:
-    """Orange (F, T, 4) of so much opacity."""
-    return np.concatenate([np.broadcast_to((1.0, 0.5, 0.05), (*share.shape, 3)), 0.8 * share[..., None]], axis=-1)
-
-
-def _sounding(heard: Heard) -> np.ndarray:
-    """The log-mel (F, T), padding masked."""
-    masked: Tensor = heard.log_mel.T
-    return np.ma.masked_array(
-        masked.numpy(), np.broadcast_to(np.arange(masked.shape[1]) >= heard.sounding, masked.shape)
-    )
-
-
-def _extent(heard: Heard, frame_seconds: float) -> tuple[float, float, float, float]:
-    frames, bins = heard.log_mel.shape
-    return heard.start, heard.start + frames * frame_seconds, 0.0, float(bins)
-
-
-def _finish(axes: Axes, extent: tuple[float, float, float, float], title: str) -> None:
-    left, right, low, high = extent
-    axes.grid(visible=False)
-    axes.set(xlim=(left, right), ylim=(low, high), xlabel="seconds", ylabel="mel bin")
-    axes.set_title(title, fontsize=10)
+    inside = "".join(f"<figure><figcaption>{escape(text)}</figcaption>{image}</figure>" for text, image in figures)
+    return f'<div class="fx fx-pictures">{inside}</div>'
