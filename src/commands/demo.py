@@ -103,7 +103,7 @@ def run(config: DemoConfig) -> None:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         page = build(gradio, room, source.resolve().name, example)
         with noted_signals() as stopping:
-            address = serve(gradio, page, config.host, port, config.max_megabytes, config.open_browser)
+            address = serve(gradio, page, config.host, port, config.max_megabytes, config.open_browser, example)
             print(f"open {address} in a browser; Ctrl-C ends it", flush=True)
             while not stopping:
                 time.sleep(0.1)

@@ -10,7 +10,7 @@ from ..reports.listening import ListeningRoom, Mode, Wish
 from ..reports.listening_page import STYLE, answer_html, error_html, hint_html, pictures_html, table_html
 from ..runtime.device import is_out_of_memory
 
-MODES: dict[str, Mode] = {"Patch size": "size", "Time budget": "budget", "Cascade": "cascade"}
+MODES: dict[str, Mode] = {"Size": "size", "Time": "budget", "Cascade": "cascade"}
 HINT = "Record or upload a sound; its classes, spectrogram and costs appear here."
 NO_CURVE = (
     "A time budget needs to know what each patch size gives, which this checkpoint does not say. Measure it once:"
@@ -56,7 +56,7 @@ def build(gradio: Any, room: ListeningRoom, name: str, example: Path | None = No
                     elem_id="sound",
                 )  # fmt: skip
                 offered = gr.Button(f"Try {example.name}", size="sm", elem_id="example") if example else None
-                mode = gr.Radio(list(MODES), value="Patch size", label="Heard at", elem_id="mode")
+                mode = gr.Radio(list(MODES), value="Size", label="Choose by", elem_id="mode")
                 side = gr.Slider(
                     sides[0], sides[-1], room.first_size, step=1, label="Patch size", elem_id="size",
                     info="Mel bins and frames; small patches are usually more accurate and cost more", buttons=[],
@@ -102,8 +102,13 @@ def _visible(gr: Any, room: ListeningRoom, chosen: str) -> list[Any]:
     return [gr.update(visible=one) for one in shown]
 
 
-def serve(gradio: Any, page: Any, host: str, port: int, max_megabytes: float, browser: bool) -> str:
-    """Serve the page from threads of its own; returns its address. Raises ConfigError if the port is taken."""
+def serve(
+    gradio: Any, page: Any, host: str, port: int, max_megabytes: float, browser: bool, example: Path | None = None
+) -> str:
+    """Serve the page from threads of its own; returns its address. Raises ConfigError if the port is taken.
+
+    Nothing goes out: no share link, no analytics, no fonts from elsewhere. Of files, it shows uploads and the example.
+    """
     theme = gradio.themes.Default(
         primary_hue="blue", neutral_hue="slate", font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
@@ -112,7 +117,8 @@ def serve(gradio: Any, page: Any, host: str, port: int, max_megabytes: float, br
         _, address, _ = page.launch(
             server_name=host, server_port=port, share=False, inbrowser=browser, prevent_thread_lock=True, quiet=True,
             show_error=False, max_file_size=int(max_megabytes * 1e6), footer_links=[], run_history=False,
-            enable_monitoring=False, ssr_mode=False, mcp_server=False, pwa=False, theme=theme, css=STYLE,
+            allowed_paths=[str(example)] if example else [], enable_monitoring=False, ssr_mode=False,
+            mcp_server=False, pwa=False, theme=theme, css=STYLE,
         )  # fmt: skip
     except OSError as error:
         raise ConfigError(f"port: found {port}, which is taken ({error}), expected a free one: --port") from None

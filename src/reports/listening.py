@@ -152,9 +152,9 @@ class ListeningRoom:
     def hear(self, sound: Sound, wish: Wish) -> Heard:
         """The answer to a wish. Raises DataError for an unusable clip, ConfigError for what does not fit the model."""
         with self._lock:
+            parts = list(excerpts([sound.waveform], self.model.feature_config, name=sound.name))
             best = self.model.predict(sound.waveform, top_k=TOP, **self._arguments(wish))
             patch = best.patch_sizes[-1]
-            parts = list(excerpts([sound.waveform], self.model.feature_config, name=sound.name))
             shown = self._clearest(sound, best[0].label, patch) if len(parts) > 1 else 0
             start, end, waveform = parts[shown]
             with torch.no_grad():

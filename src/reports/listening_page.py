@@ -10,6 +10,7 @@ from .listening import Heard, Row, Sound
 from .listening_pictures import attention_picture, grid_picture
 
 STYLE = """
+.html-container:has(.fx) { padding-inline: 0 !important; }
 .fx { font-size: 1rem; line-height: 1.45; color: var(--body-text-color); }
 .fx-error { border-left: 4px solid #d55e00; padding: .6rem .8rem; background: var(--background-fill-secondary);
   overflow-wrap: anywhere; }
@@ -36,7 +37,7 @@ STYLE = """
 .fx caption { text-align: left; font-weight: 600; padding: .6rem 0 .4rem; }
 .fx th, .fx td { padding: .25rem .6rem; text-align: right; white-space: nowrap; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important; }
-.fx td.class, .fx th.class { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.fx td.class, .fx th.class { text-align: left; white-space: normal; overflow-wrap: break-word; }
 .fx tr[aria-current] > * { background: var(--background-fill-secondary); font-weight: 650; }
 @media (max-width: 640px) { .fx th, .fx td { padding: .3rem .22rem; font-size: .84rem; } }
 """
@@ -78,7 +79,7 @@ def facts(heard: Heard, rows: Sequence[Row]) -> str:
     name = "patch size " + " > ".join(map(str, sizes))
     each = ", for each window" if heard.windows > 1 else ""
     up_to = "up to " if heard.windows > 1 and len(sizes) > 1 else ""
-    return f"{name} · {up_to}{tokens:,} tokens · {gflops:.3g} GFLOPs · {milliseconds:.2g} ms{each}"
+    return f"{name} · {up_to}{tokens:,} tokens · {_short(gflops)} GFLOPs · {_short(milliseconds)} ms{each}"
 
 
 def shown_window(heard: Heard) -> str:
@@ -97,14 +98,14 @@ def table_html(rows: Sequence[Row], chosen: Sequence[object]) -> str:
     head = "".join(f'<th scope="col"{_kind(name)}>{name}</th>' for name in heads)
     body = "".join(
         f'<tr{_current(row.patch_size in chosen)}><th scope="row">{row.patch_size}</th>'
-        f"<td>{row.tokens:,}</td><td>{row.gflops:.3g}</td><td>{row.milliseconds:.2g}</td>"
+        f"<td>{row.tokens:,}</td><td>{_short(row.gflops)}</td><td>{_short(row.milliseconds)}</td>"
         f'<td class="class">{_text(row.best.label)}</td><td>{100 * row.best.score:.1f} %</td></tr>'
         for row in rows
     )
     return (
         '<section class="fx"><div class="fx-scroll"><table><caption>The same sound at other patch sizes</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        '<p class="fx-note">Tokens, GFLOPs and milliseconds are those of one window; the time is the median of five'
+        '<p class="fx-note">Tokens, GFLOPs and milliseconds are those of one window; the time is the median of several'
         " passes on this machine, from samples to scores.</p></section>"
     )
 
@@ -115,6 +116,11 @@ def _kind(name: str) -> str:
 
 def _current(chosen: bool) -> str:
     return ' aria-current="true"' if chosen else ""
+
+
+def _short(value: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:#.2g}"
 
 
 def _text(value: object) -> str:
