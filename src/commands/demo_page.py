@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +24,32 @@ Parts = tuple[str, str, str]
 
 def respond(
     room: ListeningRoom, path: str | None, mode: str, side: float, milliseconds: float, confidence: float
-) -> Parts:
-    """What the page shows for a sound and its controls; a mistake of the user's becomes a line in it."""
+) -> Iterator[Parts]:
+    """What the page shows for a sound and its controls; a mistake of the user's becomes a line in it.
+
+    For a new sound the answer comes first, and the other sizes when they have heard it too.
+    """
     if not path:
-        return hint_html(HINT), "", ""
+        yield hint_html(HINT), "", ""
+        return
     wish = Wish(MODES[mode], int(side), float(milliseconds), float(confidence))
     if wish.mode == "budget" and room.curve is None:
-        return hint_html(NO_CURVE), "", ""
+        yield hint_html(NO_CURVE), "", ""
+        return
     try:
         sound = room.read(path)
         heard = room.hear(sound, wish)
-        rows = room.compare(sound, heard.best.patch_sizes)
+        sizes = heard.best.patch_sizes
+        pictures = pictures_html(heard, room.model.feature_config.frame_seconds)
+        for ladder in (True,) if room.knows(sound) else (False, True):
+            rows = room.compare(sound, sizes, ladder)
+            yield answer_html(sound, heard, rows), pictures, table_html(rows, sizes)
     except FlexiASTError as error:
-        return error_html(error), "", ""
+        yield error_html(error), "", ""
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return error_html("out of memory; larger patches and shorter clips need less"), "", ""
-    pictures = pictures_html(heard, room.model.feature_config.frame_seconds)
-    return answer_html(sound, heard, rows), pictures, table_html(rows, heard.best.patch_sizes)
+        yield error_html("out of memory; larger patches and shorter clips need less"), "", ""
 
 
 def build(gradio: Any, room: ListeningRoom, name: str, example: Path | None = None) -> Any:
@@ -79,7 +88,7 @@ def build(gradio: Any, room: ListeningRoom, name: str, example: Path | None = No
             offered.click(lambda: str(example), None, sound, **quiet)
         mode.change(lambda chosen: _visible(gr, room, chosen), mode, [side, milliseconds, confidence], **quiet)
         gr.on(
-            [control.change for control in controls], lambda *values: respond(room, *values), controls,
+            [control.change for control in controls], partial(respond, room), controls,
             [answer, pictures, table], trigger_mode="always_last", concurrency_limit=1, api_visibility="private",
             show_progress="minimal", show_progress_on=answer,
         )  # fmt: skip

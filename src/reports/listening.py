@@ -35,8 +35,10 @@ LADDER = tuple(PatchSize(side, side) for side in (8, 12, 16, 24, 32, 48))
 """Patch sizes that are compared, where they fit."""
 OWN_CASCADE = (48, 24, 12)
 """Sides of the patches of a cascade for models without a curve, where they fit."""
-MOST_SOUNDS, PASSES = 8, 9
-"""Sounds whose rows are kept; passes of which the median counts as the time of a size."""
+MOST_SOUNDS = 8
+"""Sounds whose rows are kept."""
+LEAST_PASSES, MOST_PASSES, SECONDS = 2, 9, 2.0
+"""Passes of which the median is the time of a size: as many as fit into the seconds, within these bounds."""
 TOP = 5
 Mode = Literal["size", "budget", "cascade"]
 
@@ -168,9 +170,16 @@ class ListeningRoom:
                 self._notes(best, wish),
             )  # fmt: skip
 
-    def compare(self, sound: Sound, also: Sequence[PatchSize] = ()) -> list[Row]:
-        """The sound at each size of the ladder, and at others too, from fine to coarse. Raises as `hear` does."""
-        sizes = sorted({*fitting(LADDER, self.model), *also})
+    def knows(self, sound: Sound) -> bool:
+        """Whether the rows of the ladder are there already, so that `compare` takes no time."""
+        return self._rows.get(sound.key, {}).keys() >= set(fitting(LADDER, self.model))
+
+    def compare(self, sound: Sound, also: Sequence[PatchSize] = (), ladder: bool = True) -> list[Row]:
+        """The sound at some sizes, from fine to coarse: those of `also` and, with `ladder`, the ladder's.
+
+        Raises as `hear` does.
+        """
+        sizes = sorted({*(fitting(LADDER, self.model) if ladder else ()), *also})
         with self._lock:
             rows = self._rows.setdefault(sound.key, {})
             self._rows.move_to_end(sound.key)
@@ -228,7 +237,10 @@ class ListeningRoom:
         features, device = self.model.feature_config, self.model.kernel.device
         window = 0.1 * torch.randn(1, features.samples, generator=torch.Generator().manual_seed(0)).to(device)
         took: dict[PatchSize, list[float]] = {size: [] for size in sizes if size not in self._milliseconds}
-        for _ in range(1 + PASSES):  # the first one warms up
+        start = time.perf_counter()
+        for number in range(1 + MOST_PASSES):  # the first one warms up
+            if number > LEAST_PASSES and time.perf_counter() - start > SECONDS:
+                break
             for size, times in took.items():
                 synchronise(device)
                 began = time.perf_counter()

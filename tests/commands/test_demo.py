@@ -58,6 +58,12 @@ def with_curve(room: ListeningRoom) -> ListeningRoom:
     return room
 
 
+def shown(room: ListeningRoom, path: str | None, *controls: object) -> tuple[str, str, str]:
+    """What the page shows in the end."""
+    *_, parts = respond(room, path, *controls)
+    return parts
+
+
 def test_the_answer_and_the_table_are_what_predict_says(room: ListeningRoom) -> None:
     sound = room.read(SEVEN)
     heard = room.hear(sound, Wish("size", 31))
@@ -157,7 +163,7 @@ def test_a_curve_gives_budgets_and_cascades(room: ListeningRoom) -> None:
     cascade = room.hear(sound, Wish("cascade"))
     assert cascade.best == room.model.predict(SEVEN, cascade="auto")
     assert [size.freq for size in cascade.best.patch_sizes] == [48, 16]
-    answer, pictures, table = respond(room, str(SEVEN), "Time", 16, 1, 0.9)
+    answer, pictures, table = shown(room, str(SEVEN), "Time", 16, 1, 0.9)
     assert "budget: found 1 ms, which no size of the curve keeps" in answer
     assert not pictures + table
 
@@ -185,7 +191,7 @@ def test_mistakes_are_a_line_with_the_name_of_the_file_alone(room: ListeningRoom
         "missing.wav": "missing.wav: ",
     }
     for name, message in expected.items():
-        answer, pictures, table = respond(room, str(tmp_path / name), "Size", 16, 20, 0.9)
+        answer, pictures, table = shown(room, str(tmp_path / name), "Size", 16, 20, 0.9)
         assert 'role="alert"' in answer
         assert f">{message}" in answer
         assert str(tmp_path) not in answer
@@ -197,18 +203,25 @@ def test_mistakes_are_a_line_with_the_name_of_the_file_alone(room: ListeningRoom
 
 
 def test_the_page_answers_with_parts_or_says_what_to_do(room: ListeningRoom) -> None:
-    assert HINT in respond(room, None, "Size", 16, 20, 0.9)[0]
-    assert NO_CURVE in respond(room, str(SEVEN), "Time", 16, 20, 0.9)[0]
-    answer, pictures, table = respond(room, str(SEVEN), "Size", 16.0, 20, 0.9)
+    assert HINT in shown(room, None, "Size", 16, 20, 0.9)[0]
+    assert NO_CURVE in shown(room, str(SEVEN), "Time", 16, 20, 0.9)[0]
+    answer, pictures, table = shown(room, str(SEVEN), "Size", 16.0, 20, 0.9)
     assert '<p class="fx-top">seven</p>' in answer
     assert pictures.count("<svg") == 2
     assert '<tr aria-current="true"><th scope="row">16</th>' in table
 
 
+def test_a_new_sound_has_its_answer_before_the_other_sizes(room: ListeningRoom) -> None:
+    first, second = respond(room, str(SEVEN), "Size", 16, 20, 0.9)
+    assert first[:2] == second[:2]
+    assert [parts[2].count('<th scope="row">') for parts in (first, second)] == [1, 6]
+    assert len(list(respond(room, str(SEVEN), "Size", 20, 20, 0.9))) == 1
+
+
 def test_names_of_classes_are_escaped(room: ListeningRoom) -> None:
     names = tuple(f"<i>{name}" for name in room.model.labels.names)
     room.model.labels = dataclasses.replace(room.model.labels, names=names)
-    parts = "".join(respond(room, str(SEVEN), "Size", 16, 20, 0.9))
+    parts = "".join(shown(room, str(SEVEN), "Size", 16, 20, 0.9))
     assert "<i>" not in parts
     assert "&lt;i&gt;seven" in parts
 
