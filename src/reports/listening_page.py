@@ -39,7 +39,10 @@ STYLE = """
   border-bottom: 1px solid var(--border-color-primary) !important; }
 .fx td.class, .fx th.class { text-align: left; white-space: normal; overflow-wrap: break-word; }
 .fx tr[aria-current] > * { background: var(--background-fill-secondary); font-weight: 650; }
-@media (max-width: 640px) { .fx th, .fx td { padding: .3rem .22rem; font-size: .84rem; } }
+@media (max-width: 640px) {
+  .fx th, .fx td { padding: .3rem .22rem; font-size: .84rem; }
+  .fx td.class span { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden; }
+}
 """
 
 
@@ -99,7 +102,8 @@ def table_html(rows: Sequence[Row], chosen: Sequence[object]) -> str:
     body = "".join(
         f'<tr{_current(row.patch_size in chosen)}><th scope="row">{row.patch_size}</th>'
         f"<td>{row.tokens:,}</td><td>{_short(row.gflops)}</td><td>{_short(row.milliseconds)}</td>"
-        f'<td class="class">{_text(row.best.label)}</td><td>{100 * row.best.score:.1f} %</td></tr>'
+        f'<td class="class"><span title="{_text(row.best.label)}">{_text(row.best.label)}</span></td>'
+        f"<td>{100 * row.best.score:.1f} %</td></tr>"
         for row in rows
     )
     return (
