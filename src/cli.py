@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "bench": "time a model at many patch sizes on this machine",
     "export": "write one patch size for ONNX Runtime, transformers or PyTorch",
     "convert": "convert any readable checkpoint into our own format",
+    "demo": "serve a page on this machine that hears a sound at any patch size",
     "doctor": "find what is wrong with an installation, a data set, a checkpoint or a run",
     "report": "write a run and its results into one web page",
     "stats": "measure the mean and standard deviation of a data set, for normalisation",

@@ -23,6 +23,7 @@ OTHERS = {
     "--features",  # the start of several
     "--shm-size", "--porcelain", "--model",  # docker, git, hear-eval-kit
     "--editable", "--force-reinstall", "--no-deps",  # pip
+    "--body-text-color", "--border-color-primary", "--background-fill-secondary",  # colours of Gradio's pages
 }  # fmt: skip
 
 
