@@ -1,7 +1,7 @@
 # All it needs is Python 3.11; the first target to run sets up .venv.
 PYTHON ?= python3.11
 BIN := .venv/bin
-EXTRAS := audio,data,demo,export,notebook,test
+EXTRAS := audio,data,demo,export,notebook,test,web
 
 .PHONY: help demo test test-slow lint bench constraints hooks clean
 .DEFAULT_GOAL := help

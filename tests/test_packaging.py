@@ -19,9 +19,6 @@ EXTRAS = {
     name: [Requirement(text) for text in texts] for name, texts in PROJECT["project"]["optional-dependencies"].items()
 }
 
-APART = {"web"}
-"""Extras that cannot be installed beside the versions tested together: Gradio needs a Pillow older than that."""
-
 
 def lines(name: str) -> list[str]:
     """The lines of a requirements file, without comments."""
@@ -52,8 +49,7 @@ def test_requirements_txt_names_what_the_library_needs() -> None:
 @pytest.mark.parametrize("requirement", [*DIRECT, *(r for extra in EXTRAS.values() for r in extra)], ids=str)
 def test_a_dependency_is_a_range_around_the_version_tested(requirement: Requirement) -> None:
     assert {specifier.operator for specifier in requirement.specifier} == {">=", "<"}
-    apart = any(requirement in EXTRAS[name] for name in APART)
-    assert apart or requirement.specifier.contains(TESTED[canonicalize_name(requirement.name)])
+    assert requirement.specifier.contains(TESTED[canonicalize_name(requirement.name)])
 
 
 def test_constraints_pin_all_that_the_direct_dependencies_need() -> None:
@@ -70,7 +66,7 @@ def test_make_installs_every_extra_from_the_constraints() -> None:
     makefile = (ROOT / "Makefile").read_text()
     extras = re.search(r"^EXTRAS := (.+)$", makefile, re.MULTILINE)
     assert extras
-    assert sorted(extras[1].split(",")) == sorted(EXTRAS.keys() - APART)
+    assert sorted(extras[1].split(",")) == sorted(EXTRAS)
     assert "--constraint constraints.txt --editable '.[$(EXTRAS)]'" in makefile
     targets = re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)
     helped = re.findall(r'@echo "make ([a-z-]+) ', makefile)

@@ -88,7 +88,7 @@ def facts(heard: Heard, rows: Sequence[Row]) -> str:
 def shown_window(heard: Heard) -> str:
     """In words: which part of the clip the pictures show."""
     if heard.windows == 1:
-        return f"{heard.end - heard.start:.2f} s, heard whole"
+        return f"{heard.end - heard.start:.2f} s, one window"
     return (
         f"the scores are means over {heard.windows} windows; the pictures show {heard.start:.2f} to {heard.end:.2f} s,"
         f" where {heard.best[0].label} scores highest"

@@ -83,7 +83,7 @@ def test_the_answer_and_the_table_are_what_predict_says(room: ListeningRoom) -> 
     answer = answer_html(sound, heard, rows)
     assert "patch size 31 · 20 tokens · 0.023 GFLOPs · " in answer
     assert f"{100 * heard.best[0].score:.1f} %" in answer
-    assert "seven.wav: 0.96 s, heard whole" in answer
+    assert "seven.wav: 0.96 s, one window" in answer
     assert room.compare(sound)[0] is rows[0]  # nothing is heard or timed twice
 
 
