@@ -61,10 +61,18 @@ def in_nav(entry: Any) -> Iterator[str]:
 
 def blocks(text: str) -> Iterator[tuple[str, str]]:
     """The code of a page, in order: the language of fenced code, "" for indented code, and the code."""
-    pattern = r"^ *```(\w*)\n(.*?)^ *```$|((?:^(?: {4}\S.*)?\n)+)"
-    for fence, fenced, indented in re.findall(pattern, text + "\n", re.MULTILINE | re.DOTALL):
-        if fenced or indented.strip():
-            yield fence, fenced or indented
+    fence: str | None = None
+    code: list[str] = []
+    for line in [*text.splitlines(), "end"]:
+        if match := re.match(r" *```(\w*)$", line):
+            if code:
+                yield fence or "", "\n".join(code) + "\n"
+            fence, code = (match[1] or "text") if fence is None else None, []
+        elif fence is not None or line.startswith("    "):
+            code.append(line)
+        elif code:
+            yield "", "\n".join(code) + "\n"
+            code = []
 
 
 def shell_lines(text: str) -> list[str]:
@@ -257,7 +265,7 @@ def run_line(line: str) -> None:
         return
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", line], env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+        ["bash", "-c", line], env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False, timeout=90
     )
     assert done.returncode == 0, f"{line}\n{done.stderr}"
 
