@@ -87,7 +87,7 @@ def command_table() -> str:
     """Every command with what it does."""
     from flexiast.cli import COMMANDS
 
-    rows = [f"| [`flexiast {name}`](commands/{name}.md) | {summary} |" for name, summary in COMMANDS.items()]
+    rows = [f"| [`flexiast {name}`]({name}.md) | {summary} |" for name, summary in COMMANDS.items()]
     return "\n".join(["| Command | What it does |", "| --- | --- |", *rows])
 
 

@@ -31,7 +31,7 @@ SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 PAGES = sorted(DOCS.rglob("*.md"))
 GUIDES = (
     *("index", "your-sounds", "choosing-a-size", "distilling", "deployment", "clusters", "adding-a-data-set", "doctor"),
-    *("faq", "formats", "command-line", "api/index", "science", "performance", "results"),
+    *("faq", "formats", "commands/index", "api/index", "science", "performance", "results"),
 )
 """Pages whose commands and Python run, by name."""
 
@@ -202,7 +202,7 @@ GIVEN = {
     "faq": {"exp/fixed": "exp/fixed", "exp/flexible": "exp/flexible"},
     "formats": {"exp/flexible": "exp/flexible"},
     "performance": {"exp/flexible": "exp/flexible"},
-    "command-line": {"exp/fixed": "exp/fixed"},
+    "commands/index": {"exp/fixed": "exp/fixed"},
     "your-sounds": {"exp/fixed": "exp/hub"},
 }
 """Models that a guide takes for granted: which of ours, and what the guide calls it."""
