@@ -42,7 +42,8 @@ test-slow: .venv/installed
 bench: .venv/installed
 	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$script || exit 1; done
 
-docs: export NO_MKDOCS_2_WARNING := 1 # it is kept below version 2
+# MkDocs is kept below version 2: no need to warn of it.
+docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/installed
 	$(BIN)/python -m mkdocs build --strict --quiet
 
