@@ -43,9 +43,8 @@ bench: .venv/installed
 	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$script || exit 1; done
 
 # MkDocs is kept below version 2: no need to warn of it.
-docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/installed
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # Afterwards .venv counts as up to date: it is what was written.
 constraints:
