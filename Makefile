@@ -1,9 +1,9 @@
 # All it needs is Python 3.11; the first target to run sets up .venv.
 PYTHON ?= python3.11
 BIN := .venv/bin
-EXTRAS := audio,data,demo,export,notebook,test,web
+EXTRAS := audio,data,demo,docs,export,notebook,test,web
 
-.PHONY: help demo test test-slow lint bench constraints hooks clean
+.PHONY: help demo test test-slow lint bench docs constraints hooks clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -13,6 +13,7 @@ help:
 	@echo "make test-slow    whole recipes and longer trainings"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        the benchmarks, results to benchmarks/results"
+	@echo "make docs         the documentation site, to site/"
 	@echo "make hooks        run make lint before every commit (needs pre-commit)"
 	@echo "make constraints  write the versions in .venv to constraints.txt"
 	@echo "make clean        remove .venv and caches"
@@ -41,6 +42,10 @@ test-slow: .venv/installed
 bench: .venv/installed
 	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$script || exit 1; done
 
+# MkDocs is kept below version 2: no need to warn of it.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # Afterwards .venv counts as up to date: it is what was written.
 constraints:
 	{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude flexiast; } > constraints.new
@@ -51,4 +56,4 @@ hooks:
 	pre-commit install
 
 clean:
-	rm -rf .venv build src/flexiast.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build site src/flexiast.egg-info .mypy_cache .ruff_cache .pytest_cache
