@@ -82,7 +82,9 @@ def choose(
         rule = rule_of(cascade, threshold)
         points = [curve.point(size) if curve else None for size in rule.sizes]
         temperatures = tuple(point.temperature if point else 1.0 for point in points)
-        return Choice(dataclasses.replace(rule, temperatures=temperatures), "as asked for")
+        off = [str(size) for size, point in zip(rule.sizes, points, strict=True) if curve and point is None]
+        reason = f"as asked for; not on the curve, so not calibrated: {', '.join(off)}" if off else "as asked for"
+        return Choice(dataclasses.replace(rule, temperatures=temperatures), reason)
     if threshold is not None:
         raise ConfigError("threshold: found it without sizes, expected it beside cascade=[...]; auto brings its own")
     if curve is None:

@@ -51,7 +51,7 @@ class CurveConfig(TableOptions):
     root: Path | None = None
     """Where relative paths of the manifest start (default: the manifest's own folder)."""
     patch_sizes: tuple[PatchArg, ...] | None = None
-    """Patch sizes to measure, rectangles such as 16x8 too (default: up to 13 of those in the model's training)."""
+    """Patch sizes to measure, rectangles such as 16x8 too (default: the ten of the paper, or those of the training)."""
     batch_size: int = 32
     """Clips per forward pass."""
     workers: int = 2
@@ -73,8 +73,13 @@ class CurveConfig(TableOptions):
 
 
 def ladder(model: AudioClassifier) -> tuple[PatchSize, ...]:
-    """The sizes of a model's training that fit its input, at most 13 of them; the paper's if it does not say."""
-    sizes = fitting(trained_sizes(model) or PAPER_SIZES, model)
+    """The sizes that fit the input: the paper's, if the model was trained at many more or does not say; or the model's
+    own, at most 13 of them.
+    """
+    usual = fitting(PAPER_SIZES, model)
+    sizes = fitting(trained_sizes(model), model) or usual
+    if len(sizes) > MOST_SIZES and set(usual) <= set(sizes):
+        return usual
     return tuple(sizes[place] for place in spread(len(sizes), MOST_SIZES))
 
 

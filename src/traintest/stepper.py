@@ -6,9 +6,10 @@ Dimensions: B clips of this process, N tokens of a clip.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -57,9 +58,24 @@ class Stepper:
         if compile:
             compile_blocks(model)
         self.network: nn.Module = model
-        if world.size > 1:
-            # Buffers are constants of the front end; there is nothing to broadcast.
-            self.network = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    @contextlib.contextmanager
+    def sharing_gradients(self) -> Iterator[None]:
+        """Average the gradients of all processes in the steps taken inside.
+
+        DDP is gone when this ends: if it outlived the process group, it would be the last to own it and wait, with the
+        GIL held, for a thread of gloo that waits for the GIL.
+        """
+        if self.world.size == 1:
+            yield
+            return
+        # Buffers are constants of the front end; there is nothing to broadcast.
+        self.network = DistributedDataParallel(self.model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        try:
+            yield
+        finally:
+            self.network = self.model
+            gc.collect()
 
     @property
     def learning_rate(self) -> float:

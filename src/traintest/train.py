@@ -134,7 +134,7 @@ class Trainer:
         with noted_signals(grace=0 if self.world.size == 1 else LAUNCHER_GRACE) as stopping:
             # Closed in the end, and not before: only rank 0 holds the lock, and all leave together.
             lock = self.world.on_rank0_only(self.directory.lock)
-            with lock:
+            with lock, self.stepper.sharing_gradients():
                 self._run(stopping)
 
     def _run(self, stopping: Stopping) -> None:

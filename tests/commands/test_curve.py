@@ -11,7 +11,7 @@ from flexiast.checkpoints.checkpoint import save_single_file
 from flexiast.cli import main
 from flexiast.commands.curve import ladder
 from flexiast.data.manifest import read_manifest
-from flexiast.models.geometry import PatchSize
+from flexiast.models.geometry import PAPER_SIZES, PatchSize
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,11 @@ def test_the_ladder_is_that_of_the_training(trained: Path) -> None:
     model = flexiast.load(trained)
     assert ladder(model) == tuple(PatchSize(s, s) for s in (16, 24, 32, 48))
     model.metadata["trained_patch_sizes"] = [str(s) for s in range(8, 49)]
+    assert ladder(model) == PAPER_SIZES
+    model.metadata["trained_patch_sizes"] = [str(s) for s in range(17, 49)]
     sizes = ladder(model)
     assert len(sizes) == 13
-    assert (sizes[0], sizes[-1]) == (PatchSize(8, 8), PatchSize(48, 48))
+    assert (sizes[0], sizes[-1]) == (PatchSize(17, 17), PatchSize(48, 48))
 
 
 def test_a_multi_label_front_is_by_map(sounds: Path, trained: Path, tmp_path: Path) -> None:

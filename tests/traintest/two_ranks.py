@@ -1,6 +1,7 @@
 """Runs a job of the tests on two processes over gloo; `python -m tests.traintest.two_ranks JOB ...` is one of them."""
 
 import dataclasses
+import gc
 import json
 import os
 import socket
@@ -51,6 +52,8 @@ def train_lora(out: str, sounds: str, start: str) -> None:
 
 def train_and_evaluate(out: str, sounds: str) -> None:
     """Train, print the patch sizes this rank was told, then its metrics of seven clips."""
+    from torch.nn.parallel import DistributedDataParallel
+
     from flexiast.runtime.distributed import connected
     from flexiast.traintest.reporter import named
     from flexiast.traintest.train import Trainer
@@ -69,7 +72,12 @@ def train_and_evaluate(out: str, sounds: str) -> None:
         trainer.run()
         world.any(False)  # the model is written by rank 0; rank 1 waits for it here
         results = evaluate(Path(out), Path(sounds), world)
-    print(json.dumps({"patches": seen, "metrics": [vars(r.metrics) | {"loss": r.loss} for r in results]}))
+    wrapped = sum(isinstance(one, DistributedDataParallel) for one in gc.get_objects())
+    print(
+        json.dumps(
+            {"patches": seen, "wrapped": wrapped, "metrics": [vars(r.metrics) | {"loss": r.loss} for r in results]}
+        )
+    )
 
 
 def disagree(out: str, sounds: str) -> None:
