@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,7 @@ COLUMNS = "112"
 _package: list[tempfile.TemporaryDirectory] = []
 
 
+@event_priority(100)  # before mkdocstrings reads its configuration
 def on_config(config: Any) -> Any:
     """Let mkdocstrings read this repository's package, whichever one is installed."""
     _package[:] = [tempfile.TemporaryDirectory()]
