@@ -58,9 +58,9 @@ def test_train_on_your_sounds_works_as_written_and_learns(
             wave = 0.3 * np.sin(2 * np.pi * pitch * rng.uniform(0.9, 1.1) * time) + rng.normal(0, 0.03, len(time))
             soundfile.write(tmp_path / "sounds" / name / f"{number}.wav", wave, 16_000)
     monkeypatch.chdir(tmp_path)
-    tuned, fixed, flexible, predict, distilled, *_ = commands("Train on your sounds")
+    doctor, fixed, flexible, report, predict, tuned = commands("Train on your sounds")
     assert "--model.init" in tuned  # its model is of the Hub: it is run in tests/classifier/test_load.py, in miniature
-    for command in (fixed, flexible, predict):
+    for command in (doctor, fixed, flexible, [*report, "--seconds", "0.05"], predict):
         assert main(command[1:]) == 0, command
     capsys.readouterr()
     with open("predictions.csv", newline="") as file:
@@ -70,6 +70,7 @@ def test_train_on_your_sounds_works_as_written_and_learns(
     right = [Path(path).parent.name == label for path, label in best.items()]
     assert len(right) == 24
     assert np.mean(right) > 0.9
+    (distilled,) = commands("Make a checkpoint flexible")
     assert parsed(distilled).train.distill.teacher == "exp/fixed"
 
 
