@@ -5,21 +5,31 @@
 
 Reads what `flexiast measure` wrote: EXP_DIR/specialists/patch*/flexibility/flexibility.csv, each specialist at its own
 size, and EXP_DIR/flexible_*/flexibility/flexibility.csv, the flexible models with the model that they started from.
-With folds (.../fold*/flexibility/...), the mean over them. Writes comparison.csv and comparison.png, light and dark, to
+With folds (.../fold*/flexibility/...), the mean over them. A flexible model with a curve has cascades.csv beside
+it, which are drawn too. Writes comparison.csv and comparison.png, light and dark, to
 EXP_DIR/specialists.
 """
 
+from __future__ import annotations
+
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flexiast.commands.guard import guarded
 from flexiast.errors import DataError
-from flexiast.reports.flexibility import patch_of, plot_flexibility, read_rows
+from flexiast.reports.cascades import draw_cascades, read_cascades
+from flexiast.reports.flexibility import draw_by_cost, draw_by_size, patch_of, read_rows
+from flexiast.reports.pictures import Picture, picture
 from flexiast.reports.tables import to_csv
 from flexiast.runtime.files import write_atomically
+from flexiast.traintest.cascade_report import Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Rows = list[dict[str, Any]]
 FIELDS = ("accuracy", "gflops")
@@ -56,9 +66,25 @@ def compare(exp: Path) -> str:
     order = list(dict.fromkeys(row["model"] for row in rows))
     rows.sort(key=lambda row: (patch_of(row), order.index(row["model"])))
     out = exp / "specialists"
+    cascades = [one for path in sorted(exp.glob("flexible_*/flexibility/cascades.csv")) for one in read_cascades(path)]
     write_atomically(out / "comparison.csv", to_csv(rows).encode())
-    plot_flexibility(rows, clips).write(out / "comparison.png")
+    plot(rows, clips, cascades).write(out / "comparison.png")
     return table(rows, order)
+
+
+def plot(rows: Rows, clips: int, cascades: Sequence[Comparison]) -> Picture:
+    """Accuracy against patch size and against GFLOPs; with the cascades of models that have a curve."""
+
+    def draw(figure: Figure) -> None:
+        by_size, by_cost = figure.subplots(1, 2, sharey=True)
+        draw_by_size(by_size, rows)
+        draw_by_cost(by_cost, rows)
+        draw_cascades(by_cost, cascades, "gflops")
+        if cascades:
+            by_cost.set_title("dots: cascades", fontsize=9, loc="right")
+        figure.suptitle(f"One flexible model and a specialist for each size, {clips:,} clips", fontsize=11)
+
+    return picture(draw, 11, 4.4)
 
 
 def table(rows: Rows, models: list[str]) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ..errors import DataError
 from ..traintest.cascade_report import Comparison
 from .curve import MOST_LINES
 from .tables import spread
@@ -27,6 +31,20 @@ def format_cascades(rows: Sequence[Comparison]) -> str:
                 f" ({100 * r.low:+.1f} to {100 * r.high:+.1f}) against {r.single}: {r.cascade}"
             )
     return "\n".join(lines)
+
+
+def read_cascades(path: Path) -> list[Comparison]:
+    """The rows of a cascades.csv. Raises DataError if it is not one."""
+    numbers = {field.name: field.type == "float" for field in dataclasses.fields(Comparison)}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows: list[dict[str, Any]] = [
+                {name: float(row[name]) if number else row[name] for name, number in numbers.items()}
+                for row in csv.DictReader(file)
+            ]
+            return [Comparison(**row) for row in rows]
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not readable as a table of cascades ({error!r})") from None
 
 
 def draw_cascades(axes: Axes, rows: Sequence[Comparison], cost: str) -> None:

@@ -1,14 +1,17 @@
 """Specialists beside flexible models: one line of many models, means over folds, no model twice."""
 
 import csv
+import dataclasses
 import importlib.util
 from pathlib import Path
 
 import pytest
 
 from flexiast.errors import DataError
+from flexiast.reports.cascades import read_cascades
 from flexiast.reports.flexibility import COLUMNS
 from flexiast.reports.tables import to_csv
+from flexiast.traintest.cascade_report import Comparison
 
 SCRIPT = Path(__file__).resolve().parents[2] / "egs" / "specialists.py"
 spec = importlib.util.spec_from_file_location("specialists", SCRIPT)
@@ -48,6 +51,15 @@ def test_specialists_are_one_line_beside_the_flexible_models(tmp_path: Path, cap
     with open(out / "comparison.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["patch_freq"] for row in rows] == ["8"] * 4 + ["16"] + ["48"] * 4
+    comparison = Comparison(
+        "flexible_a", "48 > 8", "0.5", "1 0.2", 5.0, 1.0, "accuracy", 0.9, "gflops", "8", 0.8, 0.1, 0.0, 0.2
+    )
+    path = tmp_path / "flexible_a" / "flexibility" / "cascades.csv"
+    path.write_text(to_csv([dataclasses.asdict(comparison)]))
+    assert read_cascades(path) == [comparison]
+    drawn = (out / "comparison.png").read_bytes()
+    specialists.compare(tmp_path)
+    assert (out / "comparison.png").read_bytes() != drawn
     assert min((out / name).stat().st_size for name in ("comparison.png", "comparison-dark.png")) > 10_000
 
 
