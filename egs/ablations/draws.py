@@ -29,7 +29,7 @@ from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.options import DataConfig, ModelOptions, PatchOptions
 from flexiast.traintest.patch_draws import DRAWS
 from flexiast.traintest.patch_sampler import PatchSampler
-from flexiast.traintest.setup import fitting
+from flexiast.traintest.setup import drawn_sizes, fitting
 from flexiast.traintest.train import train
 
 NINE = tuple(PatchSize(size, size) for size in (8, 10, 12, 16, 20, 24, 32, 40, 48))
@@ -43,6 +43,7 @@ ARMS = {
     "coarse, 2 parts": PatchOptions(EVERY_SIZE, draw="coarse", parts=2),
     "coarse, 4 parts": PatchOptions(EVERY_SIZE, draw="coarse", parts=4),
     "coarse-to-fine": PatchOptions(EVERY_SIZE, draw="coarse-to-fine"),
+    "coarse, rectangles": PatchOptions(EVERY_SIZE, draw="coarse", rectangles=True),
     "coarse-to-fine, 2 parts": PatchOptions(EVERY_SIZE, draw="coarse-to-fine", parts=2),
 }
 SPECIALISTS = {"specialists": 1.0, "specialists, a ninth each": 1 / len(NINE)}
@@ -52,8 +53,9 @@ SPECIALISTS = {"specialists": 1.0, "specialists, a ninth each": 1 / len(NINE)}
 def cost(options: PatchOptions, model: AudioClassifier) -> float:
     """FLOPs of a clip, averaged over the sizes drawn in a run."""
     frames = model.feature_config.frames
-    costs = [model.config.flops(size, frames) for size in options.sizes]
-    return PatchSampler(options.sizes, (), 0, options.parts, DRAWS[options.draw], costs, steps=1001).mean_cost()
+    sizes = drawn_sizes(options)
+    costs = [model.config.flops(size, frames) for size in sizes]
+    return PatchSampler(sizes, (), 0, options.parts, DRAWS[options.draw], costs, steps=1001).mean_cost()
 
 
 def run_arm(name: str, seed: int, options: argparse.Namespace, model: AudioClassifier) -> list[dict[str, object]]:

@@ -44,7 +44,7 @@ Mode = Literal["size", "budget", "cascade"]
 
 
 class Sound(NamedTuple):
-    """A clip as the model hears it."""
+    """A clip at the rate of the model."""
 
     name: str
     """Printable name of its file."""
@@ -56,7 +56,7 @@ class Sound(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """How a sound is to be heard."""
+    """How a sound is to be scored."""
 
     mode: Mode = "size"
     patch_size: int = 16

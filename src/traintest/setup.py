@@ -277,13 +277,18 @@ def flexible_patches(config: TrainConfig, model: AudioClassifier) -> TrainConfig
     return dataclasses.replace(config, patches=patches, eval_patch_sizes=measured)
 
 
+def drawn_sizes(options: PatchOptions) -> tuple[PatchSize, ...]:
+    """The sizes that are drawn from: those given, or with `rectangles` every height with every width of them."""
+    if not options.rectangles:
+        return options.sizes
+    rows, columns = sorted({size.freq for size in options.sizes}), sorted({size.time for size in options.sizes})
+    return tuple(PatchSize(freq, time) for freq in rows for time in columns)
+
+
 def setup_patches(config: TrainConfig, model: AudioClassifier, steps: int) -> PatchSampler:
     """The draw of patch sizes. Raises ConfigError for a size that does not fit the model's input."""
     options, frames = config.patches, model.feature_config.frames
-    sizes = options.sizes or (model.config.patch_size,)
-    if options.rectangles:
-        rows, columns = sorted({size.freq for size in sizes}), sorted({size.time for size in sizes})
-        sizes = tuple(PatchSize(freq, time) for freq in rows for time in columns)
+    sizes = drawn_sizes(options) or (model.config.patch_size,)
     costs = [model.config.flops(size, frames) for size in sizes]
     return PatchSampler(sizes, options.weights, config.seed, options.parts, DRAWS[options.draw], costs, steps)
 
