@@ -196,7 +196,7 @@ class ListeningRoom:
         if wish.mode == "size":
             return {"patch_size": wish.patch_size}
         if wish.mode == "budget":
-            return {"budget": f"{wish.milliseconds:f}ms"}
+            return {"budget": f"{wish.milliseconds:g}ms"}
         if self.curve:
             return {"cascade": "auto"}
         return {"cascade": [str(size) for size in self.own_cascade], "threshold": wish.confidence}
