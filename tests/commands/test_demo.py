@@ -159,7 +159,7 @@ def test_a_curve_gives_budgets_and_cascades(room: ListeningRoom) -> None:
         heard = room.hear(sound, Wish("budget", milliseconds=milliseconds))
         assert heard.best.patch_sizes == (PatchSize(side, side),)
         assert heard.best == room.model.predict(SEVEN, side)
-        assert f"chosen: {side} (best for {milliseconds} ms" in heard.notes[0]
+        assert f"chosen: {side} (best for {milliseconds}ms" in heard.notes[0]
     cascade = room.hear(sound, Wish("cascade"))
     assert cascade.best == room.model.predict(SEVEN, cascade="auto")
     assert [size.freq for size in cascade.best.patch_sizes] == [48, 16]
