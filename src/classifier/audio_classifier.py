@@ -264,7 +264,12 @@ class AudioClassifier(FlexiAST, HubMixin):
         """One line: classes, window, patch sizes, weights."""
         config, features, names = self.config, self.feature_config, self.labels.names
         few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        sizes = ", ".join(map(str, trained_sizes(self)))
+        trained = trained_sizes(self)
+        sizes = (
+            ", ".join(map(str, trained))
+            if len(trained) <= 12
+            else f"{len(trained)} sizes, {trained[0]} to {trained[-1]}"
+        )
         weights = sum(parameter.numel() for parameter in self.parameters())
         return (
             f"AudioClassifier({len(names)} classes ({few}), window {features.seconds:g} s at"

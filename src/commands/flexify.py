@@ -23,7 +23,8 @@ class FlexifyConfig:
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Checkpoint of any readable format: a directory, a file, a Hub id, or `timm:NAME`."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    """Training settings. Unless patch sizes are given, all sizes from 8 to 48 are drawn, coarse ones most often."""
+    """Training settings. Unless patch sizes are given, every height and width from 8 to 48 is drawn,
+    coarse sizes most often."""
 
     def __post_init__(self) -> None:
         if self.train.model.init is not None:

@@ -263,13 +263,17 @@ def setup_plan(config: TrainConfig, data: Manifest, model: AudioClassifier, worl
 
 def flexible_patches(config: TrainConfig, model: AudioClassifier) -> TrainConfig:
     """The settings of a run that makes a model flexible: unless sizes are given, every size that fits is trained at,
-    and the published ones are validated at."""
+    and the published ones are validated at.
+
+    Rectangles are trained too, but not where each would have a compiled graph of its own.
+    """
     if config.patches.sizes:
         return config
     given, default = config.patches, PatchOptions()
     patches = dataclasses.replace(
         given,
         sizes=fitting(EVERY_SIZE, model),
+        rectangles=given.rectangles or not (given.weights or config.compile),
         draw=FLEXIBLE_DRAW if given.draw == default.draw and not given.weights else given.draw,
         parts=FLEXIBLE_PARTS if given.parts == default.parts else given.parts,
     )

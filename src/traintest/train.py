@@ -302,7 +302,7 @@ class Trainer:
     def _keep(self, model: AudioClassifier, curve: dict[str, Any]) -> None:
         """Write the model to use."""
         model.metadata = {
-            "trained_patch_sizes": [str(p) for p in self.plan.patches.sizes],
+            "trained_patch_sizes": [str(p) for p in self.config.patches.sizes or self.plan.patches.sizes],
             "trained_steps": self.progress.step,
             "validation": curve,
             "training": to_json(self.config),

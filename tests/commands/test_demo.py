@@ -164,7 +164,7 @@ def test_a_curve_gives_budgets_and_cascades(room: ListeningRoom) -> None:
     assert cascade.best == room.model.predict(SEVEN, cascade="auto")
     assert [size.freq for size in cascade.best.patch_sizes] == [48, 16]
     answer, pictures, table = shown(room, str(SEVEN), "Time", 16, 1, 0.9)
-    assert "budget: found 1 ms, which no size of the curve keeps" in answer
+    assert "budget: found 1ms, which no size of the curve keeps" in answer
     assert not pictures + table
 
 

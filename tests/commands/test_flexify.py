@@ -44,7 +44,11 @@ def test_sizes_that_do_not_fit_the_input_are_left_out(sounds: Path, tmp_path: Pa
     run = dataclasses.replace(short, model=ModelOptions(init=str(tmp_path / "short")), features=FeatureOptions())
     trainer = Trainer(run, flexible=True)
     assert trainer.plan.patches.sizes[-1] == PatchSize(32, 32)
-    assert trainer.config.patches.sizes == trainer.plan.patches.sizes
+    sides = [size.freq for size in trainer.config.patches.sizes]
+    assert sides == list(range(8, 33))
+    assert trainer.plan.patches.sizes == tuple(PatchSize(freq, time) for freq in sides for time in sides)
+    squares = Trainer(dataclasses.replace(run, compile=True), flexible=True)  # a graph for each rectangle would be many
+    assert squares.plan.patches.sizes == squares.config.patches.sizes
 
 
 def test_what_it_needs(sounds: Path, tmp_path: Path) -> None:
