@@ -105,6 +105,6 @@ def test_a_bad_clip_is_told_and_the_others_are_written(scored, sounds: Path, tmp
     (tmp_path / "clips" / "good.wav").write_bytes(good.read_bytes())
     out = tmp_path / "s.npz"
     assert main(["score", str(scored[0]), str(tmp_path / "clips"), "--out", str(out), "--workers", "0"]) == 2
-    assert "1 of 2 clips could not be used" in capsys.readouterr().err
+    assert "1 of 2 files could not be used" in capsys.readouterr().err
     with np.load(out) as file:
         assert file["clip"].tolist() == ["good.wav"]
