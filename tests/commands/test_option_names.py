@@ -19,7 +19,8 @@ PAGES = [
 OTHERS = {
     "--help", "--version", "--config", "--install-completion",  # of every command, or of `flexiast` itself
     "--tyro-print-completion",
-    "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--max-restarts", "--log",  # torchrun
+    "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id",  # torchrun
+    "--max-restarts", "--log",  # torchrun
     "--features",  # the start of several
     "--shm-size", "--porcelain", "--model",  # docker, git, hear-eval-kit
     "--editable", "--force-reinstall", "--no-deps",  # pip
