@@ -30,7 +30,17 @@ DOCS = ROOT / "docs"
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 PAGES = sorted(DOCS.rglob("*.md"))
 GUIDES = (
-    *("index", "your-sounds", "choosing-a-size", "distilling", "deployment", "clusters", "adding-a-data-set", "doctor"),
+    *(
+        "README",
+        "index",
+        "your-sounds",
+        "choosing-a-size",
+        "distilling",
+        "deployment",
+        "clusters",
+        "adding-a-data-set",
+        "doctor",
+    ),
     *("faq", "formats", "commands/index", "api/index", "science", "performance", "results"),
 )
 """Pages whose commands and Python run, by name."""
@@ -80,7 +90,7 @@ def shell_lines(text: str) -> list[str]:
     joined = text.replace("\\\n", " ")
     lines = [line.strip() for line in re.findall(r"^ {4,}(\S.*)$", joined, re.MULTILINE)]
     lines += [line for kind, block in blocks(text) if kind == "sh" for line in block.splitlines()]
-    return [line for line in lines if re.match(r"(\w+=\S+ )*(flexiast|torchrun|egs/\S+|until|arecord) ", line)]
+    return [line for line in lines if re.match(r"(\w+=\S+ )*(flexiast|torchrun|egs/\S+|until|arecord|python) ", line)]
 
 
 def arguments(line: str) -> list[str] | None:
@@ -119,7 +129,7 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
             assert anchor in map(slug, re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)), target
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.stem)
 def test_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "exp" / "fixed").mkdir(parents=True)
@@ -190,10 +200,12 @@ SHORTER = (
     (r"(flexiast(?:\.cli)? (?:train|flexify))\b", r"\1 --epochs 1"),
     (r"MIT/ast-finetuned-audioset-10-10-0.4593", "exp/hub"),
     (r"--nproc-per-node 4", "--nproc-per-node 2"),
+    (r"--budget 20ms", "--budget 10s"),
     (r"(flexiast bench .*)", r"\1 --seconds 0.05"),
     (r"(flexiast report \S+)", r"\1 --seconds 0.05 --clips 1"),
 )
-"""What makes a command small: fewer epochs, a small model in place of the Hub's, fewer processes, shorter timings."""
+"""What makes a command small: fewer epochs, a small model in place of the Hub's, fewer processes, shorter timings,
+time enough on a busy machine."""
 GIVEN = {
     "choosing-a-size": {"exp/fixed": "exp/model"},
     "distilling": {"exp/fixed": "exp/fixed"},
@@ -204,10 +216,11 @@ GIVEN = {
     "performance": {"exp/flexible": "exp/flexible"},
     "commands/index": {"exp/fixed": "exp/fixed"},
     "your-sounds": {"exp/fixed": "exp/hub"},
+    "README": {"exp/fixed": "exp/hub"},
 }
 """Models that a guide takes for granted: which of ours, and what the guide calls it."""
-NOT_RUN = r"arecord|.*--nnodes|.*/shared/"
-"""A microphone, several machines."""
+NOT_RUN = r"arecord|.*--nnodes|.*/shared/|flexiast demo"
+"""A microphone, several machines, a page that is served until it is stopped (see tests/commands/test_demo.py)."""
 
 
 def tone(name: str, rng: np.random.Generator, seconds: float) -> np.ndarray:
@@ -240,8 +253,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_table(here / f"{split}.csv", ("path", "label"), [(p, n) for p, n, i in names if i in numbers])
         shutil.copy(here / f"{split}.csv", here / "data")
     write_table(here / "esc50.csv", ("filename", "fold", "category"), [(p, i % 5 + 1, n) for p, n, i in names])
-    for folder in ("egs", "pretrained_models", "notebooks"):
-        (here / folder).symlink_to(ROOT / folder)
+    for name in ("egs", "pretrained_models", "notebooks", "measure_flexibility.py"):
+        (here / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "pretrained_models" / "demo_flexible" / "model.safetensors", here)
     shutil.copy(ROOT / "pretrained_models" / "demo_flexible" / "config.json", here)
     before = Path.cwd()
@@ -282,7 +295,7 @@ def test_a_guide_runs(guide: str, world: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     names: dict[str, Any] = {}
     ran = 0
-    for kind, code in blocks((DOCS / f"{guide}.md").read_text()):
+    for kind, code in blocks(((ROOT if guide == "README" else DOCS) / f"{guide}.md").read_text()):
         if kind == "python":
             exec(compile(code, guide, "exec"), names)
             ran += 1
