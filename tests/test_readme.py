@@ -47,6 +47,7 @@ def commands(section: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in re.findall(r"^    (flexiast .*)$", text, re.MULTILINE)]
 
 
+@pytest.mark.slow
 def test_train_on_your_sounds_works_as_written_and_learns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

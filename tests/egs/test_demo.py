@@ -37,6 +37,7 @@ def exp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exp
 
 
+@pytest.mark.slow
 def test_every_stage_leaves_what_it_promises(exp: Path) -> None:
     for model in MODELS:
         assert (exp / model / "model.safetensors").stat().st_size > 1_000_000
@@ -49,6 +50,7 @@ def test_every_stage_leaves_what_it_promises(exp: Path) -> None:
         assert f"{100 * float(row['accuracy']):.1f}" in text
 
 
+@pytest.mark.slow
 def test_control_and_flexible_models_have_the_same_start_budget_and_optimizer(exp: Path) -> None:
     configs = {m: json.loads((exp / m / "train_config.json").read_text()) for m in MODELS[1:]}
     for field in ("optim", "model", "epochs", "seed", "augment", "data"):
