@@ -194,6 +194,20 @@ def test_methods_of_the_model_exist() -> None:
         assert all(hasattr(model, name) for name in named), page
 
 
+def test_the_drawing_of_how_it_works_can_be_made_again() -> None:
+    spec = importlib.util.spec_from_file_location("how_it_works", DOCS / "how_it_works.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model = flexiast.load(ROOT / "pretrained_models" / "demo_flexible")
+    made = module.drawing(model, module.SOUND)
+    kept = (DOCS / "how-it-works.png").read_bytes(), (DOCS / "how-it-works-dark.png").read_bytes()
+    sizes = [tuple(image[16:24]) for image in (made.light, made.dark, *kept)]  # width and height in a PNG's header
+    assert len(set(sizes)) == 1
+    assert {model.predict(module.SOUND, size)[0].label for size in module.SIZES} == {"seven"}
+
+
 # The guides, in miniature -----------------------------------------------------------------------------------------
 
 SHORTER = (

@@ -43,7 +43,7 @@ ARMS = {
     "coarse, 2 parts": PatchOptions(EVERY_SIZE, draw="coarse", parts=2),
     "coarse, 4 parts": PatchOptions(EVERY_SIZE, draw="coarse", parts=4),
     "coarse-to-fine": PatchOptions(EVERY_SIZE, draw="coarse-to-fine"),
-    "coarse, rectangles": PatchOptions(EVERY_SIZE, draw="coarse", rectangles=True),
+    "coarse, rectangles": PatchOptions(EVERY_SIZE, draw="coarse", rectangles="yes"),
     "coarse-to-fine, 2 parts": PatchOptions(EVERY_SIZE, draw="coarse-to-fine", parts=2),
 }
 SPECIALISTS = {"specialists": 1.0, "specialists, a ninth each": 1 / len(NINE)}
@@ -55,7 +55,7 @@ def cost(options: PatchOptions, model: AudioClassifier) -> float:
     frames = model.feature_config.frames
     sizes = drawn_sizes(options)
     costs = [model.config.flops(size, frames) for size in sizes]
-    return PatchSampler(sizes, (), 0, options.parts, DRAWS[options.draw], costs, steps=1001).mean_cost()
+    return PatchSampler(sizes, (), 0, options.parts, DRAWS[options.draw or "uniform"], costs, steps=1001).mean_cost()
 
 
 def run_arm(name: str, seed: int, options: argparse.Namespace, model: AudioClassifier) -> list[dict[str, object]]:

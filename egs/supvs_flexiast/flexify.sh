@@ -46,7 +46,7 @@ for fold in ${folds:-all}; do
   if runs 2 "$method flexification, axes: $axes${folds:+, fold $fold held out}"; then
     set_splits "$fold"
     launch train --out "$out" "${splits[@]}" --model.init "$start" --model.patch-size 16 "${training[@]}" \
-      --patches.sizes "${sizes[@]}" --patches.draw "$draw" ${rectangles:+--patches.rectangles} \
+      --patches.sizes "${sizes[@]}" --patches.draw "$draw" ${rectangles:+--patches.rectangles yes} \
       --eval-patch-sizes "${measured[@]}" ${distill[@]+"${distill[@]}"}
   fi
   if runs 3 "flexibility curves${folds:+, fold $fold}"; then

@@ -181,13 +181,9 @@ class AudioClassifier(FlexiAST, HubMixin):
         Arguments, lists and errors are those of `predict`. The last window is padded; a remainder of less than a
         tenth of a window is dropped.
         """
-        how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision)
+        how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision, top_k=top_k)
         self.best(self.head.bias, top_k)  # so that a wrong top_k is reported before the work
-
-        def result(answer: Answer) -> list[Window]:
-            return [window._replace(predictions=self.best(window.scores, top_k)) for window in answer.windows]
-
-        return self._results(audio, how, result, by_window=True)
+        return self._results(audio, how, lambda answer: answer.windows, by_window=True)
 
     def frames(
         self,

@@ -36,10 +36,10 @@ class Budget:
 
     kind: Kind
     limit: float
+    text: str
+    """As it was given."""
     score_name: str = ""
     """accuracy or mAP, for a `score`."""
-    text: str = dataclasses.field(default="", compare=False)
-    """As it was given."""
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -50,11 +50,11 @@ class Budget:
                 unit = unit if unit in _UNITS else unit + "s"  # 1 token, 5 GFLOP
                 if unit in _UNITS and float(match[1]) > 0:
                     kind, factor = _UNITS[unit]
-                    return cls(kind, float(match[1]) * factor, text=text.strip())
+                    return cls(kind, float(match[1]) * factor, text.strip())
             elif match := re.fullmatch(rf"\s*(accuracy|mAP)\s*>=\s*{_NUMBER}\s*(%?)\s*", text, re.IGNORECASE):
                 limit = float(match[2]) / (100 if match[3] else 1)
                 if limit <= 1:
-                    return cls("score", limit, "mAP" if match[1].lower() == "map" else "accuracy", text.strip())
+                    return cls("score", limit, text.strip(), "mAP" if match[1].lower() == "map" else "accuracy")
         raise ConfigError(f"budget: found {text!r}, expected a form such as {FORMS}")
 
     def __str__(self) -> str:

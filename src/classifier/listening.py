@@ -74,6 +74,8 @@ class Hearing:
     precision: Precision = "fp32"
     rule: Rule | None = None
     """A cascade, in place of the patch size."""
+    top_k: int = 1
+    """Classes of each window."""
 
     def rule_for(self, model: Listener) -> Rule:
         """The sizes that hear each window: the rule, or the patch size alone."""
@@ -154,7 +156,7 @@ def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool
             looks[clip] = max(count, looks.get(clip, 0))
         if by_window:
             for clip, time, window_scores in zip(batch.clips, batch.times, scores, strict=True):
-                windows.setdefault(clip, []).append(Window(*time, window_scores, model.best(window_scores, 1)))
+                windows.setdefault(clip, []).append(Window(*time, window_scores, model.best(window_scores, how.top_k)))
         else:
             tally.add(batch.clips, scores)
         for clip, _, _ in batch.ended:
@@ -189,16 +191,20 @@ def _scores(model: Listener, batch: WindowBatch, how: Hearing) -> tuple[Tensor, 
 
 def warn_outside_training(model: Listener, patch: PatchSize) -> None:
     """Warn, once per model and size, of a patch size outside those that the model was trained at."""
-    sizes = trained_sizes(model)
-    if not sizes or patch in model.warned_sizes:
-        return
-    ranges = [(min(axis), max(axis)) for axis in zip(*sizes, strict=True)]
-    if any(not low <= side <= high for side, (low, high) in zip(patch, ranges, strict=True)):
+    if patch not in model.warned_sizes and (outside := trained_elsewhere(model, patch)):
         model.warned_sizes.add(patch)
-        trained = ", ".join(map(str, sizes)) if len(sizes) <= 3 else f"{min(sizes)} to {max(sizes)}"
         logger.warning(
-            "patch size %s: the model was trained at %s; its scores are not to be trusted there", patch, trained
+            "patch size %s: the model was trained at %s; its scores are not to be trusted there", patch, outside
         )
+
+
+def trained_elsewhere(model: Listener, patch: PatchSize) -> str | None:
+    """In words, the sizes that a model was trained at, if a patch size lies outside their range; None otherwise."""
+    sizes = trained_sizes(model)
+    ranges = [(min(axis), max(axis)) for axis in zip(*sizes, strict=True)] if sizes else []
+    if all(low <= side <= high for side, (low, high) in zip(patch, ranges, strict=False)):
+        return None
+    return ", ".join(map(str, sizes)) if len(sizes) <= 3 else f"{min(sizes)} to {max(sizes)}"
 
 
 def trained_sizes(model: Listener) -> list[PatchSize]:

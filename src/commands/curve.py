@@ -100,7 +100,6 @@ def curve(config: CurveConfig, progress: bool = True) -> tuple[Curve, Path]:
     )  # fmt: skip
     for line in describe_clips(results[0], model.feature_config):
         logger.info("%s: %s", config.data, line)
-    model.metadata["curve"] = measured.to_json()
     if config.out is not None:
         model.save_pretrained(config.out)
         return measured, config.out / SIDECAR

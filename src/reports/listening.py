@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.curve import Curve
-from ..classifier.listening import trained_sizes
+from ..classifier.listening import trained_elsewhere
 from ..classifier.results import Prediction, Predictions
 from ..data.audio import decode
 from ..data.windows import excerpts
@@ -202,7 +202,7 @@ class ListeningRoom:
         return {"cascade": [str(size) for size in self.own_cascade], "threshold": wish.confidence}
 
     def _notes(self, best: Predictions, wish: Wish) -> tuple[str, ...]:
-        notes, trained = [], trained_sizes(self.model)
+        notes = []
         if wish.mode == "cascade" and not self.curve:
             notes.append(
                 f"cascade {' > '.join(map(str, self.own_cascade))}, on to the next size below a confidence of"
@@ -210,15 +210,10 @@ class ListeningRoom:
             )
         elif best.choice is not None:
             notes.append(f"chosen: {best.choice}")
-        far = [size for size in best.patch_sizes if trained and not self._trained_about(size, trained)]
-        if far:
-            known = ", ".join(map(str, trained)) if len(trained) <= 3 else f"{trained[0]} to {trained[-1]}"
-            notes.append(f"trained at {known}: the scores at {far[-1]} are not to be trusted")
+        for size in best.patch_sizes:
+            if trained := trained_elsewhere(self.model, size):
+                notes.append(f"trained at {trained}: the scores at {size} are not to be trusted")
         return tuple(notes)
-
-    @staticmethod
-    def _trained_about(size: PatchSize, trained: Sequence[PatchSize]) -> bool:
-        return all(min(axis) <= side <= max(axis) for side, axis in zip(size, zip(*trained, strict=True), strict=True))
 
     def _clearest(self, sound: Sound, label: str, patch: PatchSize) -> int:
         """The window in which a class scores highest."""
@@ -234,9 +229,11 @@ class ListeningRoom:
 
     def _time(self, sizes: Sequence[PatchSize]) -> None:
         """Measure the milliseconds of one window at sizes that were not timed yet, in turns."""
+        took: dict[PatchSize, list[float]] = {size: [] for size in sizes if size not in self._milliseconds}
+        if not took:
+            return
         features, device = self.model.feature_config, self.model.kernel.device
         window = 0.1 * torch.randn(1, features.samples, generator=torch.Generator().manual_seed(0)).to(device)
-        took: dict[PatchSize, list[float]] = {size: [] for size in sizes if size not in self._milliseconds}
         start = time.perf_counter()
         for number in range(1 + MOST_PASSES):  # the first one warms up
             if number > LEAST_PASSES and time.perf_counter() - start > SECONDS:

@@ -180,17 +180,19 @@ class PatchOptions:
     """Sizes drawn from at every step (default: the base patch alone, a fixed-patch AST)."""
     weights: tuple[float, ...] = ()
     """Relative frequency of each size, instead of `draw`."""
-    rectangles: bool = False
-    """Draw the two sides of a patch independently of each other, each a side of one of `sizes`."""
-    draw: Draw = "uniform"
-    """How often each size is drawn. `uniform`: all alike, as published. `equal-cost`: each gets the same compute.
+    rectangles: Literal["auto", "yes", "no"] = "auto"
+    """Whether the two sides of a patch are drawn independently of each other, each a side of one of `sizes`. `auto`:
+    only by `flexify` where no sizes are given."""
+    draw: Draw | None = None
+    """How often each size is drawn (default: uniform; `flexify` without sizes: coarse). `uniform`: all alike, as
+    published. `equal-cost`: each gets the same compute.
     `coarse`: with the 1.6th power of the side. `coarse-to-fine`: from mostly coarse sizes at the start of the run to
     mostly fine ones at its end."""
     parts: int = 1
     """Parts of a batch that have different patch sizes."""
 
     def __post_init__(self) -> None:
-        require(not (self.weights and self.draw != "uniform"), "patches.weights", self.weights, "none beside draw")
+        require(not self.weights or self.draw in (None, "uniform"), "patches.weights", self.weights, "none beside draw")
         require(self.parts >= 1, "patches.parts", self.parts, "1 or more")
 
 

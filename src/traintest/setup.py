@@ -40,7 +40,6 @@ from .patch_sampler import PatchSampler
 from .tuning import parse_tune, select_trained
 
 FLEXIBLE_DRAW: Draw = "coarse"
-FLEXIBLE_PARTS = 1
 """How a model is made flexible unless told otherwise; measured in egs/ablations/RESULTS.md."""
 MOST_HELD_OUT = 2_000
 """Most clips in a validation split whose share is not given."""
@@ -265,25 +264,26 @@ def flexible_patches(config: TrainConfig, model: AudioClassifier) -> TrainConfig
     """The settings of a run that makes a model flexible: unless sizes are given, every size that fits is trained at,
     and the published ones are validated at.
 
-    Rectangles are trained too, but not where each would have a compiled graph of its own.
+    Rectangles are trained too, but not where each would have a compiled graph of its own. What is given stays.
     """
     if config.patches.sizes:
         return config
-    given, default = config.patches, PatchOptions()
+    given = config.patches
     patches = dataclasses.replace(
         given,
         sizes=fitting(EVERY_SIZE, model),
-        rectangles=given.rectangles or not (given.weights or config.compile),
-        draw=FLEXIBLE_DRAW if given.draw == default.draw and not given.weights else given.draw,
-        parts=FLEXIBLE_PARTS if given.parts == default.parts else given.parts,
+        rectangles=("no" if given.weights or config.compile else "yes")
+        if given.rectangles == "auto"
+        else given.rectangles,
+        draw=given.draw or (None if given.weights else FLEXIBLE_DRAW),
     )
     measured = config.eval_patch_sizes or fitting(PAPER_SIZES, model)
     return dataclasses.replace(config, patches=patches, eval_patch_sizes=measured)
 
 
 def drawn_sizes(options: PatchOptions) -> tuple[PatchSize, ...]:
-    """The sizes that are drawn from: those given, or with `rectangles` every height with every width of them."""
-    if not options.rectangles:
+    """The sizes that are drawn from: those given, or with rectangles every height with every width of them."""
+    if options.rectangles != "yes":
         return options.sizes
     rows, columns = sorted({size.freq for size in options.sizes}), sorted({size.time for size in options.sizes})
     return tuple(PatchSize(freq, time) for freq in rows for time in columns)
@@ -294,7 +294,9 @@ def setup_patches(config: TrainConfig, model: AudioClassifier, steps: int) -> Pa
     options, frames = config.patches, model.feature_config.frames
     sizes = drawn_sizes(options) or (model.config.patch_size,)
     costs = [model.config.flops(size, frames) for size in sizes]
-    return PatchSampler(sizes, options.weights, config.seed, options.parts, DRAWS[options.draw], costs, steps)
+    return PatchSampler(
+        sizes, options.weights, config.seed, options.parts, DRAWS[options.draw or "uniform"], costs, steps
+    )
 
 
 def setup_schedule(config: DataConfig, seed: int, data: Manifest) -> BatchSchedule:

@@ -14,7 +14,7 @@ from flexiast.commands.flexify import FlexifyConfig, flexify
 from flexiast.errors import ConfigError
 from flexiast.runtime.arguments import to_json
 from flexiast.traintest.config import TrainConfig
-from flexiast.traintest.options import FeatureOptions, ModelOptions
+from flexiast.traintest.options import FeatureOptions, ModelOptions, PatchOptions
 from flexiast.traintest.train import Trainer
 from tests.traintest.test_train import config
 
@@ -47,6 +47,10 @@ def test_sizes_that_do_not_fit_the_input_are_left_out(sounds: Path, tmp_path: Pa
     sides = [size.freq for size in trainer.config.patches.sizes]
     assert sides == list(range(8, 33))
     assert trainer.plan.patches.sizes == tuple(PatchSize(freq, time) for freq in sides for time in sides)
+    given = dataclasses.replace(run, patches=PatchOptions(draw="uniform", rectangles="no"))
+    assert Trainer(given, flexible=True).config.patches == PatchOptions(
+        trainer.config.patches.sizes, (), "no", "uniform"
+    )
     squares = Trainer(dataclasses.replace(run, compile=True), flexible=True)  # a graph for each rectangle would be many
     assert squares.plan.patches.sizes == squares.config.patches.sizes
 

@@ -301,7 +301,7 @@ def test_published_sizes_are_drawn_alike_and_the_other_presets_draw_as_flexify(
     config = training(commands("speechcommands/flexify.sh", *options, *only)[0])
     assert config.patches.sizes == squares(list(sizes))
     assert config.patches.draw == draw
-    assert config.patches.rectangles == (draw == "coarse")
+    assert config.patches.rectangles == ("yes" if draw == "coarse" else "auto")
 
 
 def test_modern_preset_and_other_options(commands: Commands) -> None:
