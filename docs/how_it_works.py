@@ -52,7 +52,12 @@ def draw_grid(axes: Axes, log_mel: torch.Tensor, size: PatchSize, model: flexias
     frames, bins = log_mel.shape
     layout = lay_out(frames, bins, size, coverage="pad")
     axes.imshow(
-        log_mel.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest", extent=(0, frames, 0, bins)
+        log_mel.T.numpy(),
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        interpolation="nearest",
+        extent=(0, frames, 0, bins),
     )
     for number in range(layout.grid[0] + 1):
         axes.axhline(number * size.freq, color="white", linewidth=0.8)
@@ -68,7 +73,7 @@ def draw_kernel(axes: Axes, kernel: torch.Tensor, size: PatchSize) -> None:
     """One channel of the kernel (freq, time), in proportion to its size."""
     largest = max(one.freq for one in SIZES)
     limit, left = float(kernel.abs().max()), (largest - size.time) / 2
-    axes.imshow(kernel, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest",
+    axes.imshow(kernel.numpy(), origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest",
                 extent=(left, left + size.time, 0, size.freq))  # fmt: skip
     axes.set(xticks=[], yticks=[], xlim=(0, largest), ylim=(0, largest))
     axes.set_title(f"the stored kernel, resized to {size.freq} x {size.time}", fontsize=9, loc="center")
