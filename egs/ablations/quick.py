@@ -1,0 +1,218 @@
+"""Trainings that differ in one thing, in memory: the product's network, objective, draw and step, on log-mel that is
+computed once.
+
+Dimensions: n clips, T frames, F mel bins, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from timm.layers import DropPath
+from torch import Tensor
+from tried import LossDriven, Twins, twice
+from variants import VARIANTS
+
+from flexiast.classifier.audio_classifier import AudioClassifier
+from flexiast.data.dataset import ClipDataset, load_batches, sequential_batches
+from flexiast.data.manifest import read_manifest
+from flexiast.data.sampler import BatchSchedule
+from flexiast.models.geometry import EVERY_SIZE, Coverage, PatchSize
+from flexiast.runtime.device import autocast
+from flexiast.runtime.distributed import World
+from flexiast.traintest.augment import AugmentConfig, augment_features, clip_keys
+from flexiast.traintest.objective import Inputs, Objective
+from flexiast.traintest.optim import lr_factor
+from flexiast.traintest.options import DistillConfig, MemoryLimits, OptimConfig
+from flexiast.traintest.patch_draws import Weights, coarse
+from flexiast.traintest.patch_sampler import PatchSampler
+from flexiast.traintest.stepper import Stepper
+from flexiast.traintest.tuning import MovingAverage
+
+logger = logging.getLogger(__name__)
+BATCH = 16
+"""Clips per step, the product's choice for sets of this size."""
+
+Ties = Literal["none", "twins", "sandwich", "self", "teacher"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way to train: the default, made flexible as `coarse` does, with a change."""
+
+    sizes: tuple[PatchSize, ...] = EVERY_SIZE
+    draw: Weights = coarse
+    parts: int = 1
+    sampler: type[PatchSampler] = PatchSampler
+    ties: Ties = "none"
+    """What sizes learn from each other. `twins`: the coarser of two sizes of a clip from the finer. `self`: from a
+    moving average of the model at its base size; `teacher`: from the start at its base size."""
+    free_teacher: bool = False
+    """Do not count the teacher's FLOPs: its answers are on file."""
+    lr: float = 1e-3
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    average: float = 0.0
+    """Share of the run that a moving average of the weights looks back over."""
+    drop_path: float = 0.0
+    mask: float = 0.0
+    """SpecAugment: widest band, in patches of the step."""
+    variant: str = ""
+    coverage: Coverage | None = None
+    network: Mapping[str, int] | None = None
+    """Train from scratch a network with these settings changed; its compute grows with its cost."""
+    begin: PatchSize | None = None
+    """Size that a network from scratch is trained at, alone, for the first third of the compute."""
+    share: float = 1.0
+    """Of the training compute."""
+
+
+@dataclasses.dataclass
+class Clips:
+    """A data set in memory."""
+
+    log_mel: Tensor
+    """(n, T, F) float16, not normalised."""
+    targets: Tensor
+    """(n, C)."""
+
+    @classmethod
+    def read(cls, source: Path, model: AudioClassifier) -> Clips:
+        """Decode every clip, and compute its log-mel as this model hears it."""
+        data = read_manifest(source, model.labels)
+        dataset = ClipDataset(data, model.feature_config)
+        batches = load_batches(dataset, sequential_batches(len(data), 64), 0, 300)
+        heard = [(model.front_end.raw(*batch.on(torch.device("cpu"))[:2]).half(), batch.targets) for batch in batches]
+        return cls(torch.cat([one for one, _ in heard]), torch.cat([one for _, one in heard]))
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a training cost, and the model."""
+
+    model: AudioClassifier
+    steps: int
+    tflops: float
+    seconds: float
+
+
+def train_arm(arm: Arm, start: AudioClassifier, clips: Clips, flops: float, seed: int) -> Outcome:
+    """Train one arm from the start for so many FLOPs, forward and backward, a teacher's included."""
+    torch.manual_seed(seed)
+    model = begin(arm, start)
+    base, frames = start.config.patch_size, start.feature_config.frames
+    flops *= arm.share * model.config.flops(base, frames) / start.config.flops(base, frames)
+    began, before = time.process_time(), 0.0
+    if arm.begin is not None:
+        _, before, _ = run(Arm(sizes=(arm.begin,)), model, start, clips, flops / 3, seed)
+    trained, spent, steps = run(arm, model, start, clips, flops - before, seed)
+    return Outcome(trained.eval(), steps, (before + spent) / 1e12, time.process_time() - began)
+
+
+def begin(arm: Arm, start: AudioClassifier) -> AudioClassifier:
+    """The network an arm starts from."""
+    if arm.network is not None:
+        changed: dict[str, Any] = dict(arm.network)
+        config = dataclasses.replace(start.config, **changed)
+        return AudioClassifier(config, start.feature_config, start.labels, start.loss)
+    if arm.variant:
+        return VARIANTS[arm.variant].of(start)
+    model = copy.deepcopy(start)
+    if arm.coverage:
+        model.config = dataclasses.replace(model.config, coverage=arm.coverage)
+    blocks: list[Any] = list(model.blocks) if arm.drop_path else []
+    for number, block in enumerate(blocks, start=1):
+        block.drop_path1 = block.drop_path2 = DropPath(arm.drop_path * number / len(blocks))
+    return model
+
+
+def run(
+    arm: Arm, model: AudioClassifier, start: AudioClassifier, clips: Clips, flops: float, seed: int
+) -> tuple[AudioClassifier, float, int]:
+    """Train for so many FLOPs; returns the model, the FLOPs spent, and the steps."""
+    frames = model.feature_config.frames
+    costs = {size: float(model.config.flops(size, frames)) for size in arm.sizes}
+    teaching = costs_of_teacher(arm, start) / 3  # forward only
+    mean_cost = arm.sampler(arm.sizes, (), 0, arm.parts, arm.draw, [*costs.values()], steps=1001).mean_cost()
+    steps = max(1, round(flops / (3 * BATCH * (mean_cost + teaching))))
+    sampler = arm.sampler(arm.sizes, (), seed, arm.parts, arm.draw, [*costs.values()], steps)
+    optim = OptimConfig(name=arm.optimizer, lr=arm.lr, warmup_steps=min(1000, round(0.05 * steps)))
+    teacher = {"self": copy.deepcopy(model), "teacher": start}.get(arm.ties)
+    distill = DistillConfig(teacher="it" if teacher else None, label_weight=0.5 if teacher else 0.0)
+    augment = AugmentConfig(0, 0, round(frames / 10), 0.0, 0.0)
+    objective: Any = Objective(model, teacher, model.loss, 0.0, augment, distill, "auto", seed)
+    if arm.ties == "twins":
+        objective = Twins(objective, share=0.5)
+    stepper = Stepper(model, objective, World(), optim, MemoryLimits(BATCH))
+    average = MovingAverage.over(model, arm.average, steps)
+    own = MovingAverage(model, 0.99) if arm.ties == "self" else None
+    schedule = BatchSchedule(len(clips.targets), BATCH, seed)
+    spent, told = 0.0, time.time()
+    for step in range(steps):
+        patches: Sequence[PatchSize] = sampler[step]
+        inputs = batch_of(schedule, step, clips, model, mask(augment, arm, patches[0]), seed, teacher is not None)
+        if arm.ties == "twins":
+            inputs, patches = twice(inputs, patches)
+        loss, _ = stepper.step(inputs, patches, lr_factor(step, steps, 1.0, optim))
+        spent += 3 * BATCH * (float(np.mean([costs[size] for size in patches])) + teaching)
+        if isinstance(sampler, LossDriven):
+            sampler.heard(patches[0], loss)
+        for moving in (average, own):
+            if moving:
+                moving.add(model)
+        if own and teacher is not None:
+            with torch.no_grad():
+                for name, parameter in teacher.named_parameters():
+                    parameter.copy_(own.mean[name])
+        if time.time() - told > 30:
+            told = time.time()
+            logger.info("step %d of %d, loss %.3f", step + 1, steps, loss)
+    return (average.model(model) if average else model), spent, steps
+
+
+def costs_of_teacher(arm: Arm, start: AudioClassifier) -> float:
+    """FLOPs of the teacher's forward pass on a clip, if there is one that counts."""
+    if arm.ties not in ("self", "teacher") or arm.free_teacher:
+        return 0.0
+    return float(start.config.flops(start.config.patch_size, start.feature_config.frames))
+
+
+def mask(augment: AugmentConfig, arm: Arm, patch: PatchSize) -> AugmentConfig:
+    """SpecAugment that is as wide as so many patches."""
+    if not arm.mask:
+        return augment
+    widest = {"freq_mask": round(arm.mask * patch.freq), "time_mask": round(arm.mask * patch.time)}
+    return dataclasses.replace(augment, **widest)
+
+
+def batch_of(
+    schedule: BatchSchedule, step: int, clips: Clips, model: AudioClassifier, augment: AugmentConfig, seed: int,
+    taught: bool,
+) -> Inputs:  # fmt: skip
+    """The augmented batch of a step."""
+    draws = schedule[step]
+    index = torch.tensor([draw.clip for draw in draws])
+    keys = clip_keys(seed, torch.tensor([draw.epoch for draw in draws]), index)
+    student = augment_features(clips.log_mel[index].float(), model.feature_config, augment, keys)
+    return Inputs(student, student if taught else None, clips.targets[index])
+
+
+@torch.no_grad()
+def accuracies(
+    model: AudioClassifier, clips: Clips, sizes: Sequence[PatchSize], precision: Any = "auto"
+) -> Iterator[tuple[PatchSize, float]]:
+    """Share of the clips whose best class is right, at each size."""
+    for size in sizes:
+        right = 0
+        with autocast(model.kernel.device, precision):
+            for some in torch.arange(len(clips.targets)).split(64):
+                log_mel = model.feature_config.normalise(clips.log_mel[some].float())
+                right += int((model(log_mel, size).argmax(1) == clips.targets[some].argmax(1)).sum())
+        yield size, right / len(clips.targets)

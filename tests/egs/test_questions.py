@@ -1,0 +1,126 @@
+"""The ablations' quick trainings: equal compute, variants that start as the model they are made from, resumption."""
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+import flexiast
+from flexiast import PatchSize
+from flexiast.classifier.audio_classifier import AudioClassifier
+from flexiast.traintest.objective import Inputs
+from flexiast.traintest.train import train
+from tests.traintest.test_train import config
+
+FOLDER = Path(__file__).resolve().parents[2] / "egs" / "ablations"
+
+
+def script(name: str) -> ModuleType:
+    """A script of egs/ablations, which finds its neighbours as if it had been run."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+variants, tried, quick, questions = (script(name) for name in ("variants", "tried", "quick", "questions"))
+
+
+@pytest.fixture(scope="module")
+def start(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("start")
+    train(config(sounds, out, epochs=0.5), progress=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(start: Path) -> AudioClassifier:
+    return flexiast.load(start).eval()
+
+
+@pytest.fixture(scope="module")
+def clips(sounds: Path, model: AudioClassifier) -> object:
+    return quick.Clips.read(sounds / "train", model)
+
+
+def test_arms_spend_the_same_and_a_second_call_trains_nothing(sounds, start, tmp_path, capsys) -> None:
+    command = ["compute", str(start), "--train", str(sounds / "train"), "--val", str(sounds / "val")]
+    command += ["--out", str(tmp_path), "--epochs", "0.5", "--arms", "published", "loss-driven"]
+    assert questions.main(command) == 0
+    shown = capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    spent = {row["arm"]: float(row["tflops"]) for row in rows}
+    assert spent["loss-driven"] == pytest.approx(spent["published"], rel=0.3)  # its draws are few, and by chance
+    nine = [100 * float(row["accuracy"]) for row in rows if row["arm"] == "published"
+            and row["patch_size"] in map(str, questions.NINE)]  # fmt: skip
+    assert f"| {np.mean(nine):.1f} |" in next(line for line in shown.splitlines() if line.startswith("| published"))
+    assert (tmp_path / "compute.png").stat().st_size > 10_000
+    before = (tmp_path / "results.csv").read_text()
+    assert questions.main(command) == 0
+    assert (tmp_path / "results.csv").read_text() == before
+
+
+@pytest.mark.parametrize("name", [name for name, arms in questions.QUESTIONS.items() if name != "frontier"])
+def test_every_arm_trains(name: str, model: AudioClassifier, clips: object) -> None:
+    for arm in questions.QUESTIONS[name].values():
+        arm = quick.dataclasses.replace(arm, sizes=questions.fitting(arm.sizes, model))
+        outcome = quick.train_arm(arm, model, clips, 1e9, seed=0)
+        assert outcome.tflops > 0
+        assert all(torch.isfinite(p).all() for p in outcome.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "furthest"),
+    [
+        ("size token", "8", 1e-4),
+        ("size token", "24x40", 1e-4),
+        ("size in the norms", "8", 1e-4),
+        ("size in the norms", "24x40", 1e-4),
+        ("kernel pyramid", "16", 1e-4),
+        ("finer positions", "16", 0.05),  # the grid of 8 x 8 patches holds the base's to that
+    ],
+)
+def test_a_variant_starts_as_its_model(name: str, size: str, furthest: float, model: AudioClassifier) -> None:
+    variant = variants.VARIANTS[name].of(model).eval()
+    log_mel = torch.randn(2, model.feature_config.frames, model.config.bins)
+    assert (variant(log_mel, size) - model(log_mel, size)).abs().max() < furthest
+
+
+@pytest.mark.parametrize("name", sorted(variants.VARIANTS))
+def test_a_variant_learns_what_it_adds(name: str, model: AudioClassifier) -> None:
+    variant = variants.VARIANTS[name].of(model)
+    for size in ("8", "24x40"):
+        variant(torch.randn(2, model.feature_config.frames, model.config.bins), size).square().sum().backward()
+    had = dict(model.named_parameters())
+    added = [p for n, p in variant.named_parameters() if n not in had]
+    assert added and all(p.grad is not None and p.grad.abs().sum() > 0 for p in added)
+
+
+def test_sizes_that_lag_are_drawn_more() -> None:
+    sizes = [PatchSize(side, side) for side in (8, 16, 48)]
+    sampler = tried.LossDriven(sizes, (), 0)
+    plain = sampler.shares(0)
+    for size, loss in zip(sizes, (3.0, 1.0, 1.0), strict=True):
+        sampler.heard(size, loss)
+    sampler.losses = np.where(np.isnan(sampler.losses), 1.0, sampler.losses)
+    assert sampler.shares(1)[0] > plain[0]
+
+
+def test_the_coarser_size_learns_from_the_finer_one(model: AudioClassifier) -> None:
+    inputs = Inputs(torch.randn(4, model.feature_config.frames, model.config.bins), None,
+                    torch.eye(len(model.labels))[:4])  # fmt: skip
+    doubled, patches = tried.twice(inputs, [PatchSize(32, 32), PatchSize(16, 16)])
+    assert patches == [PatchSize(16, 16), PatchSize(32, 32)]
+    first, second = doubled.parts(2)
+    assert torch.equal(first.student, second.student)
+    assert torch.equal(first.targets, inputs.targets[:2])
