@@ -1,40 +1,56 @@
 #!/usr/bin/env python3
 """The demo's results from `flexibility.csv`: a Markdown table, and four sentences that sum it up.
 
-python egs/demo/report.py FLEXIBILITY_DIR      writes FLEXIBILITY_DIR/RESULTS.md and prints it
+python egs/demo/report.py EXP_DIR      writes EXP_DIR/flexibility/RESULTS.md and prints it
+
+Models of one size each, EXP_DIR/specialists, have a row and a line of their own, if they were trained.
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from flexiast.commands.guard import guarded
 from flexiast.errors import DataError
-from flexiast.reports.flexibility import patch_of, read_rows
+from flexiast.reports.flexibility import patch_of, plot_flexibility, read_rows
 from flexiast.runtime.files import file_errors, write_atomically
 
 Curve = dict[str, float]
 """Accuracy in percent by patch size, written `16` or `16x32`."""
 
 
-def read_curves(path: Path) -> dict[str, Curve]:
-    """Accuracy curves by model from a flexibility.csv. Raises DataError if it lacks a model of the demo."""
+def read_measured(exp: Path) -> list[dict[str, Any]]:
+    """What was measured, the specialists last. Raises DataError if a model of the demo is missing."""
+    path = exp / "flexibility" / "flexibility.csv"
+    rows = read_rows(path)
+    models = {row["model"] for row in rows}
+    if missing := {"fixed", "control", "supervised", "distilled"} - models:
+        raise DataError(f"{path}: found models {sorted(models)}, expected also {sorted(missing)}")
+    alone = [row for file in exp.glob("specialists/patch*/flexibility/flexibility.csv") for row in read_rows(file)]
+    if alone:
+        alone += [row for row in rows if row["model"] == "control" and str(patch_of(row)) == "16"]
+    return rows + sorted((row | {"model": "specialists"} for row in alone), key=patch_of)
+
+
+def curves_of(rows: Sequence[dict[str, Any]]) -> dict[str, Curve]:
+    """Accuracy curves by model."""
     curves: dict[str, Curve] = {}
-    for row in read_rows(path):
+    for row in rows:
         curves.setdefault(row["model"], {})[str(patch_of(row))] = 100 * row["accuracy"]
-    if missing := {"fixed", "control", "supervised", "distilled"} - curves.keys():
-        raise DataError(f"{path}: found models {sorted(curves)}, expected also {sorted(missing)}")
     return curves
 
 
 def table(curves: dict[str, Curve]) -> str:
-    """Markdown: a row per model, a column per patch size, then mean and worst."""
+    """Markdown: a row per model, a column per patch size, then mean and worst of those that have every size."""
     patches = list(next(iter(curves.values())))
     lines = [["test accuracy, %", *patches, "mean", "worst"], ["---", *["---:"] * (len(patches) + 2)]]
     for model, curve in curves.items():
-        values = [*curve.values(), mean(curve.values()), min(curve.values())]
-        lines.append([model, *(f"{value:.1f}" for value in values)])
+        of_all = [mean(curve.values()), min(curve.values())] if len(curve) == len(patches) else [None, None]
+        values = [*(curve.get(patch) for patch in patches), *of_all]
+        lines.append([model, *("" if value is None else f"{value:.1f}" for value in values)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -59,9 +75,12 @@ def findings(curves: dict[str, Curve]) -> list[str]:
     return sentences
 
 
-def report(directory: Path) -> str:
-    """The whole report as Markdown; also written to RESULTS.md in the directory."""
-    curves = read_curves(directory / "flexibility.csv")
+def report(exp: Path) -> str:
+    """The whole report as Markdown; also written to flexibility/RESULTS.md; with specialists, a new picture."""
+    rows, directory = read_measured(exp), exp / "flexibility"
+    curves = curves_of(rows)
+    if "specialists" in curves:
+        plot_flexibility(rows, rows[0]["n_clips"]).write(directory / "flexibility.png")
     with file_errors(directory):
         source = json.loads((directory / "flexibility.json").read_text())["provenance"]
     hardware = ", ".join(str(value) for value in source["hardware"].values())
@@ -80,7 +99,7 @@ def report(directory: Path) -> str:
 def main() -> int:
     """Entry point; returns the exit code."""
     if len(sys.argv) != 2:
-        print("usage: report.py FLEXIBILITY_DIR", file=sys.stderr)
+        print("usage: report.py EXP_DIR", file=sys.stderr)
         return 2
     return guarded(lambda: print(report(Path(sys.argv[1]))))
 

@@ -2,9 +2,11 @@
 # The whole idea on a laptop CPU: train an AST at patch 16, flexify it, and plot accuracy against patch size.
 #
 #   egs/demo/run.sh [--stage N] [--stop-stage N] [--data DIR] [--exp DIR] [--seed N] [--epochs X]
-#                   [--flex-epochs X] [--coverage pad|drop] [--label-weight X] [--mean X] [--std X] [--dry-run]
+#                   [--flex-epochs X] [--draw DRAW] [--specialists "8 24 32 48"] [--coverage pad|drop]
+#                   [--label-weight X] [--mean X] [--std X] [--dry-run]
 #
-# Stages: 1 data, 2 fixed AST at patch 16, 3 control (trained further at patch 16), 4 supervised flexification,
+# Stages: 1 data, 2 fixed AST at patch 16, 3 control (trained further at patch 16; with --specialists also models trained
+# further at these sizes, one each, which takes longer), 4 supervised flexification,
 # 5 flexification by distillation (3, 4 and 5 from the same start, with the same number of steps), 6 measurement
 # on the test split, 7 table and picture. Everything is written below --exp (default: egs/demo/exp).
 # The same command resumes an interrupted run.
@@ -28,15 +30,19 @@ std=3.6223
 coverage=pad
 label_weight=0.5  # share of the labels in distillation
 patch_sizes="8 10 12 16 20 24 32 40 48"
-weights="3 4 7 18 13 13 14 14 14"
-options="data exp speakers seed epochs flex_epochs size mean std coverage label_weight patch_sizes weights"
+draw=coarse-to-fine  # of the sizes 8 to 48 and their rectangles, as flexiast flexify does
+trained_sizes=$(seq -s ' ' 8 48)
+specialists=
+options="data exp speakers seed epochs flex_epochs size mean std coverage label_weight patch_sizes trained_sizes draw
+  specialists"
 
 . "$here/../common.sh"
 
 manifests=$exp/manifests
 split speakers "$speakers"
 split patch_sizes "$patch_sizes"
-split weights "$weights"
+split trained "$trained_sizes"
+split specialised "$specialists"
 train=(flexiast train --data.train "$manifests/train.json" --data.val "$manifests/val.json"
   --data.labels "$manifests/labels.csv" --data.workers 0 --seed "$seed" --loss ce
   --optim.name adamw --optim.betas 0.9 0.98 --optim.weight-decay 0.01 --optim.schedule cosine --optim.clip-norm 0
@@ -46,7 +52,8 @@ fixed=(--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs "$
 # Control and flexible models: the same start, the same steps, the same optimizer.
 further=(--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs "$flex_epochs"
   --eval-every 2 --augment.roll 4 --threads 1 --model.init "$exp/fixed" --model.coverage "$coverage")
-flexible=(--patches.sizes "${patch_sizes[@]}" --patches.weights "${weights[@]}")
+flexible=(--patches.sizes "${trained[@]}" --patches.rectangles yes --patches.draw "$draw"
+  --eval-patch-sizes "${patch_sizes[@]}")
 
 if runs 1 "data: spoken words and their manifests"; then
   if [ -z "$data" ]; then
@@ -63,6 +70,10 @@ fi
 
 if runs 3 "control: the fixed AST trained further at patch 16"; then
   in_background "$exp/control.log" "${train[@]}" --out "$exp/control" "${further[@]}" --eval-patch-sizes 16
+  for patch in ${specialised[@]+"${specialised[@]}"}; do
+    in_background "$exp/patch$patch.log" "${train[@]}" --out "$exp/specialists/patch$patch" "${further[@]}" \
+      --patches.sizes "$patch" --eval-patch-sizes "$patch"
+  done
 fi
 
 if runs 4 "supervised flexification, a random patch size at every step"; then
@@ -75,12 +86,17 @@ if runs 5 "flexification by distillation from the fixed AST"; then
 fi
 join
 
-if runs 6 "measurement of all four on the test split"; then
+if runs 6 "measurement of all models on the test split"; then
   run python "$here/../../measure_flexibility.py" "$exp/fixed" "$exp/control" "$exp/supervised" "$exp/distilled" \
     --data "$manifests/test.json" --labels "$manifests/labels.csv" --patch-sizes "${patch_sizes[@]}" \
     --batch-size 50 --workers 0 --out "$exp/flexibility" --overwrite
+  for patch in ${specialised[@]+"${specialised[@]}"}; do
+    run python "$here/../../measure_flexibility.py" "$exp/specialists/patch$patch" --data "$manifests/test.json" \
+      --labels "$manifests/labels.csv" --patch-sizes "$patch" --batch-size 50 --workers 0 \
+      --out "$exp/specialists/patch$patch/flexibility" --overwrite
+  done
 fi
 
 if runs 7 "table and picture"; then
-  run python "$here/report.py" "$exp/flexibility"
+  run python "$here/report.py" "$exp"
 fi

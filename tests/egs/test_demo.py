@@ -16,7 +16,8 @@ MINIATURE = {
     "--epochs": "1",
     "--flex-epochs": "1",
     "--patch-sizes": "16 24 48",
-    "--weights": "1 1 2",
+    "--trained-sizes": "16 24 48",
+    "--specialists": "24",
 }
 MODELS = ["fixed", "control", "supervised", "distilled"]
 
@@ -48,6 +49,11 @@ def test_every_stage_leaves_what_it_promises(exp: Path) -> None:
     text = (exp / "flexibility" / "RESULTS.md").read_text()
     for row in rows:
         assert f"{100 * float(row['accuracy']):.1f}" in text
+    alone = next(line for line in text.splitlines() if line.startswith("| specialists"))
+    at_16 = next(float(row["accuracy"]) for row in rows if (row["model"], row["patch_freq"]) == ("control", "16"))
+    with open(exp / "specialists" / "patch24" / "flexibility" / "flexibility.csv", newline="") as file:
+        at_24 = float(next(csv.DictReader(file))["accuracy"])
+    assert alone == f"| specialists | {100 * at_16:.1f} | {100 * at_24:.1f} |  |  |  |"
 
 
 @pytest.mark.slow

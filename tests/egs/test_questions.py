@@ -33,7 +33,9 @@ def script(name: str) -> ModuleType:
         sys.path.remove(str(FOLDER))
 
 
-variants, tried, quick, questions = (script(name) for name in ("variants", "tried", "quick", "questions"))
+variants, tried, draws, quick, questions, second_look = (
+    script(name) for name in ("variants", "tried", "draws", "quick", "questions", "second_look")
+)
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +127,23 @@ def test_the_coarser_size_learns_from_the_finer_one(model: AudioClassifier) -> N
     first, second = doubled.parts(2)
     assert torch.equal(first.student, second.student)
     assert torch.equal(first.targets, inputs.targets[:2])
+
+
+def test_a_second_look_without_coarse_tokens_is_the_model(model: AudioClassifier) -> None:
+    looking = second_look.SecondLook.of(model).eval()
+    log_mel = torch.randn(2, model.feature_config.frames, model.config.bins)
+    coarse, fine = looking.look(log_mel, PatchSize(24, 24), PatchSize(32, 32))
+    assert torch.allclose(coarse, model(log_mel, 32), atol=1e-5)
+    assert not torch.allclose(fine, model(log_mel, 24), atol=1e-3)
+    x = looking.encode(log_mel, PatchSize(24, 24))
+    assert torch.allclose(looking.classify(x, model.config.prefix_tokens), model(log_mel, 24), atol=1e-5)
+
+
+def test_second_looks_are_measured(sounds: Path, start: Path, tmp_path: Path) -> None:
+    data = ["--train", str(sounds / "train"), "--val", str(sounds / "val")]
+    assert second_look.main([str(start), *data, "--out", str(tmp_path), "--epochs", "0.5"]) == 0
+    exits = list(csv.DictReader((tmp_path / "early_exit.csv").open()))
+    assert {row["blocks"] for row in exits} == {str(n) for n in range(1, flexiast.load(start).config.depth + 1)}
+    looks = list(csv.DictReader((tmp_path / "coarse_tokens.csv").open()))
+    assert {row["coarse_tokens"] for row in looks} == {"False", "True"}
+    assert all(0 <= float(row["averaged"]) <= 1 for row in looks)

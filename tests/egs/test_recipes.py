@@ -17,8 +17,10 @@ import pytest
 from flexiast import PatchSize
 from flexiast.commands.command_line import read_arguments
 from flexiast.commands.measure import MeasureConfig
+from flexiast.models.geometry import EVERY_SIZE
 from flexiast.runtime.arguments import AUTO
 from flexiast.traintest.config import TrainConfig
+from flexiast.traintest.setup import FLEXIBLE_DRAW
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 ALL_SIZES = [8, 10, 12, 15, 16, 20, 24, 30, 32, 40, 48]
@@ -422,11 +424,20 @@ def test_workers_are_no_more_than_the_cores(commands: Commands) -> None:
     assert training(commands(*only, "--workers", "11")[0]).data.workers == 11
 
 
-def test_the_demo_draws_each_size_as_often_as_its_weight_says(commands: Commands) -> None:
-    trained = [training(c) for c in commands("demo/run.sh", "--stage", "2", "--stop-stage", "5")]
+def test_the_demo_draws_as_flexify_and_trains_specialists_if_asked(commands: Commands) -> None:
+    stages = ("--stage", "2", "--stop-stage", "5")
+    trained = [training(c) for c in commands("demo/run.sh", *stages)]
     assert [run.out.name for run in trained] == ["fixed", "control", "supervised", "distilled"]
-    assert [len(run.patches.weights) for run in trained] == [0, 0, 9, 9]
-    assert trained[2].patches.sizes == squares([8, 10, 12, 16, 20, 24, 32, 40, 48])
+    assert [run.patches.draw for run in trained] == [None, None, FLEXIBLE_DRAW, FLEXIBLE_DRAW]
+    assert trained[2].patches.sizes == EVERY_SIZE
+    assert trained[2].patches.rectangles == "yes"
+    assert trained[2].eval_patch_sizes == squares([8, 10, 12, 16, 20, 24, 32, 40, 48])
+    more = [training(c) for c in commands("demo/run.sh", *stages, "--specialists", "8 48")]
+    alone = [run for run in more if run.out.parent.name == "specialists"]
+    assert [run.patches.sizes for run in alone] == [squares([8]), squares([48])]
+    assert {(run.epochs, run.optim, run.model.init) for run in alone} == {
+        (trained[1].epochs, trained[1].optim, trained[1].model.init)
+    }
 
 
 def test_a_teacher_given_is_the_start_of_every_fold(commands: Commands) -> None:
