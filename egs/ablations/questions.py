@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from draws import NINE, UNSEEN, cell, read_rows, write_rows
 from quick import Arm, Clips, accuracies, train_arm
-from tried import LossDriven, Sandwich, by_area
+from tried import HalfSquares, LossDriven, Sandwich, by_area
 from variants import VARIANTS
 
 import flexiast
@@ -70,6 +70,10 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
         "every integer, log-uniform": Arm(draw=by_area(-1.0)),
         "rectangles, coarse": Arm(sizes=RECTANGLES),
         "rectangles, coarse to fine": WINNER,
+        "half squares, half rectangles, coarse": Arm(sizes=RECTANGLES, sampler=HalfSquares),
+        "half squares, half rectangles, coarse to fine": Arm(
+            sizes=RECTANGLES, sampler=HalfSquares, draw=coarse_to_fine
+        ),
         "rectangles and strips, coarse": Arm(sizes=(*RECTANGLES, *STRIPS)),
     },
     "parts": {

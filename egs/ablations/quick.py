@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from timm.layers import DropPath
 from torch import Tensor
+from tqdm import tqdm
 from tried import LossDriven, Twins, twice
 from variants import VARIANTS
 
@@ -37,7 +37,6 @@ from flexiast.traintest.patch_sampler import PatchSampler
 from flexiast.traintest.stepper import Stepper
 from flexiast.traintest.tuning import MovingAverage
 
-logger = logging.getLogger(__name__)
 BATCH = 16
 """Clips per step, the product's choice for sets of this size."""
 
@@ -137,51 +136,58 @@ def run(
     arm: Arm, model: AudioClassifier, start: AudioClassifier, clips: Clips, flops: float, seed: int
 ) -> tuple[AudioClassifier, float, int]:
     """Train for so many FLOPs; returns the model, the FLOPs spent, and the steps."""
-    frames = model.feature_config.frames
+    frames, teacher = model.feature_config.frames, Teacher(arm, model, start)
     costs = {size: float(model.config.flops(size, frames)) for size in arm.sizes}
-    teaching = costs_of_teacher(arm, start) / 3  # forward only
-    mean_cost = arm.sampler(arm.sizes, (), 0, arm.parts, arm.draw, [*costs.values()], steps=1001).mean_cost()
-    steps = max(1, round(flops / (3 * BATCH * (mean_cost + teaching))))
+    drawn = arm.sampler(arm.sizes, (), seed, arm.parts, arm.draw, [*costs.values()], steps=1001)
+    steps = max(1, round(flops / (3 * BATCH * (drawn.mean_cost() + teacher.cost))))
     sampler = arm.sampler(arm.sizes, (), seed, arm.parts, arm.draw, [*costs.values()], steps)
     optim = OptimConfig(name=arm.optimizer, lr=arm.lr, warmup_steps=min(1000, round(0.05 * steps)))
-    teacher = {"self": copy.deepcopy(model), "teacher": start}.get(arm.ties)
-    distill = DistillConfig(teacher="it" if teacher else None, label_weight=0.5 if teacher else 0.0)
     augment = AugmentConfig(0, 0, round(frames / 10), 0.0, 0.0)
-    objective: Any = Objective(model, teacher, model.loss, 0.0, augment, distill, "auto", seed)
-    if arm.ties == "twins":
-        objective = Twins(objective, share=0.5)
-    stepper = Stepper(model, objective, World(), optim, MemoryLimits(BATCH))
+    stepper = Stepper(model, teacher.objective(augment, seed), World(), optim, MemoryLimits(BATCH))
     average = MovingAverage.over(model, arm.average, steps)
-    own = MovingAverage(model, 0.99) if arm.ties == "self" else None
     schedule = BatchSchedule(len(clips.targets), BATCH, seed)
-    spent, told = 0.0, time.time()
-    for step in range(steps):
+    spent = 0.0
+    for step in tqdm(range(steps), unit="step", mininterval=10):
         patches: Sequence[PatchSize] = sampler[step]
-        inputs = batch_of(schedule, step, clips, model, mask(augment, arm, patches[0]), seed, teacher is not None)
+        inputs = batch_of(schedule, step, clips, model, mask(augment, arm, patches[0]), seed, teacher.model is not None)
         if arm.ties == "twins":
             inputs, patches = twice(inputs, patches)
         loss, _ = stepper.step(inputs, patches, lr_factor(step, steps, 1.0, optim))
-        spent += 3 * BATCH * (float(np.mean([costs[size] for size in patches])) + teaching)
+        spent += 3 * BATCH * (float(np.mean([costs[size] for size in patches])) + teacher.cost)
         if isinstance(sampler, LossDriven):
             sampler.heard(patches[0], loss)
-        for moving in (average, own):
-            if moving:
-                moving.add(model)
-        if own and teacher is not None:
-            with torch.no_grad():
-                for name, parameter in teacher.named_parameters():
-                    parameter.copy_(own.mean[name])
-        if time.time() - told > 30:
-            told = time.time()
-            logger.info("step %d of %d, loss %.3f", step + 1, steps, loss)
+        if average:
+            average.add(model)
+        teacher.follow()
     return (average.model(model) if average else model), spent, steps
 
 
-def costs_of_teacher(arm: Arm, start: AudioClassifier) -> float:
-    """FLOPs of the teacher's forward pass on a clip, if there is one that counts."""
-    if arm.ties not in ("self", "teacher") or arm.free_teacher:
-        return 0.0
-    return float(start.config.flops(start.config.patch_size, start.feature_config.frames))
+class Teacher:
+    """Who is learned from besides the labels: nobody, the start, or a moving average of the model itself."""
+
+    def __init__(self, arm: Arm, student: AudioClassifier, start: AudioClassifier) -> None:
+        self.arm, self.student = arm, student
+        self.model = {"self": copy.deepcopy(student), "teacher": start}.get(arm.ties)
+        self.cost = 0.0
+        """Its FLOPs on a clip, at its base size, as a share of three forward passes."""
+        if self.model and not arm.free_teacher:
+            self.cost = self.model.config.flops(start.config.patch_size, start.feature_config.frames) / 3
+        self.average = MovingAverage(student, 0.99) if arm.ties == "self" else None
+
+    def objective(self, augment: AugmentConfig, seed: int) -> Any:
+        """The loss of the arm: labels alone, or half labels and half what is learned from."""
+        distill = DistillConfig(teacher="it", label_weight=0.5) if self.model else DistillConfig()
+        loss = self.student.loss
+        objective = Objective(self.student, self.model, loss, 0.0, augment, distill, "auto", seed)
+        return Twins(objective, share=0.5) if self.arm.ties == "twins" else objective
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """After a step: the average moves on."""
+        if self.average and self.model:
+            self.average.add(self.student)
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(self.average.mean[name])
 
 
 def mask(augment: AugmentConfig, arm: Arm, patch: PatchSize) -> AugmentConfig:
