@@ -27,9 +27,7 @@ from flexiast.errors import ConfigError
 from flexiast.models.geometry import EVERY_SIZE
 from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.options import DataConfig, ModelOptions, PatchOptions
-from flexiast.traintest.patch_draws import DRAWS
-from flexiast.traintest.patch_sampler import PatchSampler
-from flexiast.traintest.setup import drawn_sizes, fitting
+from flexiast.traintest.setup import drawn_sizes, fitting, sampler_of
 from flexiast.traintest.train import train
 
 NINE = tuple(PatchSize(size, size) for size in (8, 10, 12, 16, 20, 24, 32, 40, 48))
@@ -44,6 +42,7 @@ ARMS = {
     "coarse, 4 parts": PatchOptions(EVERY_SIZE, draw="coarse", parts=4),
     "coarse-to-fine": PatchOptions(EVERY_SIZE, draw="coarse-to-fine"),
     "coarse, rectangles": PatchOptions(EVERY_SIZE, draw="coarse", rectangles="yes"),
+    "coarse-to-fine, rectangles": PatchOptions(EVERY_SIZE, draw="coarse-to-fine", rectangles="yes"),
     "coarse-to-fine, 2 parts": PatchOptions(EVERY_SIZE, draw="coarse-to-fine", parts=2),
 }
 SPECIALISTS = {"specialists": 1.0, "specialists, a ninth each": 1 / len(NINE)}
@@ -55,7 +54,7 @@ def cost(options: PatchOptions, model: AudioClassifier) -> float:
     frames = model.feature_config.frames
     sizes = drawn_sizes(options)
     costs = [model.config.flops(size, frames) for size in sizes]
-    return PatchSampler(sizes, (), 0, options.parts, DRAWS[options.draw or "uniform"], costs, steps=1001).mean_cost()
+    return sampler_of(options, sizes, costs, seed=0, steps=1001).mean_cost()
 
 
 def run_arm(name: str, seed: int, options: argparse.Namespace, model: AudioClassifier) -> list[dict[str, object]]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from draws import NINE, UNSEEN, cell, read_rows, write_rows
 from quick import Arm, Clips, accuracies, train_arm
-from tried import HalfSquares, LossDriven, Sandwich, by_area
+from tried import LossDriven, Sandwich, by_area
 from variants import VARIANTS
 
 import flexiast
@@ -51,7 +51,7 @@ STRIPS = tuple(PatchSize(128, side) for side in range(1, 25))
 
 PUBLISHED = Arm(sizes=NINE, draw=uniform)
 DEFAULT = Arm()
-WINNER = Arm(sizes=RECTANGLES, draw=coarse_to_fine)
+WINNER = Arm(sizes=RECTANGLES, draw=coarse_to_fine, square_share=0.5)
 QUESTIONS: dict[str, dict[str, Arm]] = {
     "compute": {
         "published": PUBLISHED,
@@ -69,11 +69,9 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
         "nine, coarse": Arm(sizes=NINE),
         "every integer, log-uniform": Arm(draw=by_area(-1.0)),
         "rectangles, coarse": Arm(sizes=RECTANGLES),
-        "rectangles, coarse to fine": WINNER,
-        "half squares, half rectangles, coarse": Arm(sizes=RECTANGLES, sampler=HalfSquares),
-        "half squares, half rectangles, coarse to fine": Arm(
-            sizes=RECTANGLES, sampler=HalfSquares, draw=coarse_to_fine
-        ),
+        "rectangles, coarse to fine": Arm(sizes=RECTANGLES, draw=coarse_to_fine),
+        "half squares, half rectangles, coarse": Arm(sizes=RECTANGLES, square_share=0.5),
+        "half squares, half rectangles, coarse to fine": WINNER,
         "rectangles and strips, coarse": Arm(sizes=(*RECTANGLES, *STRIPS)),
     },
     "parts": {
@@ -104,7 +102,7 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
     "frontier": {
         f"{name}, {times} x": dataclasses.replace(arm, share=times)
         for times in (1, 3, 9)
-        for name, arm in (("published", PUBLISHED), ("rectangles, coarse to fine", WINNER))
+        for name, arm in (("published", PUBLISHED), ("coarse to fine", WINNER))
     },
     "width": {
         f"width {width}, {name}": dataclasses.replace(arm, network={"width": width, "heads": width // 32}, share=1.5)

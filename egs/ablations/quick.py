@@ -49,6 +49,8 @@ class Arm:
 
     sizes: tuple[PatchSize, ...] = EVERY_SIZE
     draw: Weights = coarse
+    square_share: float | None = None
+    """How much of the draws is squares, where rectangles are drawn too."""
     parts: int = 1
     sampler: type[PatchSampler] = PatchSampler
     ties: Ties = "none"
@@ -138,9 +140,10 @@ def run(
     """Train for so many FLOPs; returns the model, the FLOPs spent, and the steps."""
     frames, teacher = model.feature_config.frames, Teacher(arm, model, start)
     costs = {size: float(model.config.flops(size, frames)) for size in arm.sizes}
-    drawn = arm.sampler(arm.sizes, (), seed, arm.parts, arm.draw, [*costs.values()], steps=1001)
+    how = ((), seed, arm.parts, arm.draw, [*costs.values()])
+    drawn = arm.sampler(arm.sizes, *how, steps=1001, square_share=arm.square_share)
     steps = max(1, round(flops / (3 * BATCH * (drawn.mean_cost() + teacher.cost))))
-    sampler = arm.sampler(arm.sizes, (), seed, arm.parts, arm.draw, [*costs.values()], steps)
+    sampler = arm.sampler(arm.sizes, *how, steps, arm.square_share)
     optim = OptimConfig(name=arm.optimizer, lr=arm.lr, warmup_steps=min(1000, round(0.05 * steps)))
     augment = AugmentConfig(0, 0, round(frames / 10), 0.0, 0.0)
     stepper = Stepper(model, teacher.objective(augment, seed), World(), optim, MemoryLimits(BATCH))

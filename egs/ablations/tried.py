@@ -57,15 +57,6 @@ class LossDriven(PatchSampler):
         return weights / weights.sum()
 
 
-class HalfSquares(PatchSampler):
-    """Half of the draws are squares, the other half rectangles, each by the draw of sizes."""
-
-    def shares(self, step: int) -> Array:
-        weights = super().shares(step)
-        square = np.array([size.freq == size.time for size in self.sizes])
-        return np.where(square, weights / weights[square].sum(), weights / weights[~square].sum()) / 2
-
-
 class Sandwich(PatchSampler):
     """Each batch in three parts: the finest size, the coarsest, and one drawn as `coarse`."""
 

@@ -181,8 +181,8 @@ class PatchOptions:
     weights: tuple[float, ...] = ()
     """Relative frequency of each size, instead of `draw`."""
     rectangles: Literal["auto", "yes", "no"] = "auto"
-    """Whether the two sides of a patch are drawn independently of each other, each a side of one of `sizes`. `auto`:
-    only by `flexify` where no sizes are given."""
+    """Whether half of the draws are rectangles, whose two sides are each a side of one of `sizes`; `draw` holds for
+    either half. `auto`: only by `flexify` where no sizes are given."""
     draw: Draw | None = None
     """How often each size is drawn (default: uniform; `flexify` without sizes: coarse). `uniform`: all alike, as
     published. `equal-cost`: each gets the same compute.

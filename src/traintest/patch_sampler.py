@@ -17,8 +17,9 @@ class PatchSampler:
     """Draws the sizes of each step: `parts` different ones, each for its part of the batch.
 
     weights: relative frequency of each size, on any positive scale; without them `draw` says how often each is drawn.
-    costs: FLOPs of a clip at each size. steps: length of the run, which `draw` sees the progress of. Raises ConfigError
-    if sizes, weights and parts do not go together.
+    costs: FLOPs of a clip at each size. steps: length of the run, which `draw` sees the progress of. square_share: how
+    much of the draws is squares where there are both squares and rectangles (default: as the weights have it). Raises
+    ConfigError if sizes, weights and parts do not go together.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class PatchSampler:
         draw: Weights = uniform,
         costs: Sequence[float] = (),
         steps: int = 1,
+        square_share: float | None = None,
     ) -> None:
         if not sizes or len(set(sizes)) != len(sizes):
             raise ConfigError(f"patches.sizes: found {[str(s) for s in sizes]}, expected one or more distinct sizes")
@@ -39,6 +41,8 @@ class PatchSampler:
             )
         require(1 <= parts <= len(sizes), "patches.parts", parts, f"1 to {len(sizes)}, the number of patch sizes")
         self.sizes, self.seed, self.parts, self.steps = tuple(sizes), seed, parts, max(1, steps)
+        self.square = np.array([size.freq == size.time for size in sizes])
+        self.square_share = None if self.square.all() or not self.square.any() else square_share
         self.weights = np.asarray(weights, dtype=np.float64) if weights else None
         self.draw = draw
         self.areas = np.array([size.freq * size.time / 64 for size in sizes])
@@ -49,7 +53,10 @@ class PatchSampler:
         weights = self.weights
         if weights is None:
             weights = self.draw(self.areas, self.costs, min(1.0, step / self.steps))
-        return weights / weights.sum()
+        if self.square_share is None:
+            return weights / weights.sum()
+        squares, others = weights * self.square, weights * ~self.square
+        return self.square_share * squares / squares.sum() + (1 - self.square_share) * others / others.sum()
 
     def mean_cost(self) -> float:
         """FLOPs of a clip's forward pass, averaged over the sizes drawn in the whole run."""

@@ -41,6 +41,8 @@ from .tuning import parse_tune, select_trained
 
 FLEXIBLE_DRAW: Draw = "coarse"
 """How a model is made flexible unless told otherwise; measured in egs/ablations/RESULTS.md."""
+SQUARE_SHARE = 0.5
+"""Of the draws, where rectangles are drawn: they are so many that squares would be rare otherwise."""
 MOST_HELD_OUT = 2_000
 """Most clips in a validation split whose share is not given."""
 
@@ -294,9 +296,18 @@ def setup_patches(config: TrainConfig, model: AudioClassifier, steps: int) -> Pa
     options, frames = config.patches, model.feature_config.frames
     sizes = drawn_sizes(options) or (model.config.patch_size,)
     costs = [model.config.flops(size, frames) for size in sizes]
-    return PatchSampler(
-        sizes, options.weights, config.seed, options.parts, DRAWS[options.draw or "uniform"], costs, steps
+    return sampler_of(options, sizes, costs, config.seed, steps)
+
+
+def sampler_of(
+    options: PatchOptions, sizes: Sequence[PatchSize], costs: Sequence[float], seed: int, steps: int
+) -> PatchSampler:
+    """The draw of these sizes, `drawn_sizes` as they fit the input; costs: FLOPs of a clip at each."""
+    draw, share = (
+        DRAWS[options.draw or "uniform"],
+        SQUARE_SHARE if options.rectangles == "yes" and not options.weights else None,
     )
+    return PatchSampler(sizes, options.weights, seed, options.parts, draw, costs, steps, share)
 
 
 def setup_schedule(config: DataConfig, seed: int, data: Manifest) -> BatchSchedule:

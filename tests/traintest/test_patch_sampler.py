@@ -35,6 +35,22 @@ def test_sizes_are_as_frequent_as_asked(weights, shares):
         assert counts[size] / draws == pytest.approx(share, abs=3 * np.sqrt(share * (1 - share) / draws))
 
 
+@pytest.mark.parametrize("name", sorted(DRAWS))
+@pytest.mark.parametrize("step", [0, 500])
+def test_squares_have_their_share_and_each_half_is_drawn_by_the_rule(name: str, step: int) -> None:
+    sizes = [PatchSize(freq, time) for freq in (8, 16, 48) for time in (8, 16, 48)]
+    costs = [1e9 / (size.freq * size.time) for size in sizes]
+    plain = PatchSampler(sizes, draw=DRAWS[name], costs=costs, steps=1000).shares(step)
+    shares = PatchSampler(sizes, draw=DRAWS[name], costs=costs, steps=1000, square_share=0.5).shares(step)
+    square = np.array([size.freq == size.time for size in sizes])
+    for half in (square, ~square):
+        np.testing.assert_allclose(shares[half], plain[half] / plain[half].sum() / 2)
+
+
+def test_a_share_of_squares_changes_nothing_where_all_are_squares() -> None:
+    np.testing.assert_array_equal(PatchSampler(SIZES, square_share=0.5).shares(0), PatchSampler(SIZES).shares(0))
+
+
 def test_one_size_is_always_drawn():
     assert {PatchSampler(SIZES[:1])[step] for step in range(20)} == {SIZES[:1]}
 
