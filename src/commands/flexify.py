@@ -24,7 +24,7 @@ class FlexifyConfig:
     """Checkpoint of any readable format: a directory, a file, a Hub id, or `timm:NAME`."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")]
     """Training settings. Unless patch sizes are given, every height and width from 8 to 48 is drawn,
-    coarse sizes most often."""
+    from mostly coarse sizes at the start of the run to mostly fine ones at its end."""
 
     def __post_init__(self) -> None:
         if self.train.model.init is not None:

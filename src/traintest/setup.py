@@ -39,7 +39,7 @@ from .patch_draws import DRAWS
 from .patch_sampler import PatchSampler
 from .tuning import parse_tune, select_trained
 
-FLEXIBLE_DRAW: Draw = "coarse"
+FLEXIBLE_DRAW: Draw = "coarse-to-fine"
 """How a model is made flexible unless told otherwise; measured in egs/ablations/RESULTS.md."""
 SQUARE_SHARE = 0.5
 """Of the draws, where rectangles are drawn: they are so many that squares would be rare otherwise."""

@@ -291,8 +291,8 @@ def test_five_folds_are_five_runs(commands: Commands) -> None:
     ("options", "sizes", "draw"),
     [
         ([], ALL_SIZES, "uniform"),
-        (["--preset", "modern"], range(8, 49), "coarse"),
-        (["--preset", "auto"], range(8, 49), "coarse"),
+        (["--preset", "modern"], range(8, 49), "coarse-to-fine"),
+        (["--preset", "auto"], range(8, 49), "coarse-to-fine"),
         (["--preset", "modern", "--patch-sizes", "8 16"], [8, 16], "uniform"),
     ],
 )
@@ -303,7 +303,7 @@ def test_published_sizes_are_drawn_alike_and_the_other_presets_draw_as_flexify(
     config = training(commands("speechcommands/flexify.sh", *options, *only)[0])
     assert config.patches.sizes == squares(list(sizes))
     assert config.patches.draw == draw
-    assert config.patches.rectangles == ("yes" if draw == "coarse" else "auto")
+    assert config.patches.rectangles == ("yes" if draw == "coarse-to-fine" else "auto")
 
 
 def test_modern_preset_and_other_options(commands: Commands) -> None:
