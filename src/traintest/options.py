@@ -184,9 +184,9 @@ class PatchOptions:
     """Whether half of the draws are rectangles, whose two sides are each a side of one of `sizes`; `draw` holds for
     either half. `auto`: only by `flexify` where no sizes are given."""
     draw: Draw | None = None
-    """How often each size is drawn (default: uniform; `flexify` without sizes: coarse-to-fine). `uniform`: all alike, as
-    published. `equal-cost`: each gets the same compute. `coarse`: with the 1.6th power of the side. `coarse-to-fine`:
-    from mostly coarse sizes at the start of the run to mostly fine ones at its end."""
+    """How often each size is drawn (default: uniform; `flexify` without sizes: coarse-to-fine). `uniform`: all alike,
+    as published. `equal-cost`: each gets the same compute. `coarse`: with the 1.6th power of the side.
+    `coarse-to-fine`: from mostly coarse sizes at the start of the run to mostly fine ones at its end."""
     parts: int = 1
     """Parts of a batch that have different patch sizes."""
 
