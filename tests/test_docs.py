@@ -36,6 +36,7 @@ GUIDES = (
         "your-sounds",
         "choosing-a-size",
         "distilling",
+        "embeddings",
         "deployment",
         "clusters",
         "adding-a-data-set",

@@ -18,19 +18,21 @@ from flexiast.data.windows import excerpts
 from flexiast.errors import ConfigError, DataError
 from flexiast.features import FeatureConfig
 from flexiast.models.config import FlexiASTConfig, Loss
+from flexiast.models.geometry import Coverage
 
 RATE, FRAMES = 16_000, 50
 WINDOW = 0.5  # seconds: 50 frames of 10 ms
 SAMPLES = (FRAMES - 1) * 160 + 400
 
 
-def classifier(loss: Loss = "ce", **features) -> AudioClassifier:
+def classifier(loss: Loss = "ce", coverage: Coverage = "pad", **features) -> AudioClassifier:
     """A small network on half a second of sound, far from its start, so that clips get different scores."""
     torch.manual_seed(0)
     settings = FeatureConfig(frames=FRAMES, bins=32, **features)
     config = FlexiASTConfig(
-        classes=4, frames=FRAMES, bins=32, patch_size=8, width=16, depth=2, heads=2, pad_value=settings.pad_value
-    )
+        classes=4, frames=FRAMES, bins=32, patch_size=8, width=16, depth=2, heads=2, pad_value=settings.pad_value,
+        coverage=coverage,
+    )  # fmt: skip
     model = AudioClassifier(config, settings, Labels.numbers(4), loss).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -6,6 +6,7 @@ import torch
 from flexiast.classifier import hear
 from flexiast.classifier.audio_classifier import AudioClassifier
 from flexiast.errors import ConfigError, DataError
+from flexiast.models.geometry import PatchSize
 from tests.classifier.test_audio_classifier import RATE, classifier, noise, write
 
 WINDOW = classifier().feature_config.samples
@@ -91,7 +92,40 @@ def test_hear_gets_what_it_asks_for(model: AudioClassifier, tmp_path) -> None:
     assert vectors.shape == (*centres.shape, 16)
     assert torch.equal(centres[0], centres[1])
     assert (centres.diff(dim=1) > 0).all()
-    assert 0 < float(centres[0, 0]) < float(centres[0, -1]) < 1000
-    torch.testing.assert_close(scenes, vectors.mean(dim=1))
+    assert 0 < float(centres[0, 0]) < float(centres[0, -1]) <= 1000
+    torch.testing.assert_close(scenes[1], loaded.embed(audio[1], layer=-1))
     with pytest.raises(ConfigError, match="model_file_path: found none"):
         hear.load_model()
+
+
+@pytest.mark.parametrize("coverage", ["drop", "pad"])
+@pytest.mark.parametrize("patch", [4, 8, "16x20", 32])
+@pytest.mark.parametrize("seconds", [0.06, 0.3, 1.07, 1.98, 4.0])
+def test_hear_timestamps_are_evenly_spaced_and_within_the_sound(coverage, patch, seconds, tmp_path) -> None:
+    """The rules of hearvalidator 2021.0.2: equal shapes, float32, intervals that deviate by less than 1e-3 ms."""
+    model = classifier(coverage=coverage)
+    model.save_pretrained(tmp_path)
+    loaded = hear.load_model(str(tmp_path), patch)
+    size = PatchSize.parse(patch)
+    audio = torch.stack([noise(seconds), noise(seconds).flip(0)])
+    vectors, centres = hear.get_timestamp_embeddings(audio, loaded)
+    assert vectors.shape == (*centres.shape, 16)
+    gaps = centres.diff(dim=1)
+    assert torch.all((gaps - 10 * size.time).abs() < 1e-3)
+    assert float(centres[0, 0]) == pytest.approx(5 * size.time)
+    assert centres.shape[1] == 1 or float(centres[0, -1]) <= 1000 * seconds
+    # Not more is missing at the end than half a patch, a window of the spectrogram and what a window leaves over.
+    missing = 10 * size.time + 35 + 0.1 * 10 * model.feature_config.frames
+    assert float(centres[0, -1]) > 1000 * seconds - missing
+
+
+def test_hear_vectors_beyond_the_first_window_are_those_of_whole_columns(tmp_path) -> None:
+    model = classifier(coverage="pad")
+    model.save_pretrained(tmp_path)
+    loaded = hear.load_model(str(tmp_path), 20)  # 50 frames: two whole columns, the third is half padding
+    clip = noise(0.9)
+    vectors, _ = hear.get_timestamp_embeddings(clip[None], loaded)
+    for window in range(2):
+        start = window * 40 * model.feature_config.hop
+        expected = model.embed(clip[start : start + WINDOW], 20, time=True).vectors[:2]
+        torch.testing.assert_close(vectors[0, 2 * window : 2 * window + 2], expected)
