@@ -226,6 +226,7 @@ GIVEN = {
     "distilling": {"exp/fixed": "exp/fixed"},
     "deployment": {"exp/flexible": "exp/flexible"},
     "doctor": {"exp/flexible": "exp/flexible"},
+    "embeddings": {"exp/flexible": "exp/flexible"},
     "faq": {"exp/fixed": "exp/fixed", "exp/flexible": "exp/flexible"},
     "formats": {"exp/flexible": "exp/flexible"},
     "performance": {"exp/flexible": "exp/flexible"},

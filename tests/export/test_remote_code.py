@@ -41,15 +41,31 @@ def test_the_patch_size_is_an_argument_of_forward(directory: Path) -> None:
     torch.testing.assert_close(loaded(log_mel, labels=targets).loss, expected)
 
 
-def test_a_pipeline_gives_our_scores_at_the_patch_size_it_is_made_with(directory: Path, tmp_path: Path) -> None:
-    model, path = classifier("bce"), write(tmp_path / "a.wav", noise(0.5))
-    for patch in ("8", "12"):
-        pipe = transformers.pipeline(
-            "audio-classification", str(directory), trust_remote_code=True, model_kwargs={"patch_size": patch}
-        )
-        got = {one["label"]: one["score"] for one in pipe({"raw": noise(0.5).numpy(), "sampling_rate": 16_000})}
-        expected = model.predict(path, patch, top_k=4)
-        assert [got[label] for label, _ in expected] == pytest.approx([score for _, score in expected], abs=1e-4)
+def pipeline(directory: Path, **settings):
+    return transformers.pipeline("audio-classification", str(directory), trust_remote_code=True, **settings)
+
+
+def require_our_scores(got: list[dict], path: Path, patch: int | str) -> None:
+    by_label = {one["label"]: one["score"] for one in got}
+    expected = classifier("bce").predict(path, patch, top_k=4)
+    assert [by_label[label] for label, _ in expected] == pytest.approx([score for _, score in expected], abs=1e-4)
+
+
+def test_a_pipeline_takes_the_patch_size_of_each_call(directory: Path, tmp_path: Path) -> None:
+    sound = {"raw": noise(0.5).numpy(), "sampling_rate": 16_000}
+    path, pipe = write(tmp_path / "a.wav", noise(0.5)), pipeline(directory)
+    for patch in (32, "16x4", 12):
+        require_our_scores(pipe(dict(sound), patch_size=patch, top_k=4), path, patch)
+    require_our_scores(pipe(dict(sound), top_k=4), path, 8)  # nothing of the calls before is left
+    for got in pipe([dict(sound), dict(sound)], patch_size=32, batch_size=2, top_k=4):
+        require_our_scores(got, path, 32)
+
+
+@pytest.mark.parametrize("settings", [{"patch_size": 12}, {"model_kwargs": {"patch_size": "12"}}])
+def test_a_pipeline_keeps_the_patch_size_it_is_made_with(settings: dict, directory: Path, tmp_path: Path) -> None:
+    pipe = pipeline(directory, top_k=4, **settings)
+    sound = {"raw": noise(0.5).numpy(), "sampling_rate": 16_000}
+    require_our_scores(pipe(sound), write(tmp_path / "a.wav", noise(0.5)), 12)
 
 
 def test_the_code_runs_without_this_package(directory: Path, tmp_path: Path) -> None:
