@@ -11,10 +11,11 @@ from flexiast.cli import main
 from flexiast.data.audio import decode
 from flexiast.data.manifest import read_manifest
 from flexiast.errors import ConfigError, DataError
+from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.options import DataConfig
 from flexiast.traintest.train import train
 from tests.sounds import CLASSES
-from tests.traintest.test_train import config
+from tests.traintest.test_train import config, require_exact_resume
 
 datasets = pytest.importorskip("datasets")
 NAMES = sorted(CLASSES)
@@ -52,8 +53,10 @@ def test_a_parquet_file_holds_the_clips_and_names_it_was_made_of(sounds: Path, t
     assert again.source == tmp_path / "val.parquet"
 
 
-def test_a_name_and_a_split_are_loaded_and_trained_on(sounds: Path, tmp_path: Path, monkeypatch) -> None:
-    asked = []
+@pytest.fixture
+def asked(sounds: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Data sets that were asked for by name and split; all are our sounds."""
+    asked = list[tuple[str, str]]()
 
     def load_dataset(name: str, split: str):
         asked.append((name, split))
@@ -62,11 +65,28 @@ def test_a_name_and_a_split_are_loaded_and_trained_on(sounds: Path, tmp_path: Pa
         return table(sounds / split, kind, [[file.parent.name] for file in files])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked
+
+
+def test_a_name_and_a_split_are_loaded_and_trained_on(sounds: Path, tmp_path: Path, asked) -> None:
     base = config(sounds, tmp_path / "run", epochs=0.2)
     data = DataConfig(Path("hf:us/sounds"), Path("hf:us/sounds:val"), batch_size=12, workers=0, mean=-6.0, std=3.5)
     train(dataclasses.replace(base, data=data), progress=False)
     assert set(asked) == {("us/sounds", "train"), ("us/sounds", "val")}
     assert flexiast.load(tmp_path / "run").labels.names == tuple(NAMES)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "hf"])
+def test_a_run_goes_on_exactly_where_it_died(kind: str, sounds: Path, tmp_path: Path, request) -> None:
+    if kind == "hf":
+        request.getfixturevalue("asked")
+    source = Path("hf:us/sounds") if kind == "hf" else parquet(sounds / "train", tmp_path / "train.parquet")
+
+    def run(name: str) -> TrainConfig:
+        base = config(sounds, tmp_path / name, epochs=0.5, save_every=2)
+        return dataclasses.replace(base, data=dataclasses.replace(base.data, train=source))
+
+    require_exact_resume(run, dies_at=3, saved_at=2)
 
 
 def test_what_is_wrong_is_one_line(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 """Tars as others write them: labels in .cls, .txt and .json, read and trained on without an index; what is wrong."""
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -13,9 +14,10 @@ from flexiast.data.audio import decode
 from flexiast.data.manifest import Labels, distinct_labels, read_manifest
 from flexiast.data.sources import audio_sources
 from flexiast.errors import DataError
+from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.train import train
 from tests.sounds import CLASSES
-from tests.traintest.test_train import config
+from tests.traintest.test_train import config, require_exact_resume
 
 
 def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -64,6 +66,17 @@ def test_a_run_trains_on_tars_as_on_their_files_shard_by_shard(sounds: Path, tmp
     made = config(tmp_path / "data", tmp_path / "run", epochs=0.2)
     train(made, progress=False)
     assert flexiast.load(tmp_path / "run").labels.names == tuple(sorted(CLASSES))
+
+
+def test_a_run_on_tars_goes_on_exactly_where_it_died(sounds: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_tars(tmp_path / "data" / split, sounds / split, "txt", shards=3)
+
+    def run(name: str) -> TrainConfig:
+        base = config(tmp_path / "data", tmp_path / name, epochs=0.5, save_every=2)
+        return dataclasses.replace(base, data=dataclasses.replace(base.data, workers=1))
+
+    require_exact_resume(run, dies_at=3, saved_at=2)
 
 
 def test_several_labels_and_samples_without_audio(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

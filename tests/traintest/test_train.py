@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,9 +95,35 @@ def test_a_small_run_learns_collapses_at_other_sizes_and_becomes_flexible(sounds
     assert model.predict(first, patch_size=32, top_k=1)[0].label == "high_up"
 
 
+def require_exact_resume(run: Callable[[str], TrainConfig], dies_at: int, saved_at: int) -> None:
+    """A run that dies at a step and goes on ends with the weights and the log of one that was never interrupted.
+
+    run: its settings, for a run directory of this name.
+    """
+    whole, broken = run("whole"), run("broken")
+    train(whole, progress=False)
+    step = Trainer._train_on
+
+    def dies(self: Trainer, *args: object) -> None:
+        if self.progress.step == dies_at:
+            raise KeyboardInterrupt
+        step(self, *args)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Trainer, "_train_on", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(broken, progress=False)
+    assert state(broken.out)["step"] == saved_at
+    train(broken, progress=False)
+    expected = weights(whole.out)
+    for name, tensor in weights(broken.out).items():
+        assert torch.equal(tensor, expected[name]), name
+    assert records(broken.out) == records(whole.out)
+
+
 @pytest.mark.parametrize(("optimizer", "workers"), [("adam", 1), ("muon", 0)])
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
-    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, workers: int
+    sounds: Path, tmp_path: Path, optimizer: str, workers: int
 ) -> None:
     def run(name: str) -> TrainConfig:
         base = config(sounds, tmp_path / name, save_every=3, eval_every=0.5, average_from=0.5)
@@ -107,25 +134,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
             patches=PatchOptions((PatchSize(16, 16), PatchSize(24, 32), PatchSize(48, 48))),
         )
 
-    train(run("whole"), progress=False)
-    step = Trainer._train_on
-
-    def dies_at_step_8(self: Trainer, *args: object) -> None:
-        if self.progress.step == 8:
-            raise KeyboardInterrupt
-        step(self, *args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_train_on", dies_at_step_8)
-        with pytest.raises(KeyboardInterrupt):
-            train(run("broken"), progress=False)
-    assert state(tmp_path / "broken")["step"] == 6
-    train(run("broken"), progress=False)
-
-    expected = weights(tmp_path / "whole")
-    for name, tensor in weights(tmp_path / "broken").items():
-        assert torch.equal(tensor, expected[name]), name
-    assert records(tmp_path / "broken") == records(tmp_path / "whole")
+    require_exact_resume(run, dies_at=8, saved_at=6)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -18,7 +18,7 @@ from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.options import ModelOptions, OptimConfig, PatchOptions
 from flexiast.traintest.train import Trainer, train
 from flexiast.traintest.tuning import MovingAverage, merged, parse_tune, select_trained
-from tests.traintest.test_train import config, state, weights
+from tests.traintest.test_train import config, require_exact_resume, state, weights
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_part_of_a_model_needs_a_start_and_blocks(start: Path, sounds: Path, t
 
 @pytest.mark.parametrize("ema", [0.2, 0.0])
 def test_a_resumed_fine_tuning_equals_the_uninterrupted_one(
-    ema: float, start: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ema: float, start: Path, sounds: Path, tmp_path: Path
 ) -> None:
     def run(name: str) -> TrainConfig:
         return dataclasses.replace(
@@ -100,21 +100,7 @@ def test_a_resumed_fine_tuning_equals_the_uninterrupted_one(
             patches=PatchOptions((PatchSize(16, 16), PatchSize(24, 32))),
         )
 
-    train(run("whole"), progress=False)
-    step = Trainer._train_on
-
-    def dies_at_step_3(self: Trainer, *args: object) -> None:
-        if self.progress.step == 3:
-            raise KeyboardInterrupt
-        step(self, *args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_train_on", dies_at_step_3)
-        with pytest.raises(KeyboardInterrupt):
-            train(run("broken"), progress=False)
-    assert state(tmp_path / "broken")["step"] == 2
-    train(run("broken"), progress=False)
-    assert not moved(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+    require_exact_resume(run, dies_at=3, saved_at=2)
 
 
 def test_the_average_is_what_is_kept(start: Path, sounds: Path, tmp_path: Path) -> None:
