@@ -52,12 +52,15 @@ class CurveConfig(TableOptions):
     """Where relative paths of the manifest start (default: the manifest's own folder)."""
     patch_sizes: tuple[PatchArg, ...] | None = None
     """Patch sizes to measure, rectangles such as 16x8 too (default: the ten of the paper, or those of the training)."""
+    hop: float | None = None
+    """Seconds between the windows of a clip longer than the model's window, whose scores are averaged (default: side
+    by side). Overlapping windows cost more, and often score higher."""
     batch_size: int = 32
     """Clips per forward pass."""
     workers: int = 2
     """Decoding processes; 0 decodes in this process."""
     precision: Precision = "auto"
-    """`auto`: bfloat16 where the device has fast bfloat16."""
+    """`auto`: bfloat16 where the device has fast bfloat16; `fp16` for GPUs without it."""
     device: str = "auto"
     """`auto`: the GPU where there is one, else the CPU."""
     overwrite: bool = False
@@ -97,6 +100,7 @@ def curve(config: CurveConfig, progress: bool = True) -> tuple[Curve, Path]:
     measured, results = measure_curve(
         reordered(model, data.labels, order), data, sizes,
         batch_size=config.batch_size, workers=config.workers, precision=config.precision, progress=progress,
+        hop=config.hop,
     )  # fmt: skip
     for line in describe_clips(results[0], model.feature_config):
         logger.info("%s: %s", config.data, line)

@@ -13,10 +13,12 @@ import tyro
 
 from ..checkpoints.checkpoint import weight_files
 from ..checkpoints.hub import locate
+from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.class_order import class_order, reordered
 from ..classifier.load import load
 from ..data.labels import IN_TABLE
 from ..data.manifest import Manifest, read_manifest, require_tables
+from ..data.scores import clip_name, write_scores
 from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..models.geometry import PAPER_SIZES
@@ -27,15 +29,19 @@ from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
 from ..runtime.device import pick_device, resolve_precision
 from ..runtime.distributed import TIMEOUT, World, connected, print_once
-from ..runtime.files import replacing, require_no_results, require_writable, to_json_text, write_atomically
+from ..runtime.files import require_no_results, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance, sha256
-from ..traintest.cascade_report import Comparison, compare_cascades
+from ..traintest.cascade_report import compare_cascades
+from ..traintest.detail import classes_of, comparisons_of, confusions_of, uncertainty
 from ..traintest.evaluate import Result, describe_clips, sweep, targets_of
 
 logger = logging.getLogger(__name__)
 
-FILES = ("flexibility.csv", "flexibility.json", "flexibility.png", "flexibility-dark.png", "cascades.csv")
-"""What a measurement writes, in this order, beside the scores."""
+FILES = (
+    *("flexibility.csv", "flexibility.json", "flexibility.png", "flexibility-dark.png", "classes.csv"),
+    *("confusions.csv", "comparisons.csv", "cascades.csv"),
+)
+"""What a measurement writes beside the scores."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +53,8 @@ class MeasureConfig(TableOptions):
     data: Path
     """Manifest JSON or table (CSV, TSV, JSONL) of the test clips, or a folder with one sub-folder per class."""
     out: Path
-    """Directory for flexibility.csv, flexibility.json and flexibility.png; and cascades.csv for models with a curve."""
+    """Directory for flexibility.csv, .json and .png; classes.csv and confusions.csv; comparisons.csv of several models;
+    cascades.csv of models with a curve."""
     overwrite: bool = False
     """Replace the results of an earlier measurement in that directory."""
     labels: Path | None = None
@@ -55,17 +62,20 @@ class MeasureConfig(TableOptions):
     root: Path | None = None
     """Folder that relative paths in the manifest start from (default: the manifest's own)."""
     scores: bool = False
-    """Also write every clip's scores, (clips, classes) float32, to scores/MODEL_RESIZE_PATCH.npy."""
+    """Also write every clip's scores to scores/MODEL_RESIZE_PATCH.npz: clip, labels, probabilities, targets."""
     patch_sizes: tuple[PatchArg, ...] = PAPER_SIZES
     """Patch sizes to measure."""
     resize: tuple[Resize, ...] = ("pi",)
     """Ways to resize the kernel."""
+    hop: float | None = None
+    """Seconds between the windows of a clip longer than the model's window, whose scores are averaged (default: side
+    by side). Overlapping windows cost more, and often score higher."""
     batch_size: int = 32
     """Clips per forward pass."""
     workers: int = 2
     """Decoding processes; 0 decodes in this process."""
     precision: Precision = "auto"
-    """`auto`: bfloat16 where the device has fast bfloat16."""
+    """`auto`: bfloat16 where the device has fast bfloat16; `fp16` for GPUs without it."""
     device: str = "auto"
     """`auto`: the GPU if there is one, else the CPU."""
     heads: int | None = None
@@ -92,7 +102,7 @@ class MeasureConfig(TableOptions):
 
 
 def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
-    """Evaluate and write the three files; under torchrun all processes share the work and rank 0 writes.
+    """Evaluate and write the files; under torchrun all processes share the work and rank 0 writes.
 
     Raises FlexiASTError for wrong input, before anything is measured.
     """
@@ -127,6 +137,7 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
         precision=config.precision,
         progress=progress,
         world=world,
+        hop=config.hop,
     )
     if world.is_rank0:
         lines = (describe_clips(result, models[result.model].feature_config) for result in results)
@@ -136,19 +147,21 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
         seeds = {name: t.get("seed") if isinstance(t, dict) else None for name, t in trained.items()}
         precision = resolve_precision(device, config.precision)
         origin = {"models": _identify(paths), "seeds": seeds, "precision": precision, **provenance(device)}
-        cascades = compare_cascades(models, results, targets_of(data, results[0].excluded))
-        _write(config, results, data, origin, cascades)
-        for text in format_cascades(cascades).splitlines():
-            logger.info("%s", text)
+        _write(config, results, data, origin, models)
     return results
 
 
 def _write(
-    config: MeasureConfig, results: list[Result], data: Manifest, origin: dict[str, Any], cascades: list[Comparison]
+    config: MeasureConfig,
+    results: list[Result],
+    data: Manifest,
+    origin: dict[str, Any],
+    models: dict[str, AudioClassifier],
 ) -> None:
-    """Write flexibility.csv, .json and .png, cascades.csv if there are any, and the scores if asked for."""
+    """Write all files, those of comparisons and cascades if there are any, and the scores if asked for."""
     excluded = {data.clips[failure.clip].path: failure.reason for failure in results[0].excluded}
-    rows = [as_row(result) for result in results]
+    targets = targets_of(data, results[0].excluded)
+    rows = [as_row(result) | uncertainty(result, targets, models[result.model].loss) for result in results]
     source = {
         "command": to_json(config),
         "data": {
@@ -159,18 +172,34 @@ def _write(
         },
         **origin,
     }
-    write_atomically(config.out / "flexibility.csv", to_csv(rows).encode())
-    compared = [dataclasses.asdict(one) for one in cascades]
-    content = {"provenance": source, "results": rows} | ({"cascades": compared} if compared else {})
-    text = to_json_text(content, 1) + "\n"
+    cascades = compare_cascades(models, results, targets)
+    tables = {
+        "classes": classes_of(results, targets, data.labels.names),
+        "confusions": confusions_of(results, targets, data.labels.names),
+        "comparisons": comparisons_of(results, models, targets),
+        "cascades": [dataclasses.asdict(one) for one in cascades],
+    }
+    written = {name: tables[name] for name in ("comparisons", "cascades") if tables[name]}
+    text = to_json_text({"provenance": source, "results": rows} | written, 1) + "\n"
     write_atomically(config.out / "flexibility.json", text.encode())
     plot_flexibility(rows, len(data) - len(excluded), cascades).write(config.out / "flexibility.png")
-    if compared:
-        write_atomically(config.out / "cascades.csv", to_csv(compared).encode())
-    for result in results if config.scores else ():
-        name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npy"
-        with replacing(config.out / "scores" / name) as file:
-            np.save(file, result.scores)
+    for name, table in {"flexibility": rows, **tables}.items():
+        if table:
+            write_atomically(config.out / f"{name}.csv", to_csv(table).encode())
+    if config.scores:
+        _write_scores(config, results, data, targets)
+    for line in format_cascades(cascades).splitlines():
+        logger.info("%s", line)
+
+
+def _write_scores(config: MeasureConfig, results: list[Result], data: Manifest, targets: np.ndarray) -> None:
+    left_out = {failure.clip for failure in results[0].excluded}
+    base = config.root or (config.data if config.data.is_dir() else config.data.parent)
+    clips = [clip_name(clip.path, base) for number, clip in enumerate(data.clips) if number not in left_out]
+    for result in results:
+        name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npz"
+        path = config.out / "scores" / name
+        write_scores(path, clips, data.labels.names, result.scores, targets)
 
 
 def model_names(sources: Sequence[str]) -> list[str]:
@@ -191,7 +220,7 @@ def _identify(paths: dict[str, Path]) -> dict[str, dict[str, str]]:
 
 def run(config: MeasureConfig) -> None:
     """Measure and print the table."""
-    print_once(f"{format_table(measure(config))}\nwritten: {config.out}/flexibility.csv, .json, .png")
+    print_once(f"{format_table(measure(config))}\nwritten: {config.out}/flexibility.csv, .json, .png, and tables")
 
 
 CONFIG = MeasureConfig

@@ -12,7 +12,7 @@ import tyro
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.listening import Answer, answers
 from ..data.manifest import require_tables
-from ..data.scores import require_scores_file, write_scores
+from ..data.scores import clip_name, require_scores_file, write_scores
 from ..runtime.files import require_new
 from .over_files import OverFiles, Source, write_all
 
@@ -43,17 +43,10 @@ def run(config: ScoreConfig) -> None:
     base = config.root or (config.data if config.data.is_dir() else config.data.parent)
 
     def save(model: AudioClassifier, sources: list[Source], done: list[Answer]) -> None:
-        names = [_relative(source, base) for source in sources]
+        names = [clip_name(source, base) for source in sources]
         write_scores(config.out, names, model.labels.names, torch.stack([one.scores for one in done]).numpy())
 
     write_all(config, config.checkpoint, [config.data], config.out, answers, save)
-
-
-def _relative(source: object, base: Path) -> str:
-    """A clip as the file calls it: below the data's folder, where it lies there."""
-    if isinstance(source, Path) and source.is_relative_to(base):
-        return str(source.relative_to(base))
-    return str(source)
 
 
 CONFIG = ScoreConfig

@@ -1,6 +1,7 @@
 """Scores of clips in a file: what a model said of each, whichever model it was.
 
-npz: `clip` (n,) names, `labels` (C,) names, and `probabilities` or `logits` (n, C). Parquet: a column `clip` and one of
+npz: `clip` (n,) names, `labels` (C,) names, `probabilities` or `logits` (n, C), and where they are known `targets`
+(n, C), which are not read here. Parquet: a column `clip` and one of
 each label; values between 0 and 1 are probabilities, others logits. Several rows of one clip are several views of it.
 
 Dimensions: n rows, C classes.
@@ -45,12 +46,28 @@ def require_scores_file(path: Path) -> None:
         optional("pyarrow", "data")
 
 
-def write_scores(path: Path, clips: Sequence[str], labels: Sequence[str], probabilities: np.ndarray) -> None:
-    """Write probabilities (n, C) float32 in either format."""
+def clip_name(source: object, base: Path) -> str:
+    """A clip as a file of scores calls it: below the data's folder, where it lies there."""
+    if isinstance(source, Path) and source.is_relative_to(base):
+        return str(source.relative_to(base))
+    return str(source)
+
+
+def write_scores(
+    path: Path,
+    clips: Sequence[str],
+    labels: Sequence[str],
+    probabilities: np.ndarray,
+    targets: np.ndarray | None = None,
+) -> None:
+    """Write probabilities (n, C) float32 in either format. targets: (n, C), 1 at each class of a clip; npz only."""
     require_scores_file(path)
     with replacing(path) as file:
         if path.suffix.lower() == ".npz":
-            np.savez(file, clip=np.array(clips), labels=np.array(labels), probabilities=probabilities)
+            arrays = {"clip": np.array(clips), "labels": np.array(labels), "probabilities": probabilities}
+            if targets is not None:
+                arrays["targets"] = targets.astype(np.uint8)
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stubs take them for its option
             return
         columns = dict(zip(labels, probabilities.T, strict=True))
         optional("pyarrow.parquet", "data").write_table(

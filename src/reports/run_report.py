@@ -23,6 +23,7 @@ from ..runtime.terminal import printable
 from ..traintest import mistakes
 from ..traintest.bench import Bench
 from ..traintest.calibration import calibration_error
+from ..traintest.detail import uncertainty
 from ..traintest.evaluate import Result, targets_of
 from ..traintest.finished_run import FinishedRun
 from ..traintest.metrics import metric_of
@@ -63,7 +64,7 @@ def render(
     kept = [clip for number, clip in enumerate(data.clips) if number not in excluded]
     targets = targets_of(data, chosen.excluded)
     training = _training(run)
-    curve = [as_row(result) for result in results]
+    curve = [as_row(result) | uncertainty(result, targets, model.loss) for result in results]
     counts = mistakes.confusion(chosen.scores, targets)
     bins = mistakes.calibration(chosen.scores, targets)
     context = {
@@ -77,7 +78,7 @@ def render(
         "classes": sorted(mistakes.class_scores(chosen.scores, targets), key=lambda one: (one.ap, one.number)),
         "confusions": mistakes.confusions(counts, MOST_LISTED),
         "bins": bins,
-        "calibration_error": calibration_error(chosen.scores, targets, "ce"),
+        "calibration_error": calibration_error(chosen.scores, targets, model.loss),
         "shown": _shown(model, kept, chosen.scores, targets, clips),
         "bench": bench,
         "training": training,

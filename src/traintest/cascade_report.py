@@ -17,9 +17,9 @@ from .cascade_search import worth
 from .curve import Scores, reach_of, replay, score_of
 from .evaluate import Result
 from .metrics import metric_of
+from .resampling import interval
 
 logger = logging.getLogger(__name__)
-RESAMPLES = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +119,3 @@ def _compare(name: str, played: _Played, singles: Sequence[_Played], by: str) ->
         low=low,
         high=high,
     )
-
-
-def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of values (n,): percentiles over 2,000 resamples."""
-    rng, clips = np.random.default_rng(seed), len(values)
-    means = [values[rng.integers(clips, size=clips)].mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)

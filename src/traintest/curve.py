@@ -36,6 +36,7 @@ def measure_curve(
     workers: int = 2,
     precision: Precision = "auto",
     progress: bool = True,
+    hop: float | None = None,
 ) -> tuple[Curve, list[Result]]:
     """The curve, which the model then has as `model.curve`, and the results that it comes from.
 
@@ -43,7 +44,7 @@ def measure_curve(
     """
     results = sweep(
         {"model": model}, data, patch_sizes, batch_size=batch_size, workers=workers, precision=precision,
-        progress=progress,
+        progress=progress, hop=hop,
     )  # fmt: skip
     curve = curve_from(results, targets_of(data, results[0].excluded), model.loss)
     for one in dict.fromkeys(("fp32", precision)):

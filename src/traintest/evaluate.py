@@ -1,6 +1,6 @@
 """Evaluation of models at many patch sizes in one pass over the data: decode and features once per clip.
 
-Clips longer than the model's window are scored as by `predict`: the mean over adjacent windows.
+Clips longer than the model's window are scored as by `predict`: the mean over their windows.
 
 Dimensions: n clips, B windows, C classes.
 """
@@ -25,7 +25,7 @@ from ..classifier.tally import Tally
 from ..data.dataset import LEAST_NEW, Failure
 from ..data.manifest import Manifest
 from ..data.suspicion import describe_suspicious
-from ..data.windows import Ended, WindowBatch, WindowDataset, load_windows
+from ..data.windows import Ended, WindowBatch, WindowDataset, hop_in_frames, load_windows
 from ..errors import ConfigError, DataError
 from ..features import FeatureConfig
 from ..models.frozen import FrozenAST, freeze
@@ -133,13 +133,15 @@ def sweep(
     world: World | None = None,
     timeout: float = 300,
     stopped: Callable[[], bool] = never,
+    hop: float | None = None,
 ) -> list[Result]:
     """Every model at every patch size on the same batches; models of equal feature settings share one pass.
 
     The batches are shared out among the processes of `world`, each to one, and every process gets all results.
     Results come in the order models, resizes, patch sizes. An unusable clip is left out and named in the result.
-    timeout: seconds that decoding may take for a batch. Raises ConfigError for a patch size that does not fit or labels
-    that differ, before any work; DataError if no clip is usable; Interrupted, in every process, soon after `stopped` is
+    timeout: seconds that decoding may take for a batch. hop: seconds between the windows of a longer clip, whose scores
+    are averaged (default: side by side). Raises ConfigError for a patch size or hop that does not fit or labels that
+    differ, before any work; DataError if no clip is usable; Interrupted, in every process, soon after `stopped` is
     true in one.
     """
     for name, model in models.items():
@@ -149,6 +151,7 @@ def sweep(
             )
         for patch in patch_sizes:
             model.config.grid(patch, model.feature_config.frames)
+        hop_in_frames(hop, model.feature_config)
     results: dict[tuple[str, Resize, PatchSize], Result] = {}
     for features in dict.fromkeys(model.feature_config for model in models.values()):
         group = {name: model.eval() for name, model in models.items() if model.feature_config == features}
@@ -158,7 +161,7 @@ def sweep(
             )
             for name, resize, patch in product(group, resizes, patch_sizes)
         }
-        dataset = _windows(data, features, batch_size, world or World())
+        dataset = _windows(data, features, batch_size, world or World(), hop)
         dataset.require_room(workers)
         outcome = _run_passes(
             list(passes.values()), dataset, data, workers, precision, progress, world or World(), timeout, stopped
@@ -169,10 +172,12 @@ def sweep(
     return [results[key] for key in product(models, resizes, patch_sizes)]
 
 
-def _windows(data: Manifest, features: FeatureConfig, batch_size: int, world: World) -> WindowDataset:
+def _windows(
+    data: Manifest, features: FeatureConfig, batch_size: int, world: World, hop: float | None
+) -> WindowDataset:
     """This process's share of the clips, as windows."""
     read = partial(pieces_of, features=features)
-    dataset = WindowDataset([clip.path for clip in data.clips], read, features, batch_size, source=data.source)
+    dataset = WindowDataset([clip.path for clip in data.clips], read, features, batch_size, hop, data.source)
     dataset.groups = dataset.groups[world.rank :: world.size]
     return dataset
 

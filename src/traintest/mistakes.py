@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from .calibration import BINS
-from .metrics import average_precision
+from .metrics import by_class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,8 @@ class ClassScore:
     """Share of the clips it is the top class of that are of it; NaN if it never is."""
     ap: float
     """Average precision; NaN without any clip."""
+    auc: float
+    """Area under the ROC curve; NaN without any clip of the class, or of others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +47,12 @@ class Bin:
 def class_scores(scores: np.ndarray, targets: np.ndarray) -> list[ClassScore]:
     """Each class, in order, from scores and multi-hot targets (n, C)."""
     top, right = scores.argmax(axis=1), targets > 0
-    ap, rows = average_precision(scores, targets), []
+    (ap, auc), rows = by_class(scores, targets), []
     for c in range(scores.shape[1]):
         hits = float(right[top == c, c].sum())
         clips, predicted = int(right[:, c].sum()), int((top == c).sum())
         recall, precision = (hits / count if count else math.nan for count in (clips, predicted))
-        rows.append(ClassScore(c, clips, recall, precision, float(ap[c])))
+        rows.append(ClassScore(c, clips, recall, precision, float(ap[c]), float(auc[c])))
     return rows
 
 

@@ -93,13 +93,14 @@ def test_its_numbers_are_those_of_measure(run: Path, tmp_path: Path) -> None:
     with open(tmp_path / "flexibility.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
-    shown = {row[0]: [cell.strip() for cell in row] for row in page.cells if len(row) == 8}
+    shown = {row[0]: [cell.strip() for cell in row] for row in page.cells if len(row) == 11}
     for patch, row in zip(("16", "24x32"), rows, strict=True):
         assert shown[patch][1] == row["tokens"]
         wanted = [f"{100 * float(row[name]):.1f}" for name in ("accuracy", "mAP", "mAUC")]
-        assert shown[patch][3:6] == wanted
-        assert float(shown[patch][7]) == pytest.approx(float(row["loss"]), rel=1e-3)
-    classes = [row for row in page.cells if len(row) == 5 and row[0] != "class"]
+        assert shown[patch][3:8:2] == wanted
+        assert shown[patch][4] == " to ".join(f"{100 * float(row[f'accuracy_{end}']):.1f}" for end in ("low", "high"))
+        assert float(shown[patch][9]) == pytest.approx(float(row["loss"]), rel=1e-3)
+    classes = [row for row in page.cells if len(row) == 6 and row[0] not in ("class", "patch", "16", "24x32")]
     assert len(classes) == len(CLASSES)
     assert sum(int(row[1]) for row in classes) == 60
     right = sum(int(row[1]) * float(row[2]) / 100 for row in classes)

@@ -9,14 +9,6 @@ import pytest
 
 import flexiast
 from flexiast.cli import main
-from flexiast.traintest.cascade_report import interval
-
-
-def test_the_interval_holds_the_true_mean_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(1)
-    holds = [low <= 0.1 <= high for low, high in (interval(rng.normal(0.1, 1, 200)) for _ in range(80))]
-    assert 0.87 <= np.mean(holds) <= 1
-    assert interval(np.zeros(10)) == (0.0, 0.0)
 
 
 def test_measure_reports_the_cascades_of_a_curve(sounds: Path, tmp_path: Path, capsys) -> None:

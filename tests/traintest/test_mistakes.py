@@ -19,6 +19,8 @@ def test_recall_and_precision_of_each_class() -> None:
     assert three.clips == 0
     assert math.isnan(three.recall)
     assert math.isnan(three.precision)
+    assert one.auc == pytest.approx(2 / 4)  # of four pairs of a clip with and one without, 0 > 2 and 3 > 2 are right
+    assert math.isnan(three.auc)
     assert one.ap == pytest.approx((1 / 2 + 2 / 3) / 2)  # clips 1, 0, 3, 2 by score: right at places 2 and 3
 
 
