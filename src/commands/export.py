@@ -8,12 +8,19 @@ from typing import Annotated
 
 import tyro
 
+from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.budget import cascade_arguments
 from ..classifier.load import load
+from ..data.manifest import read_manifest
 from ..errors import require
 from ..export.cascade import export_cascade
 from ..export.export import Format, Input, export
+from ..export.int8 import export_int8
+from ..models.geometry import PatchSize
 from ..runtime.arguments import PatchArg
+from ..traintest.curve import score_of
+from ..traintest.evaluate import targets_of
+from ..traintest.metrics import metric_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +46,17 @@ class ExportConfig:
     input: Input = "waveform"
     """`waveform`: (batch, samples) and their lengths (batch,); the model computes the log-mel. `spectrogram`:
     normalised log-mel (batch, frames, bins)."""
+    int8: bool = False
+    """onnx: 8-bit weights, by ONNX Runtime's tools; the log-mel stays float32."""
+    data: Path | None = None
+    """int8: manifest, table or folder of labelled clips to measure on, before and after."""
     overwrite: bool = False
     """Replace `out` if it exists."""
+
+    def __post_init__(self) -> None:
+        require(not self.int8 or self.format == "onnx", "format", self.format, "onnx beside --int8")
+        require(not (self.int8 and self.cascade), "int8", "it beside --cascade", "one of them")
+        require(self.int8 or self.data is None, "data", self.data, "it beside --int8 only")
 
 
 def run(config: ExportConfig) -> None:
@@ -53,8 +69,23 @@ def run(config: ExportConfig) -> None:
         print(f"written: {cascade.path}, {choice!r} (largest difference of scores {cascade.difference:.1e})")
         return
     size = choice.rule.sizes[0] if choice else config.patch_size
+    if config.int8:
+        print(_int8(config, model, size))
+        return
     result = export(model, config.out, config.format, size, config.input, config.overwrite)
     print(f"written: {result.path} (largest difference of logits {result.difference:.1e}, run by {result.runtime})")
+
+
+def _int8(config: ExportConfig, model: AudioClassifier, size: PatchSize | None) -> str:
+    """Export with 8-bit weights; returns what to print. Raises ConfigError for data of other classes."""
+    data = None if config.data is None else read_manifest(config.data, model.labels)
+    sounds = [clip.path for clip in data.clips] if data else []
+    result, scores = export_int8(model, config.out, size, config.input, config.overwrite, sounds)
+    text = f"written: {result.path}, 8-bit weights (float32: largest difference of logits {result.difference:.1e})"
+    if data is None:
+        return f"{text}; --data measures what that costs"
+    before, after = (100 * score_of(one, targets_of(data), model.loss) for one in scores)
+    return f"{text}\n{metric_of(model.loss)} on {len(data)} clips: {before:.2f} % before, {after:.2f} % after"
 
 
 CONFIG = ExportConfig

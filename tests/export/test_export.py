@@ -1,6 +1,7 @@
 """Exports as their users run them, in ONNX Runtime, transformers and torch, from raw waveforms."""
 
 import builtins
+import csv
 import importlib
 import json
 import shutil
@@ -77,7 +78,12 @@ def test_onnx_runtime_hears_waveforms(coverage: str, loss: str, tmp_path: Path) 
     np.testing.assert_allclose(logits, alone, atol=1e-3)
     _, wrong = session.run(None, {"waveform": batch.numpy(), "lengths": np.full(3, SAMPLES)})
     assert np.abs(wrong - alone).max() > 0.01  # it is the lengths that make the difference
-    told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    metadata = session.get_modelmeta().custom_metadata_map
+    told = {name: json.loads(text) for name, text in metadata.items() if name.startswith("flexiast.")}
+    assert (metadata["model_type"], metadata["sample_rate"]) == ("flexiast", "16000")
+    assert metadata["labels"].split("\n") == told["flexiast.labels"]
+    table = list(csv.DictReader(metadata["class_labels_indices.csv"].splitlines()))
+    assert [row["display_name"] for row in table] == told["flexiast.labels"]
     assert told["flexiast.labels"] == ["cat", "dog", "rain", "Größe"]
     assert told["flexiast.features"]["mean"] == -5.0
     assert told["flexiast.patch_size"] == "24"
