@@ -62,11 +62,12 @@ def test_constraints_pin_all_that_the_direct_dependencies_need() -> None:
     assert needed - TESTED.keys() <= {"setuptools"}
 
 
-def test_make_installs_every_extra_from_the_constraints() -> None:
+def test_make_installs_the_extras_from_the_constraints() -> None:
     makefile = (ROOT / "Makefile").read_text()
     extras = re.search(r"^EXTRAS := (.+)$", makefile, re.MULTILINE)
     assert extras
-    assert sorted(extras[1].split(",")) == sorted(EXTRAS)
+    by_hand = {"mteb"}  # its dependencies outweigh all others; tests/classifier/test_mteb.py runs without it too
+    assert sorted(extras[1].split(",")) == sorted(EXTRAS.keys() - by_hand)
     assert "--constraint constraints.txt --editable '.[$(EXTRAS)]'" in makefile
     targets = re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)
     helped = re.findall(r'@echo "make ([a-z-]+) ', makefile)
