@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from ..data.manifest import Labels
@@ -24,9 +26,7 @@ def class_order(
         return list(range(len(model)))
     if len(model) != len(data):
         return None
-    index = {name: i for i, name in enumerate(model.names) if model.names.count(name) == 1}
-    index |= {mid: i for i, mid in enumerate(model.mids)}
-    order = [index.get(mid, index.get(name, -1)) for mid, name in zip(data.mids, data.names, strict=True)]
+    order = _places(model, data)
     if sorted(order) == list(range(len(model))):
         return order
     if not model.numbered:
@@ -40,6 +40,13 @@ def class_order(
     )
 
 
+def _places(model: Labels, data: Labels) -> list[int]:
+    """Of each class of the data among the model's, by id or by a name that no two have; -1 if it is not there."""
+    index = {name: i for i, name in enumerate(model.names) if model.names.count(name) == 1}
+    index |= {mid: i for i, mid in enumerate(model.mids)}
+    return [index.get(mid, index.get(name, -1)) for mid, name in zip(data.mids, data.names, strict=True)]
+
+
 @torch.no_grad()
 def reordered(model: AudioClassifier, labels: Labels, order: list[int]) -> AudioClassifier:
     """Reorder the model's classes in place and name them by `labels`; `order` comes from `class_order`."""
@@ -47,3 +54,21 @@ def reordered(model: AudioClassifier, labels: Labels, order: list[int]) -> Audio
     model.head.bias.copy_(model.head.bias[order])
     model.labels = labels
     return model
+
+
+def with_classes(model: AudioClassifier, labels: Labels, called: str) -> AudioClassifier:
+    """The model with these of its classes alone, found by id or name, in their order; a copy.
+
+    Raises ConfigError, in which the model is `called` so, if it lacks one.
+    """
+    order = _places(model.labels, labels)
+    if lacking := [text for text, place in zip(labels.names, order, strict=True) if place < 0]:
+        raise ConfigError(
+            f"{called} has {len(model.labels)} classes, not among them {len(lacking)} of the {len(labels)} of the data,"
+            f" such as {lacking[0]!r}; expected all, by id or name"
+        )
+    config = dataclasses.replace(model.config, classes=len(labels))
+    fewer = AudioClassifier(config, model.feature_config, labels, model.loss, model.metadata).to(model.kernel.device)
+    state = model.state_dict()
+    fewer.load_state_dict(state | {name: state[name][order] for name in ("head.weight", "head.bias")})
+    return fewer.train(model.training).requires_grad_(model.kernel.requires_grad)

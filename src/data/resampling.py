@@ -33,7 +33,7 @@ def resample(waveform: Tensor, source: int, target: int, resampler: str = "sinc"
     common = math.gcd(source, target)
     if (source // common) * (target // common) > _TABLE:  # 44,101 to 16,000 Hz would be a table of 2.8 GB
         return resample_without_table(waveform, source, target)
-    return _sinc(source, target)(waveform)
+    return _sinc(source, target, waveform.device)(waveform)
 
 
 def _soxr(waveform: Tensor, source: int, target: int) -> Tensor:
@@ -45,8 +45,8 @@ def _soxr(waveform: Tensor, source: int, target: int) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _sinc(source: int, target: int) -> torchaudio.transforms.Resample:
-    return torchaudio.transforms.Resample(source, target)
+def _sinc(source: int, target: int, device: torch.device) -> torchaudio.transforms.Resample:
+    return torchaudio.transforms.Resample(source, target).to(device)
 
 
 def resample_without_table(waveform: Tensor, source: int, target: int) -> Tensor:
@@ -54,9 +54,9 @@ def resample_without_table(waveform: Tensor, source: int, target: int) -> Tensor
     zeros, cutoff = 6, 0.99 * min(source, target)  # torchaudio's defaults: zero crossings, and roll-off
     width = math.ceil(zeros * source / cutoff)
     count = -(-waveform.shape[-1] * target // source)
-    taps = torch.arange(2 * width + 2)
+    taps = torch.arange(2 * width + 2, device=waveform.device)
     padded, parts = F.pad(waveform, (width, width + 1)), []
-    for place in (torch.arange(count) * source).split(max(1, _BLOCK // len(taps))):
+    for place in (torch.arange(count, device=waveform.device) * source).split(max(1, _BLOCK // len(taps))):
         first, rest = place // target, (place % target).double() / target
         t = ((taps - width - rest[:, None]) * (cutoff / source)).clamp(-zeros, zeros)  # (samples, taps)
         filters = torch.sinc(t) * torch.cos(t * (math.pi / zeros / 2)).square() * (cutoff / source)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..data.dataset import Batch
+from ..data.resampling import resample
 from ..models.config import Loss
 from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
@@ -29,7 +30,7 @@ class Inputs(NamedTuple):
     student: Tensor
     """(B, T, F) augmented, normalised log-mel."""
     teacher: Tensor | None
-    """(B, T, F) what the teacher is shown, if there is one."""
+    """(B, T, F) what the teacher is shown, if there is one, by its own front end if that differs."""
     targets: Tensor
     """(B, C), soft after mixup."""
     scores: Tensor | None = None
@@ -88,9 +89,13 @@ class Objective:
             waveform, lengths, targets = mixup(waveform, lengths, targets, augment.mixup, keys)
         log_mel = self.front_end.raw(waveform, lengths)
         student = augment_features(log_mel, features, augment, keys)
-        shown = features.normalise(log_mel) if self.distill.clean_teacher else student
+        shown = None
+        if self.teacher is not None and self.teacher.feature_config != features:
+            shown = heard_by(self.teacher, waveform, lengths, features.sample_rate)
+        elif self.teacher is not None:
+            shown = features.normalise(log_mel) if self.distill.clean_teacher else student
         scores = targets[:, classes:] if self.scores is not None else None
-        return Inputs(student, shown if self.teacher else None, targets[:, :classes], scores)
+        return Inputs(student, shown, targets[:, :classes], scores)
 
     def __call__(self, network: nn.Module, inputs: Inputs, patch: PatchSize) -> Tensor:
         """Mean loss over the clips of the inputs, of a network (the model, or its data-parallel wrapper)."""
@@ -109,3 +114,10 @@ class Objective:
         distilled = distillation_loss(logits, taught, self.loss, self.distill.temperature)
         share = self.distill.label_weight
         return share * supervised + (1 - share) * distilled
+
+
+def heard_by(teacher: AudioClassifier, waveform: Tensor, lengths: Tensor, sample_rate: int) -> Tensor:
+    """The log-mel (B, T, F) of a teacher with a front end of its own, of clips (B, S) at the student's sample rate."""
+    features = teacher.feature_config
+    lengths = lengths * features.sample_rate // sample_rate
+    return teacher.front_end(resample(waveform, sample_rate, features.sample_rate), lengths)

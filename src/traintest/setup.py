@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..classifier.adapt import adapt
 from ..classifier.audio_classifier import AudioClassifier
+from ..classifier.class_order import with_classes
 from ..classifier.load import load
 from ..data.bad_clips import most_bad
 from ..data.folders import split_root
@@ -195,16 +196,16 @@ def setup_emphasis(config: TrainConfig, data: Manifest, device: torch.device) ->
 
 
 def setup_teacher(distill: DistillConfig, model: AudioClassifier) -> AudioClassifier | None:
-    """The frozen teacher, beside the model. Raises ConfigError if its features or labels differ from the model's."""
+    """The frozen teacher, beside the model, with the model's classes in their order; its front end may be its own.
+
+    Raises ConfigError if it lacks classes of the model.
+    """
     if distill.teacher is None:
         return None
     teacher = load(distill.teacher, model.kernel.device).requires_grad_(False)
-    if teacher.feature_config != model.feature_config or teacher.labels != model.labels:
-        raise ConfigError(
-            f"distill.teacher: {distill.teacher} has other feature settings or labels than the student:"
-            f" {teacher.feature_config}, expected {model.feature_config}"
-        )
-    teacher.config.layout(distill.patch_size or teacher.config.patch_size, model.feature_config.frames)
+    if teacher.labels != model.labels:
+        teacher = with_classes(teacher, model.labels, f"distill.teacher: {distill.teacher}")
+    teacher.config.layout(distill.patch_size or teacher.config.patch_size, teacher.feature_config.frames)
     return teacher
 
 

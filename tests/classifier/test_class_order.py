@@ -1,10 +1,12 @@
 """A model's classes and the data's, matched by name."""
 
 import pytest
+import torch
 
-from flexiast.classifier.class_order import class_order
+from flexiast.classifier.class_order import class_order, with_classes
 from flexiast.data.manifest import Labels
 from flexiast.errors import ConfigError
+from tests.classifier.test_audio_classifier import classifier, noise
 
 
 def named(*names: str) -> Labels:
@@ -42,3 +44,14 @@ def test_only_a_table_orders_the_classes_of_a_model_of_numbers() -> None:
         class_order(own, named("1", "2", "3"))  # counted from 1: which is which is not said
     with pytest.raises(ConfigError, match="only numbered"):
         class_order(own, Labels(("/m/1", "/m/2", "/m/3"), ("a", "b", "c")), table=False)
+
+
+def test_with_classes_keeps_the_scores_of_those_classes() -> None:
+    model = classifier()  # classes 0 to 3
+    log_mel = model.front_end(noise(0.3)[None])
+    fewer = with_classes(model, named("3", "1"), "teacher")
+    torch.testing.assert_close(fewer(log_mel), model(log_mel)[:, [3, 1]])
+    assert fewer.labels.names == ("3", "1")
+    assert len(model.labels) == 4
+    with pytest.raises(ConfigError, match="has 4 classes, not among them 1 of the 2 of the data, such as 'dog'"):
+        with_classes(model, named("1", "dog"), "teacher")

@@ -13,6 +13,7 @@ import torch
 
 import flexiast
 from flexiast import PatchSize
+from flexiast.data.audio import decode
 from flexiast.data.dataset import load_batches
 from flexiast.data.manifest import read_manifest
 from flexiast.data.pack import pack
@@ -194,6 +195,27 @@ def test_teacher_sees_what_the_student_sees_unless_asked_to_be_clean(sounds: Pat
     assert not torch.equal(seen["student"], unaugmented)
 
 
+def test_a_teacher_with_a_front_end_and_classes_of_its_own_hears_the_clip_at_its_rate(sounds, tmp_path: Path) -> None:
+    names = read_manifest(sounds / "train").labels.names
+    labels = flexiast.data.manifest.Labels(("extra", *names[::-1]), ("extra", *names[::-1]))
+    features = flexiast.FeatureConfig(sample_rate=8_000, frames=96, bins=40, mean=-3.0)
+    network = flexiast.FlexiASTConfig(len(labels), frames=96, bins=40, width=16, depth=1, heads=2, patch_size=8)
+    flexiast.AudioClassifier(network, features, labels).save_pretrained(tmp_path / "teacher")
+    run = config(sounds, tmp_path / "run", distill=DistillConfig(teacher=str(tmp_path / "teacher")))
+    run = dataclasses.replace(run, augment=AugmentConfig(roll=4, mixup=0.0))
+    trainer = Trainer(run)
+    assert trainer.teacher.labels == trainer.model.labels
+    batch = next(load_batches(trainer.dataset, trainer.plan.schedule.batches(0, 1), workers=0))
+    inputs = trainer.objective.prepare(batch)
+    assert inputs.teacher.shape == (12, 96, 40)
+    clip = trainer.train_data.clips[batch.clips[0]].path
+    expected = trainer.teacher.front_end(decode(clip, 8_000, resampler="sinc")[None])
+    assert float((inputs.teacher[0] - expected[0]).abs().mean()) < 0.02
+    train(run, progress=False)
+    losses = [line["loss"] for line in records(tmp_path / "run") if "loss" in line]
+    assert losses[-1] < losses[0]
+
+
 def test_patch_sizes_in_the_log_are_those_of_the_sampler(sounds: Path, tmp_path: Path) -> None:
     sizes = (PatchSize(16, 16), PatchSize(16, 32), PatchSize(48, 48))
     run = config(sounds, tmp_path / "run", patches=PatchOptions(sizes, (1, 1, 2)), log_every=1)
@@ -220,8 +242,8 @@ def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(sounds: Path
     inputs = trainer.objective.prepare(batch)
     trainer.stepper.step(inputs, [PatchSize(16, 16)], 1.0)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-    _, used = trainer.stepper.step(inputs._replace(student=inputs.student * float("inf")), [PatchSize(16, 16)], 1.0)
-    assert not used
+    infinite = inputs._replace(student=inputs.student * float("inf"))
+    assert trainer.stepper.step(infinite, [PatchSize(16, 16)], 1.0)[1] == "not finite"
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
     assert all(s["step"] == 1 for s in trainer.stepper.optimizers[0].state.values())
 
