@@ -40,7 +40,7 @@ class BenchConfig:
     seconds: float = 2.0
     """How long each patch size is timed: once for clips per second, once for latency."""
     precision: Precision = "auto"
-    """`auto`: bfloat16 where the device has fast bfloat16."""
+    """`auto`: bfloat16 where the device has fast bfloat16; `fp16` for GPUs without it."""
     device: str = "auto"
     """`auto`: the GPU if there is one, else the CPU."""
     threads: int = 0

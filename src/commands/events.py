@@ -61,7 +61,7 @@ class EventsConfig(EventOptions):
     device: str = "auto"
     """`auto`: the GPU where there is one, else the CPU."""
     precision: Precision = "auto"
-    """`auto`: bfloat16 where the device has fast bfloat16."""
+    """`auto`: bfloat16 where the device has fast bfloat16; `fp16` for GPUs without it."""
 
     def __post_init__(self) -> None:
         if self.out is not None:

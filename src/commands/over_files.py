@@ -43,7 +43,7 @@ class OverFiles(PathOptions):
     device: str = "auto"
     """`auto`: the GPU if there is one, else the CPU."""
     precision: Precision = "auto"
-    """`auto`: bfloat16 where the device has fast bfloat16."""
+    """`auto`: bfloat16 where the device has fast bfloat16; `fp16` for GPUs without it."""
 
     def hearing(self, files: int, **others: Any) -> Hearing:
         """How that many files are scored; others: further fields of `Hearing`."""

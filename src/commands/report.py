@@ -50,7 +50,7 @@ class ReportConfig(TableOptions):
     workers: int = 2
     """Decoding processes; 0 decodes in this process."""
     precision: Precision = "auto"
-    """`auto`: bfloat16 where the device has fast bfloat16."""
+    """`auto`: bfloat16 where the device has fast bfloat16; `fp16` for GPUs without it."""
     quiet: bool = False
     """No progress bar; print the name of the file alone."""
 

@@ -24,7 +24,8 @@ PatchArg = Annotated[
 ]
 """A patch size on the command line: `16` or `16x32` (freq x time)."""
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+"""Of matrix products. `fp16` is for GPUs without fast bfloat16; training with it scales the loss."""
 
 AUTO: Any = None
 """Value of a setting to be chosen from the data, the initial model and the machine: `auto` on the command line."""

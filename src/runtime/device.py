@@ -11,9 +11,13 @@ from .arguments import Precision
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name; `auto` is the GPU if there is one. Raises ConfigError for a device that is not there."""
+    """The device of this name; `auto` is the GPU if there is one (CUDA, or Apple's MPS).
+
+    Raises ConfigError for a device that is not there.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        apple = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else apple)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
@@ -47,7 +51,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def resolve_precision(device: torch.device, precision: Precision) -> Precision:
-    """`fp32` or `bf16`: replaces `auto` by the best choice for this device."""
+    """`fp32`, `bf16` or `fp16`: replaces `auto` by the best choice for this device."""
     if precision == "auto":
         return "bf16" if has_fast_bfloat16(device) else "fp32"
     return precision
@@ -55,14 +59,17 @@ def resolve_precision(device: torch.device, precision: Precision) -> Precision:
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """The autocast context of a forward pass on this device."""
-    enabled = resolve_precision(device, precision) == "bf16"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    resolved = resolve_precision(device, precision)
+    half = torch.float16 if resolved == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=half, enabled=resolved != "fp32")
 
 
 def synchronise(device: torch.device) -> None:
     """Wait until a GPU has finished all its work, as needed before reading the clock; does nothing for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def is_out_of_memory(error: Exception) -> bool:

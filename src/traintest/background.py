@@ -53,7 +53,8 @@ def add_background(waveform: Tensor, background: Tensor, keys: Tensor) -> Tensor
     """
     samples = waveform.shape[1]
     mixed, start, level = uniform(keys, 3, stream=9).unbind(1)  # (B,) each
-    first = (start.double() * (len(background) - samples + 1)).long()
+    last = len(background) - samples
+    first = (start * (last + 1)).long().clamp(max=last)  # float32, which MPS has too, may round up to beyond the last
     noise = background[first[:, None] + torch.arange(samples, device=waveform.device)]  # (B, S)
     snr = LOUDEST_SNR + level * (SOFTEST_SNR - LOUDEST_SNR)
     power = waveform.square().mean(dim=1) / noise.square().mean(dim=1).clamp(min=1e-10)

@@ -80,7 +80,8 @@ class TrainConfig:
     """Most tokens (clips x patches) per forward pass of a process, so that small patches train in the memory of large
     ones: 12 clips of 1,024 frames at patch 16 are 6,156. 0 for no limit."""
     precision: Precision = "auto"
-    """`auto`: bfloat16 autocast where the device has fast bfloat16, else float32."""
+    """`auto`: bfloat16 autocast where the device has fast bfloat16, else float32. `fp16`, with the loss scaled, is
+    for GPUs before Ampere."""
     compile: bool = False
     """Compile the transformer blocks (torch.compile), one graph per patch size; the first step at each size is slow."""
     log: Log = "tensorboard"

@@ -19,7 +19,7 @@ class RunState:
 
     model: AudioClassifier
     stepper: Stepper
-    """Holds the optimizers."""
+    """Holds the optimizers, and the scale of the loss."""
     average: WeightAverage
     progress: Progress
     bad_files: BadFiles
@@ -32,6 +32,7 @@ class RunState:
             **self.bad_files.state(),
             "model": self.model.state_dict(),
             "optimizers": self.stepper.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
             "average": self.average.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
             "rng": rng_state(),
@@ -41,6 +42,8 @@ class RunState:
         """Put everything back. Raises KeyError, TypeError, ValueError or RuntimeError if it does not fit this run."""
         self.model.load_state_dict(saved["model"])
         self.stepper.load_state_dict(saved["optimizers"])
+        if saved.get("scaler"):  # older states lack it, and it is empty without fp16
+            self.stepper.scaler.load_state_dict(saved["scaler"])
         self.average.load_state_dict(saved["average"])
         if self.ema:
             self.ema.load_state_dict(saved["ema"])

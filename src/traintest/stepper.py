@@ -10,7 +10,7 @@ import gc
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,10 @@ from .optim import build_optimizers
 from .options import MemoryLimits, OptimConfig
 
 logger = logging.getLogger(__name__)
+
+
+Outcome = Literal["used", "rescaled", "not finite"]
+"""Of a batch: `rescaled` if a gradient was too large for float16 at the scale of the loss, which is then smaller."""
 
 
 class TooLargeError(Exception):
@@ -55,6 +59,8 @@ class Stepper:
         """Clips per forward pass that fit the memory, by patch size; learnt from failures."""
         self.updating = False
         """Whether the weights may be on their way to those of the next step; the caller says when it is counted."""
+        self.scaler = torch.amp.GradScaler(objective.device.type, enabled=objective.precision == "fp16")
+        """Keeps small gradients in the range of float16; without it, does nothing."""
         if compile:
             compile_blocks(model)
         self.network: nn.Module = model
@@ -82,17 +88,22 @@ class Stepper:
         """The rate of the first parameter group, as last set."""
         return float(self.optimizers[0].param_groups[0]["lr"])
 
-    def step(self, inputs: Inputs, patches: Sequence[PatchSize], lr_factor: float) -> tuple[float, bool]:
+    def step(self, inputs: Inputs, patches: Sequence[PatchSize], lr_factor: float) -> tuple[float, Outcome]:
         """Train on this process's share of the batch, in as many parts as there are patch sizes.
 
-        Returns the loss of the whole batch and whether it was used: a loss or gradient that is not finite leaves
-        weights and optimizer as they were.
+        Returns the loss of the whole batch and what became of it: a loss or gradient that is not finite leaves
+        weights and optimizer as they were. If it may be finite at a smaller scale of the loss, that is what comes next.
         """
         self.model.train()
         loss = self._gradients(inputs, patches)
+        scale = self.scaler.get_scale()
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
         norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if self.scaler.is_enabled():
+            self.scaler.update()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            return loss, False
+            return loss, "rescaled" if math.isfinite(loss) and scale > 1 else "not finite"
         if self.clip_norm:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_norm, norm)
         self.updating = True
@@ -100,7 +111,7 @@ class Stepper:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * lr_factor
             optimizer.step()
-        return loss, True
+        return loss, "used"
 
     def _gradients(self, inputs: Inputs, patches: Sequence[PatchSize]) -> float:
         """Fill the gradients, in smaller micro-batches if the memory does not suffice; returns the batch's mean loss.
@@ -146,7 +157,8 @@ class Stepper:
             try:
                 with self.network.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
                     loss = self.objective(self.network, part, patch) * (clips / self.limits.batch_size)
-                    (loss * self.world.size).backward()  # data parallelism takes the mean over processes
+                    # Data parallelism takes the mean over processes.
+                    self.scaler.scale(loss * self.world.size).backward()
             except RuntimeError as error:
                 if not is_out_of_memory(error) or clips == 1:
                     raise

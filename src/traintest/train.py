@@ -217,7 +217,7 @@ class Trainer:
         return share_of(self.plan.schedule[step], self.world.rank, self.world.size, self.plan.unit)
 
     def _train_on(self, batch: Batch, patches: Sequence[PatchSize]) -> None:
-        """One step; one whose loss or gradient is not finite is skipped."""
+        """One step; one whose loss or gradient is not finite is skipped: quietly, if that is the scale of the loss."""
         progress, plan = self.progress, self.plan
         self._note_bad_files(batch)
         if len(batch.targets) < len(self._share(progress.step)):
@@ -226,16 +226,16 @@ class Trainer:
         if self.config.model.drop_path:  # drawn from the step, so that a resumed run draws the same
             draw = np.random.SeedSequence([self.config.seed, progress.step, self.world.rank])
             torch.manual_seed(int(draw.generate_state(1)[0]))
-        loss, used = self.stepper.step(self.objective.prepare(batch), patches, factor)
-        if used and self.ema:
+        loss, outcome = self.stepper.step(self.objective.prepare(batch), patches, factor)
+        if outcome == "used" and self.ema:
             self.ema.add(self.model)
         progress.step += 1
         self.stepper.updating = False
-        if used:
+        if outcome == "used":
             progress.skipped_in_a_row = 0
             progress.losses.append(loss)
             progress.epoch_losses.append(loss)
-        else:
+        elif outcome == "not finite":
             self._skip(loss, named(patches))
 
     def _skip(self, loss: float, patch: str) -> None:

@@ -27,8 +27,17 @@ def test_bfloat16_is_taken_where_it_is_fast_or_asked_for(capabilities, fast, mon
         assert torch.is_autocast_enabled("cpu") is fast
     with autocast(CPU, "bf16"):
         assert torch.is_autocast_enabled("cpu")
+    with autocast(CPU, "fp16"):
+        assert torch.get_autocast_dtype("cpu") == torch.float16
     with autocast(CPU, "fp32"):
         assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(("cuda", "mps", "picked"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_the_gpu_there_is(cuda: bool, mps: bool, picked: str, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device("auto").type == picked
 
 
 def test_a_device_that_is_not_there_is_refused_by_name():

@@ -1,5 +1,6 @@
 """A batch in parts gives the gradients of the whole, in less memory; what does not fit is tried in smaller parts."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from flexiast.data.dataset import load_batches
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.objective import Inputs
 from flexiast.traintest.options import FeatureOptions, ModelOptions, OptimConfig
-from flexiast.traintest.train import Trainer
-from tests.traintest.test_train import config
+from flexiast.traintest.train import Trainer, train
+from tests.traintest.test_train import config, state
 
 EIGHT, SIXTEEN = PatchSize(8, 8), PatchSize(16, 16)
 TOKENS_AT_16 = 8 * 8 + 1  # 128 bins and 128 frames, and the cls token
@@ -150,3 +151,36 @@ def test_compiled_blocks_train_as_plain_ones(sounds: Path, tmp_path: Path) -> No
             assert loss == pytest.approx(plain_loss, abs=1e-5)
             torch.testing.assert_close(found, plain, atol=1e-5, rtol=0)
     assert list(compiled.model.state_dict()) == list(trainer(sounds, tmp_path / "c").model.state_dict())
+
+
+def test_scaling_the_loss_changes_no_gradient_and_a_step_too_large_for_float16_no_weight(sounds, tmp_path) -> None:
+    """In float32, where a power of two as scale is exact; `fp16` makes the same scaler."""
+    plain, scaled = trainer(sounds, tmp_path / "a"), trainer(sounds, tmp_path / "b")
+    scaled.stepper.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    for made in (plain, scaled):
+        assert made.stepper.step(first_inputs(made), [SIXTEEN], 1.0)[1] == "used"
+    expected = plain.model.state_dict()
+    for name, tensor in scaled.model.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6)
+    before = {name: tensor.clone() for name, tensor in scaled.model.state_dict().items()}
+    objective = scaled.objective
+    scaled.stepper.objective = lambda *inputs: 100 * objective(*inputs)  # times 2^127 it is beyond float32
+    scaled.stepper.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    assert scaled.stepper.step(first_inputs(scaled), [SIXTEEN], 1.0)[1] == "rescaled"
+    assert scaled.stepper.scaler.get_scale() == 2.0**126
+    assert all(torch.equal(tensor, before[name]) for name, tensor in scaled.model.state_dict().items())
+    scaled.stepper.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # no smaller scale would help
+    scaled.stepper.objective = lambda *inputs: objective(*inputs).mul(0).sqrt()  # of 0: 0, with an infinite slope
+    assert scaled.stepper.step(first_inputs(plain), [SIXTEEN], 1.0)[1] == "not finite"
+
+
+def test_fp16_trains_and_keeps_the_scale_in_its_state(sounds: Path, tmp_path: Path) -> None:
+    made = config(sounds, tmp_path / "run", precision="fp16", epochs=0.3)
+    train(made, progress=False)
+    saved = state(tmp_path / "run")
+    assert saved["skipped"] == 0
+    assert saved["scaler"]["scale"] > 2.0**5
+    again = Trainer(dataclasses.replace(made, epochs=0.4), progress=False)
+    again.stepper.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**5)
+    again.state.restore(saved)
+    assert again.stepper.scaler.get_scale() == saved["scaler"]["scale"]
