@@ -32,8 +32,7 @@ def export_int8(
     overwrite: bool = False,
     sounds: Sequence[Any] = (),
 ) -> tuple[Exported, list[np.ndarray]]:
-    """Write an ONNX file whose linear layers have 8-bit weights, once the float32 file that it is made of agrees with the
-    model.
+    """Write an ONNX file whose linear layers have 8-bit weights, once its float32 source agrees with the model.
 
     Activations are quantised as they come (dynamic quantisation); the log-mel stays float32. Returns that agreement,
     and the scores (n, C) of `sounds` before and after, if there are any.
