@@ -6,7 +6,6 @@ An export is written to a temporary folder, run there, compared with the model, 
 from __future__ import annotations
 
 import copy
-import csv
 import dataclasses
 import io
 import os
@@ -28,6 +27,7 @@ from ..models.geometry import PatchLike, PatchSize
 from ..runtime.extras import optional
 from ..runtime.files import file_errors, put_in_place, require_new, to_json_text, write_atomically
 from .huggingface import INSTEAD, huggingface_ast
+from .plain_description import plain_description
 from .remote_code import MODULE, configuration, modeling_file
 from .waveform_network import MatrixFrontEnd, Scorer
 
@@ -164,23 +164,6 @@ def description(job: Job) -> dict[str, str]:
     return {f"flexiast.{name}": to_json_text(value) for name, value in facts.items()}
 
 
-def plain_description(job: Job) -> dict[str, str]:
-    """What other loaders look for in a file's metadata, under their names and as plain text.
-
-    `class_labels_indices.csv` is AudioSet's table `index,mid,display_name`, as sherpa-onnx reads labels.
-    """
-    labels, table = job.model.labels, io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(("index", "mid", "display_name"))
-    rows.writerows(zip(range(len(labels)), labels.mids, labels.names, strict=True))
-    return {
-        "model_type": "flexiast",
-        "sample_rate": str(job.model.feature_config.sample_rate),
-        "labels": "\n".join(labels.names),
-        "class_labels_indices.csv": table.getvalue(),
-    }
-
-
 def _scorer(job: Job) -> Scorer:
     model = job.model
     front_end = MatrixFrontEnd(model.feature_config) if job.input == "waveform" else None
@@ -224,7 +207,7 @@ def write_onnx(job: Job, path: Path) -> None:
             opset_version=OPSET,
             verbose=False,
         )
-    program.model.metadata_props.update(description(job) | plain_description(job))
+    program.model.metadata_props.update(description(job) | plain_description(job.model))
     program.save(path, external_data=False)
 
 
