@@ -27,6 +27,20 @@ def test_table_is_the_one_of_the_results() -> None:
     assert all(row in results for row in rows)
 
 
+def test_its_sections_come_in_the_order_of_a_newcomers_questions() -> None:
+    assert re.findall("^## (.*)$", README, re.MULTILINE) == [
+        *("Classify a file", "Your folder of sounds", "Make a checkpoint flexible", "Choose a size"),
+        *("Reproduce the paper", "Results", "How it works", "Links"),
+    ]
+
+
+def test_every_picture_has_a_dark_one() -> None:
+    shown = set(re.findall(r'<img src="([^"]+)\.png"', README))
+    assert len(shown) >= 4
+    assert shown == set(re.findall(r'srcset="([^"]+)-dark\.png"', README))
+    assert all((ROOT / f"{name}{theme}.png").exists() for name in shown for theme in ("", "-dark"))
+
+
 def test_files_named_are_there() -> None:
     named = re.findall(r"`((?:src|egs|benchmarks|tests|pretrained_models|docs)[\w/.]*)`|\]\(([\w/.]+)\)", README)
     assert len(named) >= 8
@@ -59,7 +73,7 @@ def test_train_on_your_sounds_works_as_written_and_learns(
             wave = 0.3 * np.sin(2 * np.pi * pitch * rng.uniform(0.9, 1.1) * time) + rng.normal(0, 0.03, len(time))
             soundfile.write(tmp_path / "sounds" / name / f"{number}.wav", wave, 16_000)
     monkeypatch.chdir(tmp_path)
-    doctor, fixed, flexible, report, predict, tuned = commands("Train on your sounds")
+    doctor, fixed, flexible, report, predict, tuned = commands("Your folder of sounds")
     assert "--model.init" in tuned  # its model is of the Hub: it is run in tests/classifier/test_load.py, in miniature
     for command in (doctor, fixed, flexible, [*report, "--seconds", "0.05"], predict):
         assert main(command[1:]) == 0, command
