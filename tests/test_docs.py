@@ -240,7 +240,7 @@ GIVEN = {
     "distilling": {"exp/fixed": "exp/fixed"},
     "deployment": {"exp/flexible": "exp/flexible"},
     "demo": {"exp/flexible": "exp/flexible"},
-    "doctor": {"exp/flexible": "exp/flexible"},
+    "doctor": {"exp/flexible": "exp/flexible", "exp/hub": "exp/fixed"},
     "faq": {"exp/fixed": "exp/fixed", "exp/flexible": "exp/flexible"},
     "formats": {"exp/flexible": "exp/flexible"},
     "performance": {"exp/flexible": "exp/flexible"},
