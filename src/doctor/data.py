@@ -169,9 +169,9 @@ def _respelling(source: Path, names: list[str]) -> str:
     return f"mv {quoted(source / names[0])}/* {quoted(source / names[-1])}/; then remove the empty folder"
 
 
-def _name(model: AudioClassifier) -> str:
+def _name(model: AudioClassifier | None) -> str:
     """Where a model was loaded from, as a word of a shell command."""
-    return quoted(model.load_report.source) if model.load_report else "MODEL"
+    return quoted(model.load_report.source) if model and model.load_report else "MODEL"
 
 
 def _balance(counts: Counter[str], split: str) -> Iterator[Finding]:
