@@ -10,7 +10,6 @@ import pytest
 from flexiast.commands.command_line import read_arguments
 from flexiast.commands.train import CONFIG
 from flexiast.doctor.finding import Finding
-from flexiast.errors import ConfigError
 
 PROGRAMS = {"rm", "mv", "cp", "ls", "tar", "ffmpeg", "pip", "export", "unset", "nvidia-smi"}
 TABLE_OPTIONS = {"--path-column", "--label-column"}
@@ -21,15 +20,12 @@ def require_mend(finding: Finding) -> None:
     command = shlex.split(finding.mend.split("; ")[0].split(", ")[0])
     first = command[0]
     assert not re.search(r"\b(DATA|OUT|IN|CHECKPOINT)\b", finding.mend), finding
-    if first in TABLE_OPTIONS:
+    if first in TABLE_OPTIONS or command == ["flexiast", "doctor", "nowhere"]:  # the data of a made-up run
         return
     if first.startswith("--"):
         read_arguments(CONFIG, ["--data.train", "x", "--out", "y", *command], "flexiast train")
     elif first == "flexiast":
-        try:
-            read_arguments(import_module(f"flexiast.commands.{command[1]}").CONFIG, command[2:], "flexiast")
-        except ConfigError as error:  # the data of a made-up run
-            assert "which is not there" in str(error)
+        read_arguments(import_module(f"flexiast.commands.{command[1]}").CONFIG, command[2:], "flexiast")
     else:
         assert first in PROGRAMS, finding
 
