@@ -7,8 +7,10 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -41,8 +43,9 @@ GUIDES = (
         "clusters",
         "adding-a-data-set",
         "doctor",
+        "demo",
     ),
-    *("faq", "formats", "commands/index", "api/index", "science", "performance", "results"),
+    *("faq", "formats", "robustness", "commands/index", "api/index", "science", "performance", "results"),
 )
 """Pages whose commands and Python run, by name."""
 
@@ -90,8 +93,10 @@ def shell_lines(text: str) -> list[str]:
     """Command lines of a page, continuation lines joined, without comments."""
     joined = text.replace("\\\n", " ")
     lines = [line.strip() for line in re.findall(r"^ {4,}(\S.*)$", joined, re.MULTILINE)]
-    lines += [line for kind, block in blocks(text) if kind == "sh" for line in block.splitlines()]
-    return [line for line in lines if re.match(r"(\w+=\S+ )*(flexiast|torchrun|egs/\S+|until|arecord|python) ", line)]
+    lines += [line.strip() for kind, block in blocks(joined) if kind == "sh" for line in block.splitlines()]
+    return [
+        line for line in lines if re.match(r"(\w+=\S+ )*(flexiast|torchrun|egs/\S+|until|arecord|python|mkdir) ", line)
+    ]
 
 
 def arguments(line: str) -> list[str] | None:
@@ -174,7 +179,15 @@ def python_blocks(page: Path) -> list[str]:
     return [code for kind, code in blocks(page.read_text()) if kind == "python"]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda path: path.stem)
+def test_python_is_fenced_so_that_it_is_run(page: Path) -> None:
+    indented = "".join(code for kind, code in blocks(page.read_text()) if not kind)
+    assert not re.findall(r"^ *(?:import \w|from \w+ import|\w+ = \w|model[.(]|print\().*", indented, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in (*PAGES, ROOT / "README.md") if python_blocks(p)], ids=lambda path: path.stem
+)
 def test_python_names_exist(page: Path) -> None:
     for code in python_blocks(page):
         for node in ast.walk(ast.parse(code)):
@@ -215,28 +228,33 @@ SHORTER = (
     (r"(flexiast(?:\.cli)? (?:train|flexify))\b", r"\1 --epochs 1"),
     (r"MIT/ast-finetuned-audioset-10-10-0.4593", "exp/hub"),
     (r"--nproc-per-node 4", "--nproc-per-node 2"),
-    (r"--budget 20ms", "--budget 10s"),
+    (r"(budget[ =]\"?)20ms", r"\g<1>10s"),
     (r"(flexiast bench .*)", r"\1 --seconds 0.05"),
     (r"(flexiast report \S+)", r"\1 --seconds 0.05 --clips 1"),
+    (r"(flexiast demo)", r"\1 --port 0"),
+    (r" \.\.\.", " --data.train sounds"),
 )
 """What makes a command small: fewer epochs, a small model in place of the Hub's, fewer processes, shorter timings,
-time enough on a busy machine."""
+time enough on a busy machine, any free port; and the data where a guide leaves them out."""
 GIVEN = {
-    "choosing-a-size": {"exp/fixed": "exp/model"},
+    "choosing-a-size": {"exp/model": "exp/fixed"},
     "distilling": {"exp/fixed": "exp/fixed"},
     "deployment": {"exp/flexible": "exp/flexible"},
-    "doctor": {"exp/flexible": "exp/flexible"},
+    "demo": {"exp/flexible": "exp/flexible"},
+    "doctor": {"exp/flexible": "exp/flexible", "exp/hub": "exp/fixed"},
     "embeddings": {"exp/flexible": "exp/flexible"},
     "faq": {"exp/fixed": "exp/fixed", "exp/flexible": "exp/flexible"},
     "formats": {"exp/flexible": "exp/flexible"},
     "performance": {"exp/flexible": "exp/flexible"},
     "commands/index": {"exp/fixed": "exp/fixed"},
-    "your-sounds": {"exp/fixed": "exp/hub"},
-    "README": {"exp/fixed": "exp/hub"},
+    "results": {"exp/fixed": "exp/fixed", "exp/draws/coarse/seed0": "exp/flexible"}
+    | {f"exp/draws/specialists/{size}/seed0": "exp/flexible" for size in (8, 16, 32)},
+    "your-sounds": {"exp/hub": "exp/fixed"},
+    "README": {"exp/hub": "exp/fixed"},
 }
-"""Models that a guide takes for granted: which of ours, and what the guide calls it."""
-NOT_RUN = r"arecord|.*--nnodes|.*/shared/|flexiast demo"
-"""A microphone, several machines, a page that is served until it is stopped (see tests/commands/test_demo.py)."""
+"""Models that a guide takes for granted, by the guide's name for each: which of ours it is."""
+NOT_RUN = r"arecord|.*--nnodes|.*/shared/"
+"""A microphone, several machines."""
 
 
 def tone(name: str, rng: np.random.Generator, seconds: float) -> np.ndarray:
@@ -284,19 +302,41 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
+def shortened(code: str) -> str:
+    for pattern, shorter in SHORTER:
+        code = re.sub(pattern, shorter, code)
+    return code
+
+
 def run_line(line: str) -> None:
     """Run a command line of a guide, those of `flexiast` in this process."""
-    for pattern, shorter in SHORTER:
-        line = re.sub(pattern, shorter, line)
-    words = arguments(line)
-    if words and line.startswith("flexiast "):
+    words = arguments(line := shortened(line))
+    if words and words[0] == "demo":
+        visit(words)
+    elif words and line.startswith("flexiast "):
         assert main(words) in ((0, 1) if words[0] == "doctor" else (0,)), line
-        return
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", line], env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False, timeout=90
-    )
-    assert done.returncode == 0, f"{line}\n{done.stderr}"
+    else:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path}
+        done = subprocess.run(
+            ["bash", "-ec", line], env=environment, capture_output=True, text=True, check=False, timeout=90
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def visit(words: list[str]) -> None:
+    """Serve the page of `flexiast demo`, look at it, and stop it, as a reader does."""
+    pytest.importorskip("gradio")
+    command = [sys.executable, "-m", "flexiast.cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            (address,) = re.findall(r"open (http://127\.0\.0\.1:\d+/)", server.stdout.readline())
+            with urllib.request.urlopen(address, timeout=60) as page:
+                assert b"gradio" in page.read()
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0
 
 
 @pytest.mark.slow
@@ -304,7 +344,7 @@ def run_line(line: str) -> None:
 def test_a_guide_runs(guide: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = tmp_path / "here"
     shutil.copytree(world, here, symlinks=True, ignore=shutil.ignore_patterns("exp"))
-    for ours, name in GIVEN.get(guide, {}).items():
+    for name, ours in GIVEN.get(guide, {}).items():
         shutil.copytree(world / ours, here / name)
     monkeypatch.chdir(here)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -313,7 +353,7 @@ def test_a_guide_runs(guide: str, world: Path, tmp_path: Path, monkeypatch: pyte
     ran = 0
     for kind, code in blocks(((ROOT if guide == "README" else DOCS) / f"{guide}.md").read_text()):
         if kind == "python":
-            exec(compile(code, guide, "exec"), names)
+            exec(compile(shortened(code), guide, "exec"), names)
             ran += 1
         elif kind == "sh":
             run_line(code)

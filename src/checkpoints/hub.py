@@ -40,6 +40,14 @@ A FlexiAST: one Audio Spectrogram Transformer for every patch size. Settings, la
 """
 
 
+def is_model_name(text: str) -> bool:
+    """Whether a text can name a model that is no path: a release, a Hub id or `timm:NAME`. Asks no server."""
+    if text in RELEASES or text.startswith(TIMM):
+        return True
+    is_file = text.lower().endswith(NO_HUB_ID) or os.path.exists(os.path.dirname(text))
+    return bool(HUB_ID.fullmatch(text)) and not is_file
+
+
 def locate(source: str | os.PathLike[str], **options: Any) -> Path:
     """The local file or directory of a source: an existing path, a release by name, or a Hub model (downloaded).
 
@@ -53,7 +61,7 @@ def locate(source: str | os.PathLike[str], **options: Any) -> Path:
         return Path(text)
     if text in RELEASES:
         return released_file(text)
-    if not HUB_ID.fullmatch(text) or text.lower().endswith(NO_HUB_ID) or os.path.exists(os.path.dirname(text)):
+    if not is_model_name(text):
         raise no_such_checkpoint(Path(text), () if os.path.dirname(text) else RELEASES)
     return _download(text, text, options)
 

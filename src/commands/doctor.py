@@ -9,8 +9,10 @@ from typing import Annotated
 
 import tyro
 
+from ..checkpoints.hub import is_model_name
 from ..classifier.load import load
 from ..data.dataset import MAX_WORKERS
+from ..data.hugging_face import is_dataset
 from ..data.shards import INDEX
 from ..data.table_options import TableOptions
 from ..doctor.checkpoint import examine_checkpoint
@@ -30,7 +32,8 @@ class DoctorConfig(TableOptions):
     """Find what is wrong with an installation, a data set, a checkpoint or a run. Exit code 1: it is serious."""
 
     subject: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[SUBJECT]")] = None
-    """Data (folder, table or manifest), a checkpoint, or the folder of a run (default: the installation)."""
+    """Data (folder, table, manifest, `hf:NAME[:split]`), a checkpoint (file, folder, name of the Hub), or the folder of
+    a run (default: the installation)."""
     val: Path | None = None
     """Validation data, to be compared with the data."""
     test: Path | None = None
@@ -51,10 +54,24 @@ class DoctorConfig(TableOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.workers <= MAX_WORKERS, "workers", self.workers, f"0 to {MAX_WORKERS}")
-        if self.subject is not None and not self.subject.exists():
+        named = self.subject is None or is_dataset(self.subject) or is_model_name(str(self.subject))
+        if self.subject is not None and not named and not self.subject.exists():
             raise ConfigError(
-                f"subject: found {self.subject}, which is not there; expected data, a checkpoint or the folder of a run"
+                f"subject: found {self.subject}, which is not there; expected data (a file, a folder, hf:NAME), a"
+                " checkpoint (a file, a folder, a name of the Hub) or the folder of a run"
             )
+
+
+def is_checkpoint(subject: Path) -> bool:
+    """Whether this is a checkpoint, by its name or its files, rather than data."""
+    if is_dataset(subject):
+        return False
+    packed = (subject / INDEX).is_file()
+    return (
+        not subject.exists()
+        or subject.suffix.lower() in WEIGHTS
+        or ((subject / "config.json").is_file() and not packed)
+    )
 
 
 def examine(config: DoctorConfig, progress: bool = True) -> Examination:
@@ -64,7 +81,7 @@ def examine(config: DoctorConfig, progress: bool = True) -> Examination:
         return examine_installation(look())
     if is_run(subject):
         return examine_run(FinishedRun(subject), config.workers, progress)
-    if subject.suffix.lower() in WEIGHTS or ((subject / "config.json").is_file() and not (subject / INDEX).is_file()):
+    if is_checkpoint(subject):
         return examine_checkpoint(str(subject))
     data = DataSet.of(
         subject, config.val, config.test, labels=config.labels, root=config.root, options=config

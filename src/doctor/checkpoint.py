@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.listening import trained_sizes
 from ..classifier.load import load
 from ..errors import CheckpointError
-from .finding import Examination, Finding
+from .finding import Examination, Finding, counted, quoted
 
 
 def examine_checkpoint(source: str) -> Examination:
@@ -19,7 +21,7 @@ def examine_checkpoint(source: str) -> Examination:
         where, _, what = str(error).partition(": ")
         unreadable = Finding(
             "checkpoint-unreadable", "serious", what or str(error), where, "no command can use it",
-            "fetch or copy it again, whole; flexiast convert takes checkpoints of other programs",
+            f"ls -l {quoted(source)}; compare with the original, and fetch or copy it again, whole",
         )  # fmt: skip
         return Examination(source, {}, (unreadable,))
     facts = {"model": repr(model)}
@@ -28,15 +30,19 @@ def examine_checkpoint(source: str) -> Examination:
     return Examination(source, facts, tuple(model_faults(model, source)))
 
 
-def model_faults(model: AudioClassifier, where: str) -> list[Finding]:
-    """What is wrong with a model that could be read."""
+def model_faults(model: AudioClassifier, where: str, train: str = "SOUNDS") -> list[Finding]:
+    """What is wrong with a model that could be read. where: its file or folder; train: the data it was trained on."""
     findings = []
+    place = Path(where)
+    flexible = quoted(place.with_name(f"{place.stem}-flexible"))
     odd = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
     if odd:
         findings.append(
             Finding(
-                "weights-not-finite", "serious", f"{len(odd)} tensors hold NaN or infinity, the first {odd[0]}", where,
-                "every score is NaN", "take an earlier state, or train again with a lower --optim.lr",
+                "weights-not-finite", "serious",
+                f"{counted(len(odd), 'tensor holds', 'tensors hold')} NaN or infinity, the first {odd[0]}", where,
+                "every score is NaN",
+                "--optim.clip-norm 1; train again so, or with a lower rate, or take an earlier state",
             )
         )  # fmt: skip
     if model.labels.numbered:
@@ -44,14 +50,16 @@ def model_faults(model: AudioClassifier, where: str) -> list[Finding]:
             Finding(
                 "classes-without-names", "warning", f"its {len(model.labels)} classes are only numbered", where,
                 "predictions are numbers, whose order nobody can check",
-                "write their names into `labels` of its config.json",
+                f"flexiast convert {quoted(where)} {quoted(place.with_name(f'{place.stem}-named'))}; then write the"
+                " names into `labels` of its config.json",
             )
         )  # fmt: skip
     if len(trained_sizes(model)) == 1:
         findings.append(
             Finding(
                 "one-patch-size", "warning", f"it was trained at patch size {trained_sizes(model)[0]} alone", where,
-                "accuracy falls away at other sizes", f"flexiast flexify {where} --out OUT --data.train DATA",
+                "accuracy falls away at other sizes",
+                f"flexiast flexify {quoted(where)} --out {flexible} --data.train {quoted(train)}",
             )
         )  # fmt: skip
     return findings

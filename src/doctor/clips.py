@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..data.bad_clips import MAX_BAD, most_bad
 from ..data.statistics import Moments
 from ..features import FeatureConfig
-from .finding import Finding, some
+from .finding import Finding, converting, counted, removing, some
 from .listen import FLAT_SHARE, Seen
 
 LONG, SHORT = 4.0, 0.1
@@ -22,36 +22,37 @@ MEAN_OFF, STD_OFF = 0.5, 1.3
 Named = Sequence[tuple[str, tuple[str, ...]]]
 """Path and classes of each clip."""
 
-SUSPICIONS = {
-    "silence": ("silent", "digital silence", "a label without its sound teaches nothing", "remove them"),
+SUSPICIONS: dict[str, tuple[str, str, str, Callable[[Sequence[str]], str]]] = {
+    "silence": ("silent", "digital silence", "a label without its sound teaches nothing", removing),
     "opposite phase": (
         "opposite-phase", "channels that cancel each other in the mean", "what is left is noise",
-        "--features.downmix first",
+        lambda _: "--features.downmix first",
     ),
     "DC offset": (
         "dc-offset", "an offset larger than the sound", "the recording's electronics can tell classes apart",
-        "ffmpeg -i IN -af highpass=f=10 OUT",
+        lambda paths: converting(paths[0], "-af highpass=f=10"),
     ),
     "samples of up to": (
         "wrong-scale", "samples far beyond 1", "they were integers once, and are thousands of times too loud",
-        "write them again, divided by 32768",
+        lambda paths: converting(paths[0], "-af volume=1/32768 -c:a pcm_f32le"),
     ),
 }  # fmt: skip
-"""Words of a suspicion: its kind, what it is, why it matters, what mends it."""
+"""Words of a suspicion: its kind, what it is, why it matters, what mends such clips."""
 
 
 def clip_faults(clips: Named, seen: Sequence[Seen], model: AudioClassifier | None) -> Iterator[Finding]:
     """Findings about the clips of a survey, in the order of the survey. model: one that is to be used on them."""
-    yield from _unusable(seen)
+    yield from _unusable(clips, seen)
     for words, (kind, what, why, mend) in SUSPICIONS.items():
         odd = [path for (path, _), one in zip(clips, seen, strict=True) if any(words in s for s in one.suspicions)]
         if odd:
-            yield Finding(kind, "warning", f"{len(odd)} clips with {what}", some(odd), why, mend)
+            yield Finding(kind, "warning", f"{counted(len(odd), 'clip')} with {what}", some(odd), why, mend(odd))
     clipped = [path for (path, _), one in zip(clips, seen, strict=True) if one.clipped > FLAT_SHARE]
     if clipped:
         yield Finding(
-            "clipped", "warning", f"{len(clipped)} clips whose tops are cut off", some(clipped),
-            "clipping adds harmonics that were not in the sound", "record or convert them again at a lower level",
+            "clipped", "warning", f"{counted(len(clipped), 'clip')} whose tops are cut off", some(clipped),
+            "clipping adds harmonics that were not in the sound",
+            converting(clipped[0], "-af adeclip") + ", or record them again at a lower level",
         )  # fmt: skip
     usable = [(clip, one) for clip, one in zip(clips, seen, strict=True) if one.error is None]
     if usable:
@@ -60,22 +61,21 @@ def clip_faults(clips: Named, seen: Sequence[Seen], model: AudioClassifier | Non
         yield from _statistics([s for _, s in usable], model)
 
 
-def _unusable(seen: Sequence[Seen]) -> Iterator[Finding]:
-    errors = [one.error for one in seen if one.error is not None]
-    foreign = [error for error in errors if "without ffmpeg" in error]
+def _unusable(clips: Named, seen: Sequence[Seen]) -> Iterator[Finding]:
+    errors = {path: one.error for (path, _), one in zip(clips, seen, strict=True) if one.error is not None}
+    foreign = [error for error in errors.values() if "without ffmpeg" in error]
     if foreign:
         yield Finding(
-            "needs-ffmpeg", "serious", f"{len(foreign)} clips of formats that need ffmpeg", some(foreign, 1),
+            "needs-ffmpeg", "serious", f"{counted(len(foreign), 'clip')} in formats that need ffmpeg", some(foreign, 1),
             "they would be left out", "pip install 'flexiast[audio]'",
         )  # fmt: skip
-    broken = [error for error in errors if error not in foreign]
+    broken = {path: error for path, error in errors.items() if error not in foreign}
     if broken:
         allowed = most_bad(MAX_BAD, len(seen))
         yield Finding(
             "unreadable", "serious" if len(broken) > allowed else "warning",
-            f"{len(broken)} of {len(seen)} clips cannot be used", some(broken),
-            f"training replaces up to {allowed} of them by others, and stops beyond",
-            "remove them, or --data.max-bad SHARE",
+            f"{len(broken)} of {len(seen)} clips cannot be used", some([*broken.values()]),
+            f"training replaces up to {allowed} of them by others, and stops beyond", removing([*broken]),
         )  # fmt: skip
 
 
@@ -96,14 +96,15 @@ def _rates(clips: Named, seen: Sequence[Seen], model: AudioClassifier | None) ->
             "low-sample-rate", "warning",
             f"{len(low)} of {len(seen)} clips are sampled below {needed} Hz ({described})",
             some([clips[place][0] for place in low]), "the upper mel bins are empty there",
-            "record at 16 kHz or more where you can; the model then sees what these lack",
+            f"--features.sample-rate {min(rates)}; or record at {needed} Hz or more, so that no treble is missing",
         )  # fmt: skip
     else:
         yield Finding(
             "sample-rate-tells-the-class", "serious",
-            f"all clips of {len(telling)} classes, and few others, are sampled below {needed} Hz ({described})",
+            f"all clips of {counted(len(telling), 'class', 'classes')}, and few others, are sampled below {needed} Hz"
+            f" ({described})",
             some(sorted(telling)), "a model learns the missing treble in the place of the sound",
-            "convert all clips to one rate: ffmpeg -i IN -ar 8000 OUT",
+            f"--features.sample-rate {min(rates)}; so that the model hears no more of any clip",
         )  # fmt: skip
 
 
@@ -116,16 +117,23 @@ def _lengths(clips: Named, seen: Sequence[Seen], model: AudioClassifier | None) 
     if long:
         yield Finding(
             "long-clips", "warning",
-            f"{len(long)} clips are more than {LONG:g} times as long as {whose}, {window:.3g} s",
+            f"{counted(len(long), 'clip is', 'clips are')} more than {LONG:g} times as long as {whose}, {window:.3g} s",
             some(long), "training hears one window of a clip, which may not hold what the label says",
-            "cut them where the sound is, or a longer --features.frames",
+            f"--features.frames {_frames(max(seconds) / LONG, model)}; or cut them where the sound is",
         )  # fmt: skip
     if short:
         yield Finding(
-            "short-clips", "warning", f"{len(short)} clips are shorter than a tenth of {whose}, {window:.3g} s",
+            "short-clips", "warning",
+            f"{counted(len(short), 'clip is', 'clips are')} shorter than a tenth of {whose}, {window:.3g} s",
             some(short), "most of what the model sees of them is padding",
-            "a shorter --features.frames, or longer cuts",
+            f"--features.frames {_frames(median(seconds), model)}; or longer cuts" if model else removing(short),
         )  # fmt: skip
+
+
+def _frames(seconds: float, model: AudioClassifier | None) -> int:
+    """How many frames a window of at least so many seconds has."""
+    features = model.feature_config if model else FeatureConfig()
+    return math.ceil(seconds * features.sample_rate / features.hop)
 
 
 def _statistics(seen: Sequence[Seen], model: AudioClassifier | None) -> Iterator[Finding]:
@@ -140,5 +148,5 @@ def _statistics(seen: Sequence[Seen], model: AudioClassifier | None) -> Iterator
             f"the log-mel has mean {mean:.2f} and deviation {std:.2f}, the model was given {features.mean:.2f} and"
             f" {features.std:.2f}", "all clips",
             "sounds that are louder or quieter than in training are recognised less",
-            "flexiast stats DATA, then train or flexify with --data.mean and --data.std",
+            f"--data.mean {mean:.4f} --data.std {std:.4f}; in training or flexify",
         )  # fmt: skip

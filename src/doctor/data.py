@@ -12,14 +12,15 @@ from ..data.fingerprint import content_hash
 from ..data.folders import read_class_folders, split_root
 from ..data.labels import Labels, spelling_twins
 from ..data.manifest import Clip, distinct_labels, read_manifest
-from ..data.shards import ShardMember
+from ..data.shards import INDEX, ShardMember
 from ..data.split import source_groups
 from ..data.survey import MOST_SURVEYED
 from ..data.table_options import TableOptions
+from ..data.webdataset import tars_of
 from ..errors import DataError
 from ..features import FeatureConfig
 from .clips import clip_faults
-from .finding import Examination, Finding, some
+from .finding import Examination, Finding, counted, quoted, removing, some
 from .listen import listen
 
 MOST_UNEVEN = 50
@@ -70,17 +71,18 @@ def examine_data(
         where, _, what = str(error).partition(": ")
         unreadable = Finding(
             "table-unreadable", "serious", what or str(error), where, "nothing can be learnt from it",
-            "flexiast doctor DATA --path-column NAME --label-column NAME, or what the message says",
+            f"flexiast doctor {quoted(next(iter(data.splits.values())))} --path-column NAME --label-column NAME; or"
+            " what the message says",
         )  # fmt: skip
         return Examination(subject, {}, (unreadable,))
     chosen = [clips[i * len(clips) // min(len(clips), MOST_SURVEYED)] for i in range(min(len(clips), MOST_SURVEYED))]
     features = model.feature_config if model else FeatureConfig()
     seen = listen([clip.path for clip in chosen], features, workers, progress)
     sizes = Counter(clip.split for clip in clips)
-    facts = {name: f"{count:,} clips ({data.splits[name]})" for name, count in sizes.items()}
+    facts = {name: f"{counted(count, 'clip')} ({data.splits[name]})" for name, count in sizes.items()}
     facts["classes"] = str(len({name for clip in clips for name in clip.classes}))
-    facts["listened to"] = f"{len(chosen):,} clips"
-    findings = [*_empty_classes(data), *_label_faults(clips, model), *_split_faults(clips)]
+    facts["listened to"] = counted(len(chosen), "clip")
+    findings = [*_empty_classes(data), *_label_faults(data, clips, model), *_split_faults(clips)]
     findings += clip_faults([(str(clip.path), clip.classes) for clip in chosen], seen, model)
     return Examination(subject, facts, tuple(findings))
 
@@ -94,18 +96,20 @@ def _listed(data: DataSet, split: str, source: Path) -> Iterator[Listed]:
 
 def _empty_classes(data: DataSet) -> list[Finding]:
     empty = [
-        str(folder / name)
+        folder / name
         for folder in data.splits.values()
-        if folder.is_dir() and not list(folder.glob("*.json"))
-        for name, files in read_class_folders(folder).items()
+        if folder.is_dir() and not (folder / INDEX).is_file() and not tars_of(folder)
+        for name, files in read_class_folders(folder, data.options).items()
         if not files
     ]
     if not empty:
         return []
     return [
         Finding(
-            "empty-class", "serious", f"{len(empty)} folders of classes without an audio file", some(empty),
-            "a class cannot be learnt without clips", "remove the folders, or begin their names with _",
+            "empty-class", "serious",
+            f"{counted(len(empty), 'folder of a class', 'folders of classes')} without an audio file", some(empty),
+            "a class cannot be learnt without clips",
+            f"mv {quoted(empty[0])} {quoted(empty[0].with_name('_' + empty[0].name))}; the _ takes it out",
         )
     ]  # fmt: skip
 
@@ -113,18 +117,21 @@ def _empty_classes(data: DataSet) -> list[Finding]:
 # Labels ----------------------------------------------------------------------------------------------------------
 
 
-def _label_faults(clips: list[Listed], model: AudioClassifier | None) -> Iterator[Finding]:
+def _label_faults(data: DataSet, clips: list[Listed], model: AudioClassifier | None) -> Iterator[Finding]:
     first = clips[0].split
+    source = data.splits[first]
     counts = Counter(name for clip in clips if clip.split == first for name in clip.classes)
     for names in spelling_twins({name for clip in clips for name in clip.classes}):
         yield Finding(
             "spelling-twins", "serious", f"{' and '.join(map(repr, sorted(names)))} are different classes", first,
-            "one class learnt as two is confused with itself", "spell them alike in the table, or rename the folders",
+            "one class learnt as two is confused with itself",
+            _respelling(source, sorted(names, key=counts.__getitem__)),
         )  # fmt: skip
     if len(counts) == 1 and all(clip.classes for clip in clips):
         yield Finding(
             "one-class", "serious", f"every clip is of the class {next(iter(counts))!r}", first,
-            "there is nothing to tell apart", "give a folder with one sub-folder per class, or --label-column NAME",
+            "there is nothing to tell apart",
+            f"ls {quoted(source)}; expected one sub-folder per class" if source.is_dir() else "--label-column NAME",
         )  # fmt: skip
     elif counts:
         yield from _balance(counts, first)
@@ -133,14 +140,15 @@ def _label_faults(clips: list[Listed], model: AudioClassifier | None) -> Iterato
         yield Finding(
             "few-with-several-labels", "warning", f"{len(several)} of {len(clips)} clips have several labels, or none",
             some([clip.path for clip in several]), "with them the loss is that of multi-label data",
-            "give them one label, or take them out",
+            "--loss bce; if that is meant, else give them one label, or take them out",
         )  # fmt: skip
     trained = set(model.labels.names) | set(model.labels.mids) if model and not model.labels.numbered else None
     if trained is not None and (unknown := sorted(counts.keys() - trained)):
         yield Finding(
-            "classes-of-another-model", "serious", f"the model does not know {len(unknown)} of the classes",
+            "classes-of-another-model", "serious",
+            f"the model does not know {len(unknown)} of the {len(counts)} classes",
             some(unknown), "it can neither be measured on these data nor name their classes",
-            "flexiast train --model.init CHECKPOINT --data.train DATA",
+            f"flexiast train --out exp/{quoted(source.stem)} --data.train {quoted(source)} --model.init {_name(model)}",
         )  # fmt: skip
     known = set(counts)
     for split in dict.fromkeys(clip.split for clip in clips):
@@ -148,9 +156,22 @@ def _label_faults(clips: list[Listed], model: AudioClassifier | None) -> Iterato
         if new:
             yield Finding(
                 "classes-not-in-train", "serious",
-                f"{split} has {len(new)} classes that {first} does not have", some(new),
-                "they can never be recognised", f"add clips of them to {first}, or take them out of {split}",
+                f"{split} has {counted(len(new), 'class', 'classes')} that {first} does not have", some(new),
+                "they can never be recognised",
+                f"--data.val 0.2; with all clips in --data.train, or add clips of them to {first}",
             )  # fmt: skip
+
+
+def _respelling(source: Path, names: list[str]) -> str:
+    """What makes one class of those that differ in spelling. names: the most frequent one last."""
+    if not source.is_dir():
+        return f"flexiast doctor {quoted(source)}; once they are spelled alike in it"
+    return f"mv {quoted(source / names[0])}/* {quoted(source / names[-1])}/; then remove the empty folder"
+
+
+def _name(model: AudioClassifier | None) -> str:
+    """Where a model was loaded from, as a word of a shell command."""
+    return quoted(model.load_report.source) if model and model.load_report else "MODEL"
 
 
 def _balance(counts: Counter[str], split: str) -> Iterator[Finding]:
@@ -158,13 +179,14 @@ def _balance(counts: Counter[str], split: str) -> Iterator[Finding]:
     single = sorted(name for name, count in counts.items() if count == 1)
     if single:
         yield Finding(
-            "class-of-one-clip", "warning", f"{len(single)} classes have a single clip in {split}", some(single),
-            "no clip of them is left for validation", "add clips, or give validation data: --data.val VAL",
+            "class-of-one-clip", "warning",
+            f"{counted(len(single), 'class has', 'classes have')} a single clip in {split}", some(single),
+            "no clip of them is left for validation", "--data.val val.csv; a table of clips of theirs, or add clips",
         )  # fmt: skip
     elif many > MOST_UNEVEN * few:
         yield Finding(
             "unbalanced", "warning", f"{most!r} has {many} clips, {least!r} has {few}", split,
-            "accuracy hides how badly rare classes do", "--data.sampling balanced, and look at mAP",
+            "accuracy hides how badly rare classes do", "--data.sampling balanced; and look at mAP",
         )  # fmt: skip
 
 
@@ -186,7 +208,7 @@ def _split_faults(clips: list[Listed]) -> Iterator[Finding]:
             "source-in-two-splits", "serious",
             f"{len(both)} of {len(splits)} speakers or recordings are in more than one split, going by the {how}",
             some(both), "scores on clips of a known speaker or recording are too good",
-            "give all clips to --data.train and let it split off whole sources: --data.val 0.2",
+            "--data.val 0.2; with all clips in --data.train, it splits off whole sources",
         )  # fmt: skip
 
 
@@ -200,17 +222,19 @@ def _duplicates(clips: list[Listed]) -> Iterator[Finding]:
     for group in alike.values():
         if len(group) > 1:
             kinds[_kind_of(group)].append(group)
-    for kind, severity, what, why, mend in (
-        ("duplicates-between-splits", "serious", "are in more than one split",
-         "a model is then tested on what it was trained on", "remove them from all splits but one"),
-        ("duplicates-with-other-labels", "serious", "have different labels",
-         "the model is taught two answers to one question", "keep the right one of each"),
-        ("duplicates", "warning", "are there more than once", "they count more than others, and a split that is"
-         " taken out of them shares them", "keep one of each"),
+    for kind, severity, one, many, why in (
+        ("duplicates-between-splits", "serious", "sound is in more than one split", "sounds are in more than one split",
+         "a model is then tested on what it was trained on"),
+        ("duplicates-with-other-labels", "serious", "sound has different labels", "sounds have different labels",
+         "the model is taught two answers to one question"),
+        ("duplicates", "warning", "sound is there more than once", "sounds are there more than once",
+         "they count more than others, and a split that is taken out of them shares them"),
     ):  # fmt: skip
         if groups := kinds[kind]:
             where = some([" = ".join(str(clip.path) for clip in group[:3]) for group in groups], 2)
-            yield Finding(kind, severity, f"{len(groups)} sounds {what}", where, why, mend)  # type: ignore[arg-type]
+            spare = [clip.path for group in groups for clip in group[1:]]
+            mend = removing(spare) + "; or keep these and remove the others"
+            yield Finding(kind, severity, counted(len(groups), one, many), where, why, mend)  # type: ignore[arg-type]
 
 
 def _kind_of(group: list[Listed]) -> str:

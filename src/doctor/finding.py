@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 
@@ -20,7 +22,7 @@ class Finding:
     why: str
     """Why it matters."""
     mend: str
-    """The command that mends it, or what to change."""
+    """The command that mends it, or the option to train with, with real paths; after `; ` what else is to know."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,3 +48,30 @@ def some(names: Sequence[object], most: int = 3) -> str:
     """The first few of some names, and how many more there are."""
     text = ", ".join(map(str, names[:most]))
     return text + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: `1 clip`, `2 clips`. many: default, `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def quoted(path: object) -> str:
+    """A path as a word of a shell command."""
+    return shlex.quote(str(path))
+
+
+def removing(paths: Sequence[object], most: int = 3) -> str:
+    """The command that removes some files, the first few by name; of clips in tars, the one that lists their tar."""
+    if not Path(str(paths[0])).is_file():
+        tar = str(paths[0]).rpartition(":")[0] or str(paths[0])
+        return f"tar tf {quoted(tar)}; write the tar again without them"
+    more = f"; and {len(paths) - most} more" if len(paths) > most else ""
+    return " ".join(["rm", *map(quoted, paths[:most])]) + more
+
+
+def converting(path: str, how: str) -> str:
+    """The command that writes a sound again beside itself, with ffmpeg. how: its options."""
+    place = Path(path)
+    return (
+        f"ffmpeg -i {quoted(place)} {how} {quoted(place.with_name(f'{place.stem}-mended.wav'))}; and the others alike"
+    )

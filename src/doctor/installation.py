@@ -128,11 +128,11 @@ def _gpu(machine: Machine) -> list[Finding]:
     if machine.gpus or not machine.driver:
         return []
     if not machine.cuda_build:
-        mend = "pip install --force-reinstall torch torchaudio torchvision, from the index with CUDA builds"
+        mend = "pip install --force-reinstall torch torchaudio torchvision; from the index with CUDA builds"
     elif machine.visible is not None and machine.visible.strip() in ("", "-1"):
         mend = "unset CUDA_VISIBLE_DEVICES"
     else:
-        mend = "nvidia-smi shows the driver's version; update the driver, or install a torch for an older CUDA"
+        mend = "nvidia-smi; shows the driver's version: update the driver, or install a torch for an older CUDA"
     return [
         Finding(
             "gpu-unused", "warning", f"there is an NVIDIA driver, but no GPU to use: {_why_no_gpu(machine)}",
@@ -161,7 +161,7 @@ def _room(machine: Machine) -> list[Finding]:
                 "little-shared-memory", "warning",
                 f"/dev/shm has {machine.shared_memory / 1e6:.0f} MB free", "/dev/shm",
                 "decoding processes hand over their batches through it, and die when it is full",
-                "docker run --shm-size 8g, or --data.workers 0",
+                "--data.workers 0; or docker run --shm-size 8g",
             )
         )  # fmt: skip
     if machine.disk < LEAST_DISK:
@@ -169,7 +169,7 @@ def _room(machine: Machine) -> list[Finding]:
             Finding(
                 "little-disk", "warning", f"{machine.disk / 1e9:.2f} GB of disk are free", str(Path.cwd()),
                 "three training states of a ViT-B take 3 GB; a run stops when it cannot save",
-                "--out on another disk, or --keep-checkpoints 1",
+                "--keep-checkpoints 1; or --out on another disk",
             )
         )  # fmt: skip
     return findings

@@ -17,7 +17,7 @@ from ..traintest.finished_run import FinishedRun
 from ..traintest.metrics import metric_of
 from ..traintest.summary import AT_CHANCE
 from .checkpoint import model_faults
-from .finding import Examination, Finding, some
+from .finding import Examination, Finding, counted, quoted, some
 
 OVERFIT = 1.15
 """Validation loss at the end, relative to its lowest, from which a run has overfitted."""
@@ -36,7 +36,8 @@ def examine_run(run: FinishedRun, workers: int = 0, progress: bool = True) -> Ex
     except FileError as error:
         steps, validations = [], []
         missing = Finding(
-            "log-missing", "warning", str(error), where, "how the run went is not known", "put train.jsonl back",
+            "log-missing", "warning", str(error), where, "how the run went is not known",
+            f"cp BACKUP/train.jsonl {quoted(run.path)}; nothing else brings it back",
         )  # fmt: skip
         return Examination(where, {}, (missing, *model_findings))
     facts = {"steps": f"{max((r['step'] for r in (*steps, *validations)), default=0):,}"}
@@ -72,12 +73,13 @@ def _loss(
             "loss-at-chance", "serious",
             f"the training loss ended at {losses[-1]:.3f}, guessing among {classes} classes gives"
             f" {math.log(classes):.3f}", where, "nothing was learnt",
-            "check the labels with flexiast doctor DATA; then more --epochs, or another --optim.lr",
+            f"flexiast doctor {_train(run)}; to check the labels, then more --epochs, or another --optim.lr",
         )  # fmt: skip
     if not validations or not run.has_model:
         yield Finding(
             "unfinished", "warning", "the run has not come to its first validation or has kept no model", where,
-            "there is nothing to use yet", f"flexiast train --config {run.path}/train_config.json goes on with it",
+            "there is nothing to use yet",
+            f"flexiast train --config {quoted(run.path)}/train_config.json; goes on with it",
         )  # fmt: skip
 
 
@@ -89,13 +91,13 @@ def _rate(run: FinishedRun, steps: Sequence[dict[str, Any]]) -> Iterator[Finding
         yield Finding(
             "rate-never-rises", "serious", f"the learning rate reached {max(rates):.2g} of a peak of {peak:.2g}",
             str(run.path), "the warm-up is longer than the run: little is learnt",
-            "--optim.warmup-steps auto, or more --epochs",
+            "--optim.warmup-steps auto; or more --epochs",
         )  # fmt: skip
     elif sum(rate < 0.1 * peak for rate in rates) > 0.5 * len(rates):
         yield Finding(
             "rate-mostly-low", "warning", "the learning rate was below a tenth of its peak in most steps",
             str(run.path), "most steps changed the model little",
-            "--optim.schedule cosine, or a later --optim.step-from",
+            "--optim.schedule cosine; or a later --optim.step-from",
         )  # fmt: skip
 
 
@@ -103,9 +105,9 @@ def _skipped(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterato
     skipped = validations[-1].get("skipped_steps", 0) if validations else 0
     if skipped:
         yield Finding(
-            "skipped-steps", "warning", f"{skipped} steps had no finite loss or gradient and were skipped",
-            f"{run.path}/train.jsonl", "training is close to diverging",
-            "a lower --optim.lr, or --optim.clip-norm 1",
+            "skipped-steps", "warning",
+            f"{counted(skipped, 'step')} without a finite loss or gradient, skipped",
+            f"{run.path}/train.jsonl", "training is close to diverging", "--optim.clip-norm 1; or a lower --optim.lr",
         )  # fmt: skip
 
 
@@ -117,13 +119,20 @@ def _bad_files(run: FinishedRun) -> Iterator[Finding]:
         paths = [row.get("path", "") for row in csv.DictReader(text)]
     if paths:
         yield Finding(
-            "bad-files", "warning", f"{len(paths)} clips could not be used and were replaced by others",
+            "bad-files", "warning",
+            f"{counted(len(paths), 'clip')} could not be used; others took the place",
             f"{file} ({some(paths)})", "the model learnt nothing from them", f"flexiast doctor {_train(run)}",
         )  # fmt: skip
 
 
 def _train(run: FinishedRun) -> str:
-    return str(run.settings["data"].get("train"))
+    """What the run was trained on, as a word of a shell command."""
+    return quoted(run.settings["data"].get("train"))
+
+
+def _beside(run: FinishedRun, word: str) -> str:
+    """A new folder beside the run's, as a word of a shell command."""
+    return quoted(run.path.with_name(f"{run.path.name}-{word}"))
 
 
 def _overfitting(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterator[Finding]:
@@ -138,7 +147,7 @@ def _overfitting(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Ite
         f"the validation loss was lowest, {losses[best]:.3f}, at epoch {curves[best]['epoch']:g} and ended at"
         f" {losses[-1]:.3f}, while the training loss fell to {train[-1]:.3f}", str(run.path),
         "later epochs memorised the clips; the scores are overconfident",
-        f"--epochs {max(1.0, curves[best]['epoch']):g}, --augment.mixup 0.5, or more clips",
+        f"--epochs {max(1.0, curves[best]['epoch']):g}; or --augment.mixup 0.5, or more clips",
     )  # fmt: skip
 
 
@@ -151,7 +160,7 @@ def _dips(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterator[F
             yield Finding(
                 "dip-at-a-size", "warning", f"{metric} is {score:.3f} at patch {patch}, {before:.3f} and {after:.3f} at"
                 " its neighbours", str(run.path), "that size was trained too rarely, or not at all",
-                "flexiast flexify, or this size in --patches.sizes",
+                f"flexiast flexify {quoted(run.path)} --out {_beside(run, 'flexible')} --data.train {_train(run)}",
             )  # fmt: skip
 
 
@@ -160,12 +169,13 @@ def _model(run: FinishedRun) -> tuple[AudioClassifier | None, list[Finding]]:
     if not run.has_model:
         return None, []
     try:
-        return run.model, model_faults(run.model, str(run.path))
+        return run.model, model_faults(run.model, str(run.path), str(run.settings["data"].get("train")))
     except FlexiASTError as error:
         return None, [
             Finding(
                 "checkpoint-unreadable", "serious", str(error), str(run.path), "no command can use it",
-                "put model.safetensors and config.json back",
+                f"flexiast train --config {quoted(run.path)}/train_config.json --out {_beside(run, 'again')}; or put"
+                " model.safetensors and config.json back",
             )
         ]  # fmt: skip
 
@@ -191,7 +201,7 @@ def _predictions(run: FinishedRun, model: AudioClassifier, workers: int, progres
             "classes-never-predicted", "warning",
             f"{len(never)} of {len(model.labels)} classes are never predicted at patch {patch}", some(names),
             "the model prefers others that are more frequent or similar",
-            "--data.sampling balanced, more clips of them; the confusion matrix of flexiast report shows for which",
+            "--data.sampling balanced; or more clips of them: the confusion matrix of flexiast report shows for which",
         )
     ], f"{len(data):,}"  # fmt: skip
 

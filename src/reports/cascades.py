@@ -53,5 +53,10 @@ def draw_cascades(axes: Axes, rows: Sequence[Comparison], cost: str) -> None:
     for model in dict.fromkeys(row.model for row in rows):
         points = sorted((getattr(r, cost), 100 * r.score) for r in rows if r.model == model and r.by == "gflops")
         colour = next((c for label, c in colours.items() if str(label).split(" (")[0] == model), None)
-        costs, scores = zip(*points, strict=True)
-        axes.plot(costs, scores, ".--", color=colour, alpha=0.7, markersize=4, label=f"{model}, cascades")
+        draw_front(axes, points, colour, f"{model}, cascades")
+
+
+def draw_front(axes: Axes, points: Sequence[tuple[float, float]], colour: Any, label: str) -> None:
+    """A front of cascades (cost, score in per cent), cheapest first, as small dots."""
+    costs, scores = zip(*points, strict=True)
+    axes.plot(costs, scores, ".--", color=colour, alpha=0.7, markersize=4, label=label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..classifier.curve import Curve
+from ..classifier.curve import Cascade, Curve
 from .tables import spread
 
 MOST_LINES = 12
@@ -25,7 +25,12 @@ def format_curve(curve: Curve) -> str:
     lines.append(f"Pareto front on {curve.clips} clips{of}: mean GFLOPs, {curve.score_name}, sizes (share of clips)")
     for number in shown:
         c = front[number]
-        sizes = ", ".join(f"{size} ({100 * share:.0f} %)" for size, share in zip(c.rule.sizes, c.reach, strict=True))
-        averaged = ", averaged" if c.rule.average and len(c.rule.sizes) > 1 else ""
-        lines.append(f"{c.gflops:13.4g}{100 * c.score:13.1f}  {sizes}{averaged}")
+        lines.append(f"{c.gflops:13.4g}{100 * c.score:13.1f}  {sizes_of(c)}")
     return "\n".join(lines)
+
+
+def sizes_of(cascade: Cascade) -> str:
+    """The sizes of a cascade from coarse to fine, with the share of the clips that each scored."""
+    looks = zip(cascade.rule.sizes, cascade.reach, strict=True)
+    sizes = ", ".join(f"{size} ({100 * share:.0f} %)" for size, share in looks)
+    return sizes + (", averaged" if cascade.rule.average and len(cascade.rule.sizes) > 1 else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..doctor.finding import Examination
+from ..doctor.finding import Examination, counted
 from ..runtime.files import to_json_text
 from ..runtime.terminal import printable
 
@@ -24,7 +24,11 @@ def format_examination(examination: Examination, quiet: bool = False) -> str:
     serious = sum(finding.severity == "serious" for finding in examination.findings)
     others = len(examination.findings) - serious
     if not quiet:
-        lines.append(f"{serious} serious findings, {others} warnings" if examination.findings else "nothing found")
+        lines.append(
+            f"{counted(serious, 'serious finding')}, {counted(others, 'warning')}"
+            if examination.findings
+            else "nothing found"
+        )
     return "\n".join(lines)
 
 

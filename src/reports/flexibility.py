@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..classifier.curve import Cascade
 from ..errors import DataError
 from ..models.geometry import PatchSize
 from ..traintest.cascade_report import Comparison
 from ..traintest.evaluate import Result
-from .cascades import draw_cascades
+from .cascades import draw_cascades, draw_front
 from .pictures import MARKERS, Picture, name_lines, picture, plain_ticks
 
 if TYPE_CHECKING:
@@ -86,10 +87,13 @@ def format_table(results: Sequence[Result]) -> str:
     return "\n".join(" ".join(line).rstrip() for line in cells)
 
 
-def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int, cascades: Sequence[Comparison] = ()) -> Picture:
+def plot_flexibility(
+    rows: Sequence[dict[str, Any]], clips: int, cascades: Sequence[Comparison] = (), front: Sequence[Cascade] = ()
+) -> Picture:
     """Accuracy against patch size, and against GFLOPs per clip; one line per model and resize.
 
     cascades: their front over the line of the sizes, and the same against time.
+    front: of the one model's curve, with the accuracy that `flexiast curve` found on its validation clips.
     """
 
     def draw(figure: Figure) -> None:
@@ -101,6 +105,10 @@ def plot_flexibility(rows: Sequence[dict[str, Any]], clips: int, cascades: Seque
             draw_cascades(by_cost, cascades, "gflops")
             draw_cascades(axes, cascades, "ms")
             axes.set_title("dots: cascades", fontsize=9, loc="right")
+        if front:
+            points = [(one.gflops, 100 * one.score) for one in front]
+            draw_front(by_cost, points, by_cost.get_lines()[0].get_color(), "cascades")
+            by_cost.set_title("dots: cascades, on validation clips", fontsize=9, loc="right")
         figure.suptitle(f"Accuracy at every patch size, {clips:,} clips", fontsize=11)
 
     return picture(draw, 16 if cascades else 11, 4.4)

@@ -110,20 +110,29 @@ def _settings(theme: dict[str, Any]) -> dict[str, Any]:
 
 
 def label_points(axes: Axes, points: Iterable[tuple[float, float, str]]) -> None:
-    """Write a text beside each point (x, y, text), on no other text and, where there is room, on no line.
+    """Write a text beside each point (x, y, text): on no other text, nearest to its own point, on no line, and close.
 
-    Call it when everything else is drawn and all limits are set: places are found in pixels.
+    Where not all of that can be, the first counts most. Call it when everything else is drawn and all limits are set:
+    places are found in pixels.
     """
     figure: Any = axes.figure
     figure.draw_without_rendering()
     renderer, inside = figure.canvas.get_renderer(), axes.get_window_extent()
     drawn = np.concatenate([_dense(axes.transData.transform(line.get_xydata())) for line in axes.lines])
+    named = list(points)
+    pixels = axes.transData.transform([(x, y) for x, y, _ in named]) if named else np.empty((0, 2))
     taken: list[Any] = []
-    for x, y, text in points:
+    for number, (x, y, text) in enumerate(named):
         label = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize=9)
         label.set_in_layout(False)
-        best = min(_PLACES, key=lambda place: _crossed(_moved(label, place, renderer), taken, drawn, inside))
-        taken.append(_moved(label, best, renderer))
+        costs = []
+        for place in _PLACES:
+            box = _moved(label, place, renderer)
+            distances = _distances(box, pixels)
+            astray = bool((distances < distances[number]).any())
+            crossed, covered = _crossed(box, taken, drawn, inside)
+            costs.append((crossed, astray, covered, float(distances[number])))
+        taken.append(_moved(label, _PLACES[costs.index(min(costs))], renderer))
 
 
 def _moved(label: Any, place: tuple[int, int], renderer: Any) -> Any:
@@ -134,6 +143,12 @@ def _moved(label: Any, place: tuple[int, int], renderer: Any) -> Any:
     )
     label.xyann = place
     return label.get_window_extent(renderer).padded(1)
+
+
+def _distances(box: Any, pixels: np.ndarray) -> np.ndarray:
+    """How far points (n, 2) are from a box, (n,); 0 inside it."""
+    low, high = np.array((box.x0, box.y0)), np.array((box.x1, box.y1))
+    return np.linalg.norm(np.maximum(0, np.maximum(low - pixels, pixels - high)), axis=1)
 
 
 def _crossed(box: Any, taken: Sequence[Any], drawn: np.ndarray, inside: Any) -> tuple[int, int]:

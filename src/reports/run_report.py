@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..classifier.audio_classifier import AudioClassifier
+from ..classifier.curve import Cascade, Curve
 from ..data.manifest import Clip, Manifest
 from ..errors import DataError, FileError
 from ..models.geometry import PatchSize
@@ -30,6 +31,7 @@ from ..traintest.metrics import metric_of
 from .bench import plot_bench
 from .flexibility import as_row, plot_flexibility
 from .pictures import MARKERS, Picture, name_lines, picture
+from .run_tables import as_rows, cascade_table, confusion_rows, csv_link, training_rows
 from .sound import sound_and_spectrogram
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ def render(
         "excluded": [failure.reason for failure in chosen.excluded],
         "patch": str(patch),
         "curve": [row | {"patch": str(result.patch_size)} for row, result in zip(curve, results, strict=True)],
+        "cascades": cascade_table(model.curve),
         "classes": sorted(mistakes.class_scores(chosen.scores, targets), key=lambda one: (one.ap, one.number)),
         "confusions": mistakes.confusions(counts, MOST_LISTED),
         "bins": bins,
@@ -89,11 +92,11 @@ def render(
         "run": shlex.quote(str(run.path)),
         "source": shlex.quote(str(own_data)) if own_data else None,
         "pictures": {
-            "curve": _embedded(plot_flexibility(curve, len(kept))),
-            "bench": _embedded(plot_bench(bench)),
-            "calibration": _embedded(_plot_calibration(bins)),
-            "training": _embedded(_plot_training(training, metric_of(model.loss))) if training else None,
-            "confusion": _embedded(_plot_confusion(counts, model)) if len(counts) <= MOST_DRAWN_CLASSES else None,
+            "curve": _embedded(plot_flexibility(curve, len(kept), front=_front(model.curve)), curve),
+            "bench": _embedded(plot_bench(bench), as_rows(bench.costs)),
+            "calibration": _embedded(_plot_calibration(bins), as_rows(bins)),
+            "training": _training_picture(training, metric_of(model.loss)) if training else None,
+            "confusion": _confusion_picture(counts, model) if len(counts) <= MOST_DRAWN_CLASSES else None,
         },
     }
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -112,8 +115,23 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
-def _embedded(image: Picture) -> dict[str, str]:
-    return {name: base64.b64encode(getattr(image, name)).decode() for name in ("light", "dark")}
+def _embedded(image: Picture, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """A picture for the page, with the address of its numbers."""
+    images = {name: base64.b64encode(getattr(image, name)).decode() for name in ("light", "dark")}
+    return images | {"csv": csv_link(rows)}
+
+
+def _front(curve: Curve | None) -> tuple[Cascade, ...]:
+    """The cascades that can be drawn over accuracies."""
+    return curve.cascades if curve and curve.score_name == "accuracy" else ()
+
+
+def _training_picture(training: Sequence[dict[str, Any]], metric: str) -> dict[str, str]:
+    return _embedded(_plot_training(training, metric), training_rows(training, metric))
+
+
+def _confusion_picture(counts: np.ndarray, model: AudioClassifier) -> dict[str, str]:
+    return _embedded(_plot_confusion(counts, model), confusion_rows(counts, model.labels.names))
 
 
 def _training(run: FinishedRun) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from playwright.sync_api import Playwright, sync_playwright
 
 import flexiast
 from flexiast.classifier.latency import machine
@@ -306,14 +307,19 @@ def address(tmp_path: Path) -> Iterator[str]:
     assert not list(tmp_path.glob("flexiast-demo-*"))
 
 
+def browser_of(engine: Playwright) -> str:
+    """A Chromium of the system, or the one that `playwright install chromium` fetches; the test is skipped without."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), engine.chromium.executable_path)
+    if not os.path.exists(found):
+        pytest.skip(f"no browser: neither {', '.join(names)} nor {found}; playwright install chromium")
+    return found
+
+
 @pytest.mark.slow
 def test_a_browser_gets_the_answer(address: str, tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as engine:
-        found = shutil.which("chromium") or shutil.which("google-chrome") or engine.chromium.executable_path
-        if not os.path.exists(found):
-            pytest.skip("needs Chromium: playwright install chromium")
-        browser = engine.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=browser_of(engine), args=["--no-sandbox"])
         page = browser.new_page()
         page.set_default_timeout(60_000)
         asked: list[str] = []

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import soundfile
 import torch
 
 import flexiast
+from flexiast.cli import main
+from flexiast.commands import doctor
 from flexiast.data.manifest import Labels
 from flexiast.doctor.data import DataSet, examine_data
-from flexiast.doctor.finding import Examination
+from flexiast.doctor.finding import Examination, counted
 from flexiast.doctor.listen import flat_tops
 from flexiast.errors import DataError
 from tests.sounds import CLASSES, SAMPLE_RATE, sweep, write_folder
@@ -37,10 +40,10 @@ def kinds(found: Examination) -> set[str]:
     return {finding.kind for finding in found.findings}
 
 
-def model_for(names: list[str], mean: float = -6.0, std: float = 4.5) -> flexiast.AudioClassifier:
+def model_for(names: list[str], mean: float = -6.0, std: float = 4.5, frames: int = 96) -> flexiast.AudioClassifier:
     torch.manual_seed(0)
-    config = flexiast.FlexiASTConfig(len(names), frames=96, width=16, depth=1, heads=2)
-    features = flexiast.FeatureConfig(frames=96, mean=mean, std=std)
+    config = flexiast.FlexiASTConfig(len(names), frames=frames, width=16, depth=1, heads=2)
+    features = flexiast.FeatureConfig(frames=frames, mean=mean, std=std)
     return flexiast.AudioClassifier(config, features, Labels(tuple(names), tuple(names)))
 
 
@@ -177,6 +180,58 @@ def test_statistics_and_window_are_compared_with_the_models(data: Path) -> None:
     found = examine(data, model_for(NAMES, mean=3.0))
     assert kinds(found) == {"other-statistics"}
     assert "was given 3.00" in found.findings[0].what
+
+
+@pytest.mark.parametrize(("frames", "kind", "window"), [(20, "long-clips", "0.2 s"), (1100, "short-clips", "11 s")])
+def test_lengths_are_compared_with_the_models_window(data: Path, frames: int, kind: str, window: str) -> None:
+    (finding,) = examine(data, model_for(NAMES, frames=frames)).findings
+    assert finding.kind == kind
+    assert finding.what.startswith("36 clips are ")
+    assert finding.what.endswith(f"the model's window, {window}")
+    assert finding.mend.startswith(f"--features.frames {25 if kind == 'long-clips' else 100};")
+
+
+def test_a_folder_of_tars_is_looked_at(tmp_path: Path) -> None:
+    write_folder(tmp_path / "sounds", 2, seed=0)
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "0.tar", "w") as tar:
+        for number, path in enumerate(sorted((tmp_path / "sounds").glob("*/*.wav"))):
+            (tmp_path / "label").write_text(path.parent.name)
+            tar.add(path, f"{number}.wav")
+            tar.add(tmp_path / "label", f"{number}.cls")
+    found = examine(tmp_path / "tars")
+    assert found.findings == ()
+    assert found.facts["train"] == f"12 clips ({tmp_path / 'tars'})"
+
+
+def test_one_is_singular_and_a_mend_names_the_file(data: Path) -> None:
+    FAULTS["silent"](data)
+    (finding,) = examine(data).findings
+    assert finding.what == "1 clip with digital silence"
+    assert finding.mend == f"rm {data / FIRST}"
+    assert counted(1, "clip") == "1 clip"
+    assert [counted(n, "class has", "classes have") for n in (1, 2000)] == ["1 class has", "2,000 classes have"]
+
+
+def test_names_of_the_hub_are_models_and_names_of_data_sets_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[str] = []
+    none = Examination("x", {}, ())
+    monkeypatch.setattr(doctor, "examine_checkpoint", lambda name: (seen.append(f"model {name}"), none)[1])
+    monkeypatch.setattr(doctor, "examine_data", lambda data, *_: (seen.append(f"data {data.splits['train']}"), none)[1])
+    for name in ("MIT/ast-of-mine", "ast_audioset_16_16", "timm:vit_tiny_patch16_224", "hf:owner/set:test"):
+        assert main(["doctor", name, "--quiet"]) == 0
+    assert seen == [
+        "model MIT/ast-of-mine",
+        "model ast_audioset_16_16",
+        "model timm:vit_tiny_patch16_224",
+        "data hf:owner/set:test",
+    ]
+    for name in ("nowhere", "owner/model.pth", f"{tmp_path.name}/../gone"):
+        assert main(["doctor", name]) == 2
+        assert f"subject: found {name}, which is not there; expected data" in capsys.readouterr().err
 
 
 def test_flat_tops_are_counted_where_the_sound_was_too_loud() -> None:

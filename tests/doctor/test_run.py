@@ -145,7 +145,7 @@ def test_bad_files_and_a_missing_log_are_found(run: Run) -> None:
     finished = run.write()
     (run.path / "bad_files.csv").write_text("path,reason\na.wav,empty\n")
     (finding,) = examine_run(finished, progress=False).findings
-    assert (finding.kind, "1 clips" in finding.what, "a.wav" in finding.where) == ("bad-files", True, True)
+    assert (finding.kind, "1 clip could" in finding.what, "a.wav" in finding.where) == ("bad-files", True, True)
     (run.path / "train.jsonl").unlink()
     (finding,) = examine_run(FinishedRun(run.path), progress=False).findings
     assert finding.kind == "log-missing"

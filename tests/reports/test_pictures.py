@@ -1,15 +1,41 @@
 """Pictures: no text lies on another, light and dark differ, the axes name their units."""
 
+import dataclasses
+import importlib.util
 import itertools
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from flexiast.reports import bench, flexibility, pictures
+import flexiast
+from flexiast.classifier.cascade import Rule
+from flexiast.classifier.curve import Cascade
+from flexiast.models.geometry import PatchSize
+from flexiast.reports import bench, flexibility, pictures, run_report
 from flexiast.traintest.bench import Bench, Cost
+from flexiast.traintest.cascade_report import Comparison
+from flexiast.traintest.mistakes import Bin
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def script(path: Path) -> ModuleType:
+    """A module that is no part of the package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+specialists, how_it_works = script(ROOT / "egs" / "specialists.py"), script(ROOT / "docs" / "how_it_works.py")
 
 SIZES = (8, 10, 12, 16, 20, 24, 32, 40, 48)
 
@@ -50,16 +76,24 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             figure.draw_without_rendering()
         return image
 
-    for module in (bench, flexibility):
+    for module in (bench, flexibility, run_report, specialists, how_it_works):
         monkeypatch.setattr(module, "picture", picture)
     return drawn
 
 
 def texts(axes: Any) -> list[Any]:
-    """Boxes of the labels of an axes, titles included, that are not empty."""
+    """Boxes of the labels of an axes, titles and ticks included, that are not empty."""
     renderer = axes.figure.canvas.get_renderer()
-    shown = [*axes.texts, axes.title, axes._right_title, axes.xaxis.label, axes.yaxis.label]
-    return [text.get_window_extent(renderer) for text in shown if text.get_text()]
+    shown = [*axes.texts, axes.title, axes._left_title, axes._right_title, axes.xaxis.label, axes.yaxis.label]
+    shown += [tick.label1 for axis in (axes.xaxis, axes.yaxis) for tick in axis._update_ticks() if tick.label1]
+    return [text.get_window_extent(renderer) for text in shown if text.get_text() and text.get_visible()]
+
+
+def overlaps(figure: Any) -> list[tuple[Any, Any]]:
+    """Texts of a figure that lie on one another, by their boxes."""
+    boxes = [box for axes in figure.axes for box in texts(axes)]
+    boxes += [text.get_window_extent(figure.canvas.get_renderer()) for text in figure.texts if text.get_text()]
+    return [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
 
 
 @pytest.mark.parametrize("score", [None, 0.8])
@@ -67,9 +101,8 @@ def test_no_label_of_the_cost_lies_on_another(score: float | None, figures: list
     image = bench.plot_bench(found(score))
     assert len(figures) == 2
     for axes in itertools.chain(*(figure.axes for figure in figures)):
-        boxes = texts(axes)
         assert {str(size) for size in SIZES} <= {text.get_text() for text in axes.texts}
-        assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    assert [overlaps(figure) for figure in figures] == [[], []]
     assert image.light.startswith(b"\x89PNG")
     assert image.light != image.dark
 
@@ -79,13 +112,68 @@ def test_lines_that_end_together_are_named_apart(figures: list[Any]) -> None:
     flexibility.plot_flexibility(rows(models), 1234)
     by_size, by_cost = figures[0].axes
     assert {text.get_text() for text in by_cost.texts} == set(models)
-    assert not [(a, b) for a, b in itertools.combinations(texts(by_cost), 2) if a.overlaps(b)]
+    assert overlaps(figures[0]) == []
     right = figures[0].bbox.x1
     assert all(box.x1 <= right for box in texts(by_cost))
     assert by_size.get_legend() is by_cost.get_legend() is None
     assert (by_size.get_ylabel(), by_cost.get_xlabel()) == ("accuracy, %", "cost, GFLOPs per clip")
     flexibility.plot_flexibility(rows([f"m{n}" for n in range(pictures.MOST_LABELLED + 1)]), 1234)
     assert len(figures[-1].axes[1].get_legend().get_texts()) == pictures.MOST_LABELLED + 1
+
+
+def test_the_front_of_cascades_lies_over_the_cost_and_says_whose_it_is(figures: list[Any]) -> None:
+    rule = Rule((PatchSize(32, 32), PatchSize(16, 16)), (0.8,))
+    front = [Cascade(rule, (1.0, share), 0.3 + share, 0.9 + 0.05 * share) for share in (0.1, 0.5)]
+    flexibility.plot_flexibility(rows(["flexible"]), 1234, front=front)
+    by_size, by_cost = figures[0].axes
+    assert len(by_size.lines) == 1
+    assert by_cost.lines[1].get_xydata() == pytest.approx(np.array([(0.4, 90.5), (0.8, 92.5)]))
+    assert by_cost.get_title(loc="right") == "dots: cascades, on validation clips"
+
+
+def test_a_label_is_nearest_to_its_own_point(figures: list[Any]) -> None:
+    kept = json.loads((ROOT / "benchmarks" / "results" / "growth.json").read_text())
+    fields = {field.name for field in dataclasses.fields(Bench)} - {"costs"}
+    found = Bench(tuple(Cost(**cost) for cost in kept["costs"]), **{name: kept[name] for name in fields})
+    bench.plot_bench(found)
+    assert overlaps(figures[0]) == []
+    for axes in figures[0].axes:
+        at = axes.transData.transform([label.xy for label in axes.texts])
+        for number, label in enumerate(axes.texts):
+            box = label.get_window_extent(axes.figure.canvas.get_renderer())
+            away = [math.hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - y, 0, y - box.y1)) for x, y in at]
+            assert away[number] == min(away), label.get_text()
+
+
+def test_no_text_of_a_report_lies_on_another(figures: list[Any]) -> None:
+    sizes = ("8", "12", "16", "24", "32", "48", "16x32", "8x48")
+    records = [
+        {
+            "epoch": epoch,
+            "train_loss": 1 / epoch,
+            "validation": {size: {"accuracy": 0.9 - 0.001 * n, "loss": 1.0 / epoch} for n, size in enumerate(sizes)},
+        }
+        for epoch in range(1, 9)
+    ]
+    run_report._plot_training(records, "accuracy")
+    bins = [Bin(0.1 * n, 0.1 * (n + 1), 10, 0.1 * n + 0.05, 0.1 * n) for n in range(10)]
+    run_report._plot_calibration(bins)
+    names = tuple(f"class of sounds {n}" for n in range(run_report.MOST_DRAWN_CLASSES))
+    model = SimpleNamespace(labels=SimpleNamespace(names=names))
+    run_report._plot_confusion(np.eye(len(names), dtype=int), model)
+    assert len(figures) == 6
+    assert [overlaps(figure) for figure in figures] == [[]] * 6
+
+
+def test_no_text_of_the_other_pictures_lies_on_another(figures: list[Any]) -> None:
+    measured = [row | {"n_clips": 100} for row in rows(("specialists", "fixed", "flexible"))]
+    comparison = Comparison(
+        "flexible", "48 > 8", "0.5", "1 0.2", 0.5, 1.0, "accuracy", 0.9, "gflops", "8", 0.8, 0.1, 0.0, 0.2
+    )
+    specialists.plot(measured, 100, [comparison])
+    how_it_works.drawing(flexiast.load(ROOT / "pretrained_models" / "demo_flexible"), how_it_works.SOUND)
+    assert len(figures) == 4
+    assert [overlaps(figure) for figure in figures] == [[]] * 4
 
 
 def test_both_themes_are_written_and_their_lines_stand_out_from_the_paper(tmp_path: Path) -> None:

@@ -9,13 +9,16 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
 from flexiast.cli import main
 from flexiast.reports import run_report
+from flexiast.reports.pictures import Picture
 from tests.sounds import CLASSES, SAMPLE_RATE, write_folder
 
+IMAGE = Picture(b"", b"")
 HOSTILE = "<img src=x onerror=alert(1)>\x1b&$\"'"
 
 
@@ -74,7 +77,10 @@ def test_nothing_from_elsewhere_runs_and_no_network_is_needed(run: Path, capsys:
     page = Page(text)
     assert not {"script", "iframe", "link", "object", "embed", "form"} & set(page.tags)
     assert page.links
-    assert all(link.startswith(("data:image/png;base64,", "data:audio/flac;base64,", "#")) for link in page.links)
+    assert all(
+        link.startswith(("data:image/png;base64,", "data:audio/flac;base64,", "data:text/csv;base64,", "#"))
+        for link in page.links
+    )
     assert "http:" not in text
     assert "https:" not in text
     assert "default-src 'none'" in text
@@ -105,6 +111,61 @@ def test_its_numbers_are_those_of_measure(run: Path, tmp_path: Path) -> None:
     assert sum(int(row[1]) for row in classes) == 60
     right = sum(int(row[1]) * float(row[2]) / 100 for row in classes)
     assert right / 60 == pytest.approx(float(rows[0]["accuracy"]), abs=2e-3)
+
+
+def tables(page: Page) -> dict[str, list[dict[str, str]]]:
+    """The CSV files that the page holds, by their columns' names."""
+    links = [link.partition(",")[2] for link in page.links if link.startswith("data:text/csv")]
+    files = [list(csv.DictReader(io.StringIO(base64.b64decode(link).decode()))) for link in links]
+    return {" ".join(rows[0]): rows for rows in files}
+
+
+def test_every_picture_has_its_numbers_as_csv(run: Path) -> None:
+    page = Page(report(run, "--clips", 2))
+    found = tables(page)
+    assert len(found) == page.tags.count("picture") == 5
+    confusion = found["class taken_for clips"]
+    by_size = next(rows for columns, rows in found.items() if columns.startswith("model resize"))
+    bins = next(rows for columns, rows in found.items() if columns.startswith("low high clips"))
+    clips = int(by_size[0]["n_clips"])
+    assert sum(int(row["clips"]) for row in confusion) == sum(int(row["clips"]) for row in bins) == clips > 10
+    right = sum(int(row["clips"]) for row in confusion if row["class"] == row["taken_for"])
+    assert right / clips == pytest.approx(float(by_size[0]["accuracy"]), abs=1e-5)
+    training = found["epoch train_loss patch_size loss accuracy"]
+    assert [(float(row["epoch"]), row["patch_size"]) for row in training] == [
+        (epoch, size) for epoch in (1, 2) for size in ("16", "32")
+    ]
+
+
+def test_the_front_of_cascades_of_a_curve_is_drawn_and_listed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    known = {"tokens": 1, "temperature": 1.0, "ece_before": 0.1, "ece_after": 0.1}
+    points = [{"patch_size": size, "gflops": 0.1, "score": 0.5, **known} for size in ("32", "16")]
+    rule = {"sizes": ["32", "16"], "thresholds": [0.8], "temperatures": [1.0, 1.0], "average": False}
+    cascades = [
+        {"rule": rule, "reach": [1.0, share], "gflops": 0.01 * (1 + number), "score": 0.6 + 0.01 * number}
+        for number, share in enumerate(np.linspace(0.05, 0.95, 20))
+    ]
+    described = json.loads((copy / "config.json").read_text())
+    described["curve"] = {
+        "score_name": "accuracy", "clips": 77, "points": points, "cascades": cascades, "seconds": {},
+    }  # fmt: skip
+    (copy / "config.json").write_text(json.dumps(described))
+    drawn = []
+    monkeypatch.setattr(run_report, "plot_flexibility", lambda rows, clips, front: (drawn.append(front), IMAGE)[1])
+    page = Page(report(copy, "--clips", 0))
+    assert [len(front) for front in drawn] == [20]
+    listed = [row for row in page.cells if len(row) == 3 and "%)" in row[0]]
+    assert "12 of 20 on the front that flexiast curve found, measured on its\n77 validation clips" in page.text
+    assert [listed[0], listed[-1]] == [
+        ["32 (100 %), 16 (5 %)", "0.01", "60.0"],
+        ["32 (100 %), 16 (95 %)", "0.2", "79.0"],
+    ]
+    assert len(tables(page)["sizes thresholds gflops accuracy n_clips"]) == 20
+    assert "Cascades" not in Page((run / "report.html").read_text(encoding="utf-8")).text  # the run has no curve
 
 
 def test_clips_can_be_heard_and_their_total_is_limited(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
