@@ -123,7 +123,7 @@ def mix_by_group(qkv: Tensor, groups: Sequence[Group]) -> Tensor:
 
 
 def mix_jagged(qkv: Tensor, groups: Sequence[Group]) -> Tensor:
-    """As `mix_by_group`, by one call on nested tensors: one kernel for all lengths, where launching them is what costs."""
+    """As `mix_by_group`, on nested tensors: one kernel for all lengths, for devices where launching them costs."""
     lengths = [group.tokens for group in groups for _ in range(group.clips)]
     offsets = torch.tensor([0, *lengths], device=qkv.device).cumsum(0)
     query, key, value = (

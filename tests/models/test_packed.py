@@ -13,7 +13,7 @@ from flexiast.models.packed import Group, features_packed, forward_packed, mix_b
 from tests.models.test_flexiast import small
 
 LENGTHS = (64, 17, 50, 64, 9, 49, 100, 33, 3)
-"""The base has 64 frames: two are as long, one is longer, some share a grid without being alike; 3 is below any patch."""
+"""The base has 64 frames: two are as long, one is longer; some share a grid and differ; 3 is less than any patch."""
 
 
 def clips(lengths: tuple[int, ...] = LENGTHS, bins: int = 32) -> list[Tensor]:
@@ -33,11 +33,10 @@ RECTANGLES = [PatchSize(16, 8), PatchSize(8, 16), PatchSize(12, 30), PatchSize(3
 @pytest.mark.parametrize("coverage", ["pad", "drop"])
 @pytest.mark.parametrize("patch", [s for s in PAPER_SIZES if s.freq <= 32] + RECTANGLES, ids=str)
 def test_logits_are_those_of_each_clip_alone(patch: PatchSize, coverage: str) -> None:
-    model = small(coverage=coverage, pad_value=0.7)
+    model, log_mels = small(coverage=coverage, pad_value=0.7), clips()
     with torch.no_grad():
-        torch.testing.assert_close(
-            forward_packed(model, clips(), patch), alone(model, clips(), patch), atol=1e-5, rtol=0
-        )
+        found, expected = forward_packed(model, log_mels, patch), alone(model, log_mels, patch)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("changes", [
