@@ -39,7 +39,6 @@ from ..runtime.interruption import Interrupted, never
 from .losses import classification_loss, logits_of
 from .metrics import Metrics, classification_metrics
 
-
 TREATED: dict[Length, str] = {"window": "padded", "native": "heard at their own length"}
 """What becomes of clips shorter than the window."""
 
