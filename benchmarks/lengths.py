@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Forward passes of clips of 0.5 to 10 s: packed without padding, against padding them and sorting them into buckets.
 
-All contenders take the same clips, `batch` of them at once. `padded to the longest` pads all to the longest clip of all,
-`padded in each batch` to the longest of its batch, `buckets` the same after sorting the clips by length. Padding is
-heard, so the outputs for padded clips are others; what is compared is that both ways compute the same for the same input.
+All contenders take the same clips, `batch` of them at once. `padded to the longest` pads all to the longest clip of
+all, `padded in each batch` to the longest of its batch, `buckets` the same after sorting the clips by length. Padding
+is heard, so the outputs for padded clips are others; what is compared is that both ways compute the same of equal input.
 
-The second group has batches of one size with the longest clips; with all clips half as long; with half of the clips half
-as long; and with half as many clips.
+The second group has batches of one size with long clips; with all of them half as long; with half of them half as long;
+and with half as many.
 
 python benchmarks/lengths.py        writes benchmarks/results/lengths.json and prints the ratios
 """
@@ -122,7 +122,7 @@ def race_halves(report: Report, model: FlexiAST, size: str) -> None:
         for name, clips in batches.items()
     }
     group = f"{size}, packed batches of {count}, patch {patch}"
-    ratios = report.race(group, contenders, against="whole clips", rounds=None if report.options.quick else 9)
+    ratios = report.race(group, contenders, against="whole clips")
     report.facts[f"{size}: cost against whole clips"] = {name: round(1 / ratio, 3) for name, ratio in ratios.items()}
 
 
