@@ -3,7 +3,7 @@
 
 All contenders take the same clips, `batch` of them at once. `padded to the longest` pads all to the longest clip of
 all, `padded in each batch` to the longest of its batch, `buckets` the same after sorting the clips by length. Padding
-is heard, so the outputs for padded clips are others; what is compared is that both ways compute the same of equal input.
+is heard, so the outputs for padded clips are others; compared is that both ways compute the same of equal input.
 
 The second group has batches of one size with long clips; with all of them half as long; with half of them half as long;
 and with half as many.
