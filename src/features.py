@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ MAXIMA = {"sample_rate": 384_000, "bins": 1024, "frames": 100_000}
 """Largest accepted settings: they determine how much memory is allocated. 100,000 frames are 17 minutes."""
 LONGEST_WINDOW = 1000.0
 """Longest accepted window, in milliseconds."""
+Length = Literal["window", "native"]
+"""How a clip shorter than the window is heard: padded to it, or at its `native` length."""
 RESAMPLERS = ("soxr", "sinc")
 """Resampling methods, see `data.resampling`."""
 CHUNK_FRAMES = 256
@@ -51,6 +54,9 @@ class FeatureConfig:
     """Length of the window of one frame, in milliseconds."""
     hop_ms: float = 10.0
     """Time from one frame to the next, in milliseconds."""
+    length: Length = "window"
+    """What is done with a clip shorter than `frames`: padded to them, or heard at its `native` length, as the model
+    was trained."""
 
     def __post_init__(self) -> None:
         for name, maximum in MAXIMA.items():
@@ -65,6 +71,8 @@ class FeatureConfig:
             raise ConfigError(f"features.std: found {self.std!r}, expected a positive number")
         if self.downmix not in ("mean", "first"):
             raise ConfigError(f"features.downmix: found {self.downmix!r}, expected 'mean' or 'first'")
+        if self.length not in get_args(Length):
+            raise ConfigError(f"features.length: found {self.length!r}, expected one of {', '.join(get_args(Length))}")
         if self.resampler not in RESAMPLERS:
             raise ConfigError(f"features.resampler: found {self.resampler!r}, expected one of {', '.join(RESAMPLERS)}")
         if not is_finite_number(self.window_ms) or not 0 < self.window_ms <= LONGEST_WINDOW:
@@ -234,6 +242,18 @@ class FrontEnd(nn.Module):
         config = self.config
         valid = None if lengths is None else config.frame_count(lengths)
         return fit_frames(self.log_mel(waveform[:, : config.samples]), config.frames, valid)
+
+    def raw_clips(self, waveform: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Log-mel (T, F) of each clip of (B, S) at its own length, at most `frames`; lengths (B,), in samples."""
+        samples = min(self.config.samples, int(lengths.max()))
+        frames = self.config.frame_count(lengths).tolist()
+        return [one[:count] for one, count in zip(self.log_mel(waveform[:, :samples]), frames, strict=True)]
+
+    def as_trained(self, waveform: Tensor, lengths: Tensor) -> Tensor | list[Tensor]:
+        """The input that the model is trained for: `forward`'s, or with native length a (T, F) for each clip."""
+        if self.config.length == "window":
+            return self(waveform, lengths)
+        return [self.config.normalise(one) for one in self.raw_clips(waveform, lengths)]
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Normalised log-mel (B, frames, F).

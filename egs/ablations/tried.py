@@ -91,5 +91,6 @@ class Twins:
 def twice(inputs: Inputs, patches: Sequence[PatchSize]) -> tuple[Inputs, list[PatchSize]]:
     """The first half of the clips two times, and the two sizes, the finer one first."""
     half = next(inputs.parts(-(-len(inputs.targets) // 2)))
-    doubled = Inputs(torch.cat([half.student] * 2), None, torch.cat([half.targets] * 2))
+    student = half.student * 2 if isinstance(half.student, list) else torch.cat([half.student] * 2)
+    doubled = Inputs(student, None, torch.cat([half.targets] * 2))
     return doubled, sorted(patches, key=lambda size: size.freq * size.time)

@@ -22,6 +22,7 @@ from ..models.config import FlexiASTConfig, Loss
 from ..models.flexiast import FlexiAST
 from ..models.frozen import FrozenAST, freeze
 from ..models.geometry import PatchLike, PatchSize
+from ..models.packed import features_packed
 from ..models.resize import Resize
 from ..runtime.arguments import Precision
 from .budget import choose
@@ -76,6 +77,17 @@ class AudioClassifier(FlexiAST, HubMixin):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Scores (B, C) from logits (B, C): softmax for single-label models, sigmoid for multi-label ones."""
         return logits.softmax(dim=-1) if self.loss == "ce" else logits.sigmoid()
+
+    def features(
+        self, log_mel: Tensor | Sequence[Tensor], patch_size: PatchLike | None = None, resize: Resize = "pi"
+    ) -> Tensor:
+        """Pooled embeddings (B, D) of log-mel (B, T, F), or of clips of any lengths, a list of (T, F).
+
+        So `forward` takes either too; the answers for a list are those for each clip alone, see `forward_packed`.
+        """
+        if isinstance(log_mel, Tensor):
+            return super().features(log_mel, patch_size, resize)
+        return features_packed(self, log_mel, patch_size, resize)
 
     @overload
     def predict(self, audio: list[Any], *args: Any, **kwargs: Any) -> Results[Prediction]: ...

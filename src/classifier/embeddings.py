@@ -15,7 +15,7 @@ from ..data.windows import WindowBatch
 from ..errors import ConfigError, DataError, is_whole_number
 from ..models.geometry import PatchSize
 from .frames import column_times
-from .listening import Hearing, in_precision, windows_of
+from .listening import Hearing, in_precision, stacks, windows_of
 
 Layer = int | Literal["mean"]
 """Number of a block, counted from 0 or, below 0, from the end; or the mean of all blocks."""
@@ -77,15 +77,19 @@ def _of_windows(model: Any, batch: WindowBatch, how: Hearing, layer: Layer | Non
         return
     device, features = model.kernel.device, model.feature_config
     with in_precision(model, how.precision):
-        log_mel = model.front_end(*batch.on(device))
+        log_mel = model.front_end.as_trained(*batch.on(device))
         if layer is None and not time:
             pooled = model.features(log_mel, how.patch_size).float().cpu()
             for vector, (start, end) in zip(pooled, batch.times, strict=True):
                 yield Embedding(torch.tensor([start]), torch.tensor([end]), vector[None])
             return
-        layout = model.layout(log_mel, how.patch_size)
-        columns = _columns(model, log_mel, layout.patch, layer).cpu()  # (B, W, D)
-    for vectors, span, samples in zip(columns, batch.times, batch.lengths.tolist(), strict=True):
+        patch = how.rule_for(model).sizes[0]
+        heard = [
+            (model.layout(stack, patch), vectors)
+            for stack in stacks(model, log_mel, patch)
+            for vectors in _columns(model, stack, patch, layer).cpu()  # (n, W, D)
+        ]
+    for (layout, vectors), span, samples in zip(heard, batch.times, batch.lengths.tolist(), strict=True):
         starts, ends = column_times(layout, features, span, samples)
         yield Embedding(starts, ends, vectors[: len(starts)])
 

@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..features import FeatureConfig
 from ..models.geometry import Layout, PatchSize
 from .inputs import Audio
-from .listening import Hearing, Listener, in_precision, windows_of
+from .listening import Hearing, Listener, in_precision, stacks, windows_of
 
 
 class Frames(NamedTuple):
@@ -40,21 +40,21 @@ def frames(model: Listener, audio: Audio, how: Hearing) -> Frames:
     batches = windows_of(model, [audio], how)
     features, device = model.feature_config, model.kernel.device
     patch = PatchSize.parse(model.config.patch_size if how.patch_size is None else how.patch_size)
-    layout = model.config.layout(patch, features.frames)
     parts: list[tuple[Tensor, ...]] = []
     for batch in batches:
         if batch.failures:
             raise DataError(batch.failures[0].reason)
         if not batch.clips:
             continue
-        with in_precision(model, how.precision):
-            embeddings = model.columns(model.front_end(*batch.on(device)), patch)
-            scores = model.probabilities(model.head(model.head_norm(embeddings)).float().flatten(0, 1))
-        scores = scores.unflatten(0, embeddings.shape[:2]).cpu()
-        windows = zip(batch.times, batch.lengths.tolist(), scores, embeddings.float().cpu(), strict=True)
-        for time, samples, one_scores, one in windows:
-            start, end = column_times(layout, features, time, samples)
-            parts.append((start, end, one_scores[: len(start)], one[: len(start)]))
+        windows = zip(batch.times, batch.lengths.tolist(), strict=True)
+        for log_mel in stacks(model, model.front_end.as_trained(*batch.on(device)), patch):
+            with in_precision(model, how.precision):
+                embeddings = model.columns(log_mel, patch)
+                scores = model.probabilities(model.head(model.head_norm(embeddings)).float().flatten(0, 1))
+            scores, layout = scores.unflatten(0, embeddings.shape[:2]).cpu(), model.layout(log_mel, patch)
+            for one_scores, one in zip(scores, embeddings.float().cpu(), strict=True):
+                start, end = column_times(layout, features, *next(windows))
+                parts.append((start, end, one_scores[: len(start)], one[: len(start)]))
     return Frames(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.dataset import MAX_WORKERS
@@ -21,9 +22,9 @@ from ..data.manifest import Labels
 from ..data.suspicion import describe_suspicious
 from ..data.windows import WindowBatch, WindowDataset, hop_in_frames, load_windows
 from ..errors import ConfigError, DataError, is_whole_number, require
-from ..features import FeatureConfig
+from ..features import FeatureConfig, FrontEnd
 from ..models.config import FlexiASTConfig, Loss
-from ..models.geometry import PatchLike, PatchSize
+from ..models.geometry import Layout, PatchLike, PatchSize
 from ..runtime.arguments import Precision
 from ..runtime.device import autocast
 from .cascade import Rule, follow
@@ -48,12 +49,13 @@ class Listener(Protocol):
     @property
     def curve(self) -> Curve | None: ...
     @property
-    def front_end(self) -> nn.Module: ...
+    def front_end(self) -> FrontEnd: ...
     @property
     def head(self) -> nn.Module: ...
     @property
     def head_norm(self) -> nn.Module: ...
     def columns(self, log_mel: Tensor, patch_size: PatchLike | None = None) -> Tensor: ...
+    def layout(self, log_mel: Tensor, patch_size: PatchLike | None = None) -> Layout: ...
     @property
     def feature_config(self) -> FeatureConfig: ...
     def best(self, scores: Tensor, top_k: int = 5) -> list[Prediction]: ...
@@ -179,14 +181,32 @@ def _scores(model: Listener, batch: WindowBatch, how: Hearing) -> tuple[Tensor, 
         return torch.zeros(0, model.config.classes), []
     rule = how.rule_for(model)
     with torch.no_grad(), in_precision(model, how.precision):
-        log_mel = model.front_end(*batch.on(device))
+        log_mel = model.front_end.as_trained(*batch.on(device))
 
         def hear(step: int, going: np.ndarray) -> np.ndarray:
-            chosen = log_mel if len(going) == len(log_mel) else log_mel[torch.from_numpy(going).to(device)]
+            chosen = log_mel if len(going) == len(log_mel) else _chosen(log_mel, going)
             return model.probabilities(model(chosen, rule.sizes[step]).float()).cpu().numpy()
 
         followed = follow(rule, model.loss, len(log_mel), hear)
     return torch.from_numpy(followed.scores).float(), followed.looks.tolist()
+
+
+def _chosen(log_mel: Tensor | list[Tensor], going: np.ndarray) -> Tensor | list[Tensor]:
+    """The clips with these numbers, of log-mel (B, T, F) or of a list."""
+    if isinstance(log_mel, Tensor):
+        return log_mel[torch.from_numpy(going).to(log_mel.device)]
+    return [log_mel[number] for number in going]
+
+
+def stacks(model: Listener, log_mel: Tensor | list[Tensor], patch: PatchSize) -> list[Tensor]:
+    """Log-mel as stacks (n, T, F) for what takes no list: as it is, or, at native length, each clip alone.
+
+    A clip shorter than a patch is padded to a whole one.
+    """
+    if isinstance(log_mel, Tensor):
+        return [log_mel]
+    value = model.config.pad_value
+    return [F.pad(one, (0, 0, 0, max(0, patch.time - len(one))), value=value)[None] for one in log_mel]
 
 
 def warn_outside_training(model: Listener, patch: PatchSize) -> None:

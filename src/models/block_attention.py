@@ -33,6 +33,13 @@ def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return mixed.unflatten(0, heads)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(query key^T / sqrt(d)) value, all (B, h, N, d): in blocks where that is faster, else PyTorch's own."""
+    if _blocks_are_faster(query):
+        return attend_in_blocks(query, key, value)
+    return F.scaled_dot_product_attention(query, key, value)
+
+
 class BlockAttention(Attention):
     """timm's attention without norms, gate or dropout; uses `attend_in_blocks` where that is faster."""
 
@@ -41,9 +48,9 @@ class BlockAttention(Attention):
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))  # (B, N, 3, h, d)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if not torch.jit.is_scripting():  # TorchScript cannot compile this branch
-            in_blocks = attn_mask is None and not is_causal and _blocks_are_faster(query)
-            if in_blocks:
-                return self.proj(attend_in_blocks(query, key, value).transpose(1, 2).flatten(2))
+            unmasked = attn_mask is None and not is_causal
+            if unmasked:
+                return self.proj(attend(query, key, value).transpose(1, 2).flatten(2))
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask, is_causal=is_causal)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 

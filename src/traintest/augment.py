@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -123,6 +124,14 @@ def mixup(
     waveform = weight * waveform + (1 - weight) * waveform[partner]
     targets = weight * targets + (1 - weight) * targets[partner]
     return waveform, torch.where(mixed, torch.maximum(lengths, lengths[partner]), lengths), targets
+
+
+def augment_clips(
+    log_mels: Sequence[Tensor], features: FeatureConfig, config: AugmentConfig, keys: Tensor
+) -> list[Tensor]:
+    """`augment_features` of clips of their own lengths, (T, F) each: masks and roll stay within a clip's frames."""
+    alone = zip(log_mels, keys.split(1), strict=True)
+    return [augment_features(log_mel[None], features, config, key)[0] for log_mel, key in alone]
 
 
 def augment_features(log_mel: Tensor, features: FeatureConfig, config: AugmentConfig, keys: Tensor) -> Tensor:

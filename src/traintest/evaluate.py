@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ from ..data.manifest import Manifest
 from ..data.suspicion import describe_suspicious
 from ..data.windows import Ended, WindowBatch, WindowDataset, hop_in_frames, load_windows
 from ..errors import ConfigError, DataError
-from ..features import FeatureConfig
-from ..models.frozen import FrozenAST, freeze
+from ..features import FeatureConfig, Length
+from ..models.frozen import freeze
 from ..models.geometry import PatchSize
 from ..models.resize import Resize
 from ..runtime.arguments import Precision
@@ -37,6 +38,9 @@ from ..runtime.distributed import World
 from ..runtime.interruption import Interrupted, never
 from .losses import classification_loss, logits_of
 from .metrics import Metrics, classification_metrics
+
+TREATED: dict[Length, str] = {"window": "padded", "native": "heard at their own length"}
+"""What becomes of clips shorter than the window."""
 
 
 @dataclasses.dataclass
@@ -63,7 +67,7 @@ class Result:
     longer: int = 0
     """Clips that are longer than the model's window and were cut into several."""
     shorter: int = 0
-    """Clips that are shorter than the window by more than a tenth and were padded."""
+    """Clips that are shorter than the window by more than a tenth and were padded, or heard at native length."""
     suspicious: tuple[Failure, ...] = dataclasses.field(default=(), repr=False)
     """Clips that were used and look wrong, with what looks wrong."""
 
@@ -75,8 +79,9 @@ class _Pass:
     model: AudioClassifier
     resize: Resize
     patch: PatchSize
-    network: FrozenAST
-    """The model with kernel and positions of this patch size in place, its transformer shared."""
+    network: Callable[[Any], Tensor]
+    """The model with kernel and positions of this patch size in place, its transformer shared; for clips of native
+    length the model itself."""
     tally: Tally = dataclasses.field(default_factory=Tally)
     logits: dict[int, Tensor] = dataclasses.field(default_factory=dict)
     """Of the last window of each clip that is not complete."""
@@ -85,13 +90,23 @@ class _Pass:
     """Sum over the clips that a batch completes, and the first of them."""
     scores: list[np.ndarray] = dataclasses.field(default_factory=list)
 
-    def hear(self, log_mel: Tensor, clips: Sequence[int]) -> None:
+    @classmethod
+    def of(cls, model: AudioClassifier, resize: Resize, patch: PatchSize) -> _Pass:
+        """A model at a patch size, nothing heard yet."""
+        features = model.feature_config
+        if features.length == "native":
+            return cls(model, resize, patch, partial(model, patch_size=patch, resize=resize))
+        return cls(model, resize, patch, freeze(model, patch, features.frames, resize, share=True))
+
+    def hear(self, log_mel: Tensor | list[Tensor], clips: Sequence[int]) -> None:
         """Score windows of these clips."""
-        log_mel = log_mel.to(self.model.kernel.dtype)
-        synchronise(log_mel.device)
+        if isinstance(log_mel, Tensor):
+            log_mel = log_mel.to(self.model.kernel.dtype)
+        device = self.model.kernel.device
+        synchronise(device)
         start = time.perf_counter()
         logits = self.network(log_mel).float()
-        synchronise(log_mel.device)
+        synchronise(device)
         self.seconds += time.perf_counter() - start
         self.tally.add(clips, self.model.probabilities(logits).cpu())
         self.logits.update(zip(clips, logits.cpu(), strict=True))
@@ -156,9 +171,7 @@ def sweep(
     for features in dict.fromkeys(model.feature_config for model in models.values()):
         group = {name: model.eval() for name, model in models.items() if model.feature_config == features}
         passes = {
-            (name, resize, patch): _Pass(
-                group[name], resize, patch, freeze(group[name], patch, features.frames, resize, share=True)
-            )
+            (name, resize, patch): _Pass.of(group[name], resize, patch)
             for name, resize, patch in product(group, resizes, patch_sizes)
         }
         dataset = _windows(data, features, batch_size, world or World(), hop)
@@ -226,7 +239,7 @@ def _until_stopped(
 def _hear(passes: list[_Pass], batch: WindowBatch, data: Manifest, device: torch.device) -> None:
     """Score a batch of windows at all sizes, and what it completes."""
     if batch.clips:
-        log_mel = passes[0].model.front_end(*batch.on(device))
+        log_mel = passes[0].model.front_end.as_trained(*batch.on(device))
         for one in passes:
             one.hear(log_mel, batch.clips)
     targets = torch.from_numpy(_targets(data, batch.ended))
@@ -299,7 +312,7 @@ def describe_clips(result: Result, features: FeatureConfig) -> list[str]:
     if result.longer:
         lines.append(f"{result.longer} of {clips} clips are longer {window}: cut into several")
     if result.shorter:
-        lines.append(f"{result.shorter} of {clips} clips are shorter {window}: padded")
+        lines.append(f"{result.shorter} of {clips} clips are shorter {window}: {TREATED[features.length]}")
     if result.suspicious:
         lines.append(describe_suspicious([suspicion.reason for suspicion in result.suspicious]))
     return lines

@@ -5,7 +5,7 @@ Dimensions: B clips, T frames, F mel bins, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from ..models.config import Loss
 from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
 from ..runtime.device import autocast, resolve_precision
-from .augment import AugmentConfig, augment_features, change_gain, clip_keys, mixup
+from .augment import AugmentConfig, augment_clips, augment_features, change_gain, clip_keys, mixup
 from .background import add_background, read_background
 from .losses import EVEN, Emphasis, classification_loss, distillation_loss, logits_of
 from .options import DistillConfig
@@ -27,21 +27,41 @@ from .options import DistillConfig
 class Inputs(NamedTuple):
     """A batch as the networks see it."""
 
-    student: Tensor
-    """(B, T, F) augmented, normalised log-mel."""
-    teacher: Tensor | None
-    """(B, T, F) what the teacher is shown, if there is one, by its own front end if that differs."""
+    student: Tensor | list[Tensor]
+    """(B, T, F) augmented, normalised log-mel; at native length a list of (T, F)."""
+    teacher: Tensor | list[Tensor] | None
+    """(B, T, F), or a list of (T, F): what the teacher is shown, if there is one, by its own front end if that
+    differs."""
     targets: Tensor
     """(B, C), soft after mixup."""
     scores: Tensor | None = None
     """(B, C) stored probabilities of a teacher, mixed as the targets are."""
 
+    @property
+    def frames(self) -> list[int]:
+        """Frames of each clip."""
+        return [len(clip) for clip in self.student]
+
     def parts(self, size: int) -> Iterator[Inputs]:
         """Split into parts of at most `size` clips, in order."""
-        for start in range(0, len(self.targets), size):
-            cut = slice(start, start + size)
-            student, teacher, targets, scores = (None if x is None else x[cut] for x in self)
+        return self.cut(slice(start, start + size) for start in range(0, len(self.targets), size))
+
+    def cut(self, parts: Iterable[slice]) -> Iterator[Inputs]:
+        """The clips of each part."""
+        for part in parts:
+            student, teacher, targets, scores = (None if x is None else x[part] for x in self)
             yield Inputs(student, teacher, targets, scores)  # type: ignore[arg-type]
+
+    def by_length(self) -> Inputs:
+        """The clips from short to long, if their lengths differ."""
+        frames = self.frames
+        order = sorted(range(len(frames)), key=frames.__getitem__)
+        if min(frames) == max(frames):
+            return self
+        student, teacher, targets, scores = (
+            [x[clip] for clip in order] if isinstance(x, list) else None if x is None else x[order] for x in self
+        )
+        return Inputs(student, teacher, targets, scores)  # type: ignore[arg-type]
 
 
 class Objective:
@@ -87,14 +107,20 @@ class Objective:
             waveform = add_background(waveform, self.background, keys)
         if augment.mixup:
             waveform, lengths, targets = mixup(waveform, lengths, targets, augment.mixup, keys)
-        log_mel = self.front_end.raw(waveform, lengths)
-        student = augment_features(log_mel, features, augment, keys)
-        shown = None
-        if self.teacher is not None and self.teacher.feature_config != features:
-            shown = heard_by(self.teacher, waveform, lengths, features.sample_rate)
-        elif self.teacher is not None:
-            shown = features.normalise(log_mel) if self.distill.clean_teacher else student
         scores = targets[:, classes:] if self.scores is not None else None
+        student: Tensor | list[Tensor]
+        shown: Tensor | list[Tensor] | None
+        if features.length == "native":
+            clips = self.front_end.raw_clips(waveform, lengths)
+            student, clean = augment_clips(clips, features, augment, keys), [features.normalise(one) for one in clips]
+        else:
+            log_mel = self.front_end.raw(waveform, lengths)
+            student, clean = augment_features(log_mel, features, augment, keys), features.normalise(log_mel)
+        shown = clean if self.distill.clean_teacher else student
+        if self.teacher is None:
+            shown = None
+        elif self.teacher.feature_config != features:
+            shown = heard_by(self.teacher, waveform, lengths, features.sample_rate)
         return Inputs(student, shown, targets[:, :classes], scores)
 
     def __call__(self, network: nn.Module, inputs: Inputs, patch: PatchSize) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 from ..data.dataset import MAX_WORKERS
 from ..data.table_options import Condition, TableOptions
 from ..errors import require
-from ..features import FeatureConfig
+from ..features import FeatureConfig, Length
 from ..models.config import SIZES, Pool
 from ..models.geometry import Coverage
 from ..runtime.arguments import AUTO, AutoFloat, AutoInt, PatchArg, PathOrShare
@@ -41,6 +41,9 @@ class DataConfig(TableOptions):
     """Mean of the training data's log-mel; `auto` measures it, or keeps that of the model to be made flexible."""
     std: AutoFloat = AUTO
     """Standard deviation of the training data's log-mel; `auto` as for the mean."""
+    length: Length | None = None
+    """Clips shorter than the window: padded to it (`window`), or heard at their own length, in training and ever after
+    (`native`); half as long then costs half (default: as the model started from, else window)."""
     sampling: Sampling = "shuffle"
     """`shuffle`: every clip once an epoch. `balanced`: drawn with replacement, rare classes more often (AST). `local`:
     every clip once an epoch, a few shards of `flexiast pack` at a time, for storage that seeks slowly."""
@@ -119,10 +122,14 @@ class FeatureOptions:
     """How other sample rates are converted (default: as the model started from, else soxr)."""
 
     def resolve(
-        self, start: FeatureConfig | None, mean: float | None = None, std: float | None = None
+        self,
+        start: FeatureConfig | None,
+        mean: float | None = None,
+        std: float | None = None,
+        length: Length | None = None,
     ) -> FeatureConfig:
         """The settings given here, over those of the model started from, over the defaults."""
-        given = dataclasses.asdict(self) | {"mean": mean, "std": std}
+        given = dataclasses.asdict(self) | {"mean": mean, "std": std, "length": length}
         given = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(start or FeatureConfig(resampler="soxr"), **given)
 

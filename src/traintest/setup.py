@@ -145,8 +145,15 @@ def _survey(config: TrainConfig, train: Manifest, start: AudioClassifier | None,
 
 
 def setup_features(config: TrainConfig, start: AudioClassifier | None) -> FeatureConfig:
-    """The feature settings: those given or chosen, over those of the start."""
-    return config.features.resolve(start.feature_config if start else None, config.data.mean, config.data.std)
+    """The feature settings: those given or chosen, over those of the start.
+
+    Raises ConfigError for clips of native length in compiled blocks.
+    """
+    data = config.data
+    features = config.features.resolve(start.feature_config if start else None, data.mean, data.std, data.length)
+    compiles = config.compile and features.length == "native"
+    require(not compiles, "compile", True, "False for clips of native length (data.length), whose shapes all differ")
+    return features
 
 
 def setup_model(

@@ -21,6 +21,7 @@ from ..classifier.audio_classifier import AudioClassifier
 from ..models.geometry import PatchSize
 from ..runtime.device import is_out_of_memory
 from ..runtime.distributed import World
+from .micro_batches import cut, token_counts
 from .objective import Inputs, Objective
 from .optim import build_optimizers
 from .options import MemoryLimits, OptimConfig
@@ -140,7 +141,7 @@ class Stepper:
         return [
             (patch, micro_batch)
             for patch, part in zip(patches, parts, strict=False)  # a small batch may have fewer parts
-            for micro_batch in part.parts(self.part_size(patch, len(part.targets)))
+            for micro_batch in self.micro_batches(part, patch)
         ]
 
     def _accumulate(self, inputs: Inputs, passes: Sequence[tuple[PatchSize, Inputs]]) -> Tensor:
@@ -166,16 +167,13 @@ class Stepper:
             total += loss.detach()
         return total
 
-    def part_size(self, patch: PatchSize, clips: int) -> int:
-        """Clips per forward pass: all, or as many as `micro_batch`, `token_budget` and the memory allow."""
-        model, limits = self.model.config, self.limits
-        bounds = [clips, self.most_clips.get(patch, clips)]
-        if limits.micro_batch:
-            bounds.append(limits.micro_batch)
-        if limits.token_budget:
-            tokens = model.grid(patch, self.model.feature_config.frames).tokens + model.prefix_tokens
-            bounds.append(limits.token_budget // tokens)
-        return max(1, min(bounds))
+    def micro_batches(self, inputs: Inputs, patch: PatchSize) -> Iterator[Inputs]:
+        """The clips, shortest first, in parts as large as `micro_batch`, `token_budget` and the memory allow."""
+        inputs = inputs.by_length()
+        tokens = token_counts(self.model.config, patch, inputs.frames)
+        clips = len(tokens)
+        most = min(self.limits.micro_batch or clips, self.most_clips.get(patch, clips))
+        return inputs.cut(cut(tokens, most, self.limits.token_budget))
 
     def state_dict(self) -> list[dict[str, Any]]:
         """States of the optimizers."""

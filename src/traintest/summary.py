@@ -20,6 +20,7 @@ from ..runtime.files import file_errors
 from .baseline import baseline
 from .config import TrainConfig
 from .defaults import Choice
+from .evaluate import TREATED
 from .losses import classification_loss
 from .optim import lr_factor
 from .options import DistillConfig, OptimConfig
@@ -45,7 +46,8 @@ def describe(prepared: Prepared, plan: Plan, model: AudioClassifier, seconds: fl
     yield (
         f"{plan.total_steps:,} steps of {config.data.batch_size} clips, {config.epochs:g} epochs;"
         f" {config.optim.name}, peak rate {config.optim.lr:g}, {config.optim.schedule};"
-        f" about {duration(seconds)} on this machine, {plan.flops(config.data.batch_size) / 1e12:.3g} TFLOPs"
+        f" {'at most' if model.feature_config.length == 'native' else 'about'} {duration(seconds)} on this machine,"
+        f" {plan.flops(config.data.batch_size) / 1e12:.3g} TFLOPs"
     )
     if prepared.seen is not None and (lengths := describe_lengths(prepared.seen, config, model.feature_config)):
         yield lengths
@@ -64,7 +66,7 @@ def describe_lengths(seen: Survey, config: TrainConfig, features: FeatureConfig)
     )
     part = "a random part is used, another in each epoch" if config.augment.crop else "only their start is used"
     parts = [f"{longer:,} of {clips:,} clips are longer {window}: {part}"] if longer else []
-    parts += [f"{shorter:,} of {clips:,} clips are shorter {window}: padded"] if shorter else []
+    parts += [f"{shorter:,} of {clips:,} clips are shorter {window}: {TREATED[features.length]}"] if shorter else []
     return "; ".join(parts) or None
 
 

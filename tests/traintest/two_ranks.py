@@ -50,6 +50,17 @@ def train_lora(out: str, sounds: str, start: str) -> None:
         world.barrier()
 
 
+def train_native(out: str, sounds: str) -> None:
+    """Train on clips of native length."""
+    from flexiast.runtime.distributed import connected
+    from flexiast.traintest.train import Trainer
+    from tests.traintest.test_native import distributed
+
+    with connected() as world:
+        Trainer(distributed(Path(sounds), Path(out)), progress=False, world=world).run()
+        world.barrier()
+
+
 def train_and_evaluate(out: str, sounds: str) -> None:
     """Train, print the patch sizes this rank was told, then its metrics of seven clips."""
     from torch.nn.parallel import DistributedDataParallel
@@ -114,5 +125,5 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    jobs = (train_and_evaluate, train_lora, disagree, wait_for_the_silent)
+    jobs = (train_and_evaluate, train_lora, train_native, disagree, wait_for_the_silent)
     {job.__name__: job for job in jobs}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,124 @@
+"""A model of clips at native length hears each without padding, however it is asked; other models are as before."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import flexiast
+from flexiast import AudioClassifier, FeatureConfig, FlexiASTConfig, PatchSize
+from flexiast.classifier.cascade import confidence
+from flexiast.data.manifest import Labels, read_manifest
+from flexiast.errors import CheckpointError, ConfigError
+from flexiast.traintest.evaluate import describe_clips, sweep
+
+LENGTHS = (5_000, 9_000, 16_000, 900, 12_345)
+"""Samples: the window has 15,600; 900 are 4 frames, less than any patch here."""
+
+
+def model(length: str = "native") -> AudioClassifier:
+    """Untrained, its blocks not the identity."""
+    torch.manual_seed(0)
+    features = FeatureConfig(frames=96, length=length)
+    network = FlexiASTConfig(3, frames=96, width=16, depth=2, heads=2, pool="mean", pad_value=features.pad_value)
+    made = AudioClassifier(network, features, Labels.numbers(3)).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def clips() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [0.1 * torch.randn(samples, generator=generator) for samples in LENGTHS]
+
+
+def own(made: AudioClassifier, clip: torch.Tensor, least: int) -> torch.Tensor:
+    """Normalised log-mel (1, T, F) of a clip alone, padded to a whole patch at least."""
+    features = made.feature_config
+    log_mel = features.normalise(made.front_end.log_mel(clip[None, : features.samples]))
+    missing = max(0, least - log_mel.shape[1])
+    return torch.nn.functional.pad(log_mel, (0, 0, 0, missing), value=features.pad_value)
+
+
+@torch.no_grad()
+def expected_scores(made: AudioClassifier, patch: int) -> torch.Tensor:
+    return torch.cat([made.probabilities(made(own(made, clip, patch), patch)) for clip in clips()])
+
+
+@pytest.mark.parametrize("patch", [8, 16, 48])
+def test_scores_are_those_of_the_clip_without_padding(patch: int) -> None:
+    made = model()
+    windows = made.predict_windows(clips(), patch)
+    torch.testing.assert_close(torch.stack([one[0].scores for one in windows]), expected_scores(made, patch))
+
+
+def test_a_window_model_pads_and_hears_something_else() -> None:
+    padded = torch.stack([one[0].scores for one in model("window").predict_windows(clips(), 16)])
+    difference = (padded - expected_scores(model(), 16)).abs().amax(dim=1)
+    assert difference[2] < 1e-6  # as long as the window
+    assert difference[[0, 1, 3, 4]].min() > 1e-3
+
+
+def test_evaluation_and_a_checkpoint_keep_to_native_length(tmp_path: Path) -> None:
+    made, files = model(), tmp_path / "sounds"
+    for number, clip in enumerate(clips()):
+        path = files / str(number % 3) / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, clip.numpy(), 16_000, subtype="FLOAT")
+    made.save_pretrained(tmp_path / "model")
+    loaded = flexiast.load(tmp_path / "model")
+    assert loaded.feature_config == made.feature_config
+    data = read_manifest(files)
+    (result,) = sweep(
+        {"": loaded}, data, [PatchSize(16, 16)], batch_size=2, workers=0, precision="fp32", progress=False
+    )
+    order = [int(Path(str(clip.path)).stem) for clip in data.clips]
+    np.testing.assert_allclose(result.scores, expected_scores(made, 16)[order].numpy(), atol=1e-5)
+    assert describe_clips(result, loaded.feature_config)[0].endswith("0.96 s: heard at their own length")
+
+
+def test_a_cascade_hears_the_uncertain_clips_again_at_their_own_length() -> None:
+    made = model()
+    coarse, fine = expected_scores(made, 48), expected_scores(made, 16)
+    leads = confidence(coarse.numpy(), "ce")
+    between = float(np.median(leads)) + 1e-6
+    assert 0 < (leads < between).sum() < len(leads)
+    for clip, answer in enumerate(made.predict(clips(), cascade=[48, 16], threshold=between, top_k=3)):
+        sure = bool(leads[clip] >= between)
+        wanted = coarse[clip] if sure else (coarse[clip] + fine[clip]) / 2
+        scores = {int(one.label): one.score for one in answer}
+        np.testing.assert_allclose([scores[number] for number in range(3)], wanted, atol=1e-5)
+        assert len(answer.patch_sizes) == 2 - sure
+
+
+@torch.no_grad()
+def test_embeddings_and_frames_are_those_of_the_clip_without_padding() -> None:
+    made = model()
+    whole, last = made.embed(clips(), 16), made.embed(clips(), 16, layer=-1)
+    over_time = made.embed(clips(), 16, time=True)
+    for number, clip in enumerate(clips()):
+        log_mel = own(made, clip, 16)
+        torch.testing.assert_close(whole[number], made.features(log_mel, 16)[0], atol=1e-5, rtol=1e-4)
+        columns = made.encode(log_mel, 16)[0, 1:].unflatten(0, (8, -1)).mean(dim=0)
+        torch.testing.assert_close(over_time[number].vectors, columns, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(last[number], columns.mean(dim=0), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(made.frames(clip, 16).embeddings, made.columns(log_mel, 16)[0], atol=1e-5, rtol=1e-4)
+
+
+def test_checkpoints_from_before_pad_to_the_window() -> None:
+    checkpoint = model("window").checkpoint()
+    del checkpoint.metadata["features"]["length"]
+    assert AudioClassifier.from_checkpoint(checkpoint, "old").feature_config.length == "window"
+
+
+def test_another_length_is_refused_by_name() -> None:
+    message = "features.length: found 'long', expected one of window, native"
+    with pytest.raises(ConfigError, match=message):
+        FeatureConfig(length="long")
+    checkpoint = model().checkpoint()
+    checkpoint.metadata["features"]["length"] = "long"
+    with pytest.raises(CheckpointError, match=message):
+        AudioClassifier.from_checkpoint(checkpoint, "broken")
