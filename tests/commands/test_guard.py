@@ -27,6 +27,13 @@ def test_an_error_of_the_user_is_one_line(capsys: pytest.CaptureFixture) -> None
     assert capsys.readouterr().err == "flexiast: error: a.wav: found nothing\n"
 
 
+def test_memory_that_onednn_does_not_get_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    assert guarded(fail_with(RuntimeError("could not create a primitive\nat frame 1"))) == 2
+    assert capsys.readouterr().err == (
+        "flexiast: error: out of memory (could not create a primitive); smaller batches or larger patches need less\n"
+    )
+
+
 def test_an_error_of_ours_is_not_blamed_on_the_user() -> None:
     with pytest.raises(OSError, match="of our own"):
         guarded(fail_with(OSError(errno.EIO, "of our own")))
