@@ -35,6 +35,8 @@ _LOOK = 0.5
 """Seconds between checks for signals, dead workers and the deadline."""
 _FILES_PER_WORKER = 6
 """Open files (pipes and sentinels) that each decoding process needs in the process that started it."""
+_NO_MEMORY = ("Cannot allocate memory", "can't allocate memory", "MemoryError", "Unable to allocate")
+"""How the system, torch and NumPy say that memory has run out."""
 
 
 class WorkerError(FlexiASTError):
@@ -155,7 +157,7 @@ def _death(pid: int, code: int) -> str:
 
 
 def remedy(error: BaseException | str) -> str:
-    """Advice about an error because shared memory or open files have run out; empty for any other error."""
+    """Advice about an error because shared memory, memory or open files have run out; empty for any other error."""
     text = str(error)
     number = getattr(error, "errno", None)
     if number == errno.EMFILE or "Too many open files" in text:
@@ -165,6 +167,8 @@ def remedy(error: BaseException | str) -> str:
             f"; {SHARED_MEMORY} is too small: give the container a larger one (`docker run --shm-size 8g`), or decode"
             " in the training process (data.workers 0)"
         )
+    if number == errno.ENOMEM or isinstance(error, MemoryError) or any(told in text for told in _NO_MEMORY):
+        return "; memory has run out: fewer data.workers or smaller batches"
     return ""
 
 

@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -160,9 +161,17 @@ def test_too_few_open_files_are_named_at_the_start() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_what_to_do_is_said_of_shared_memory_and_open_files_alone() -> None:
+def test_what_to_do_is_said_of_memory_and_open_files_alone() -> None:
     assert "--shm-size" in remedy("unable to allocate shared memory(shm) for file </torch_1>: No space left on device")
     assert "ulimit -n" in remedy(OSError(24, "Too many open files"))
+    no_memory = "; memory has run out: fewer data.workers or smaller batches"
+    with pytest.raises(MemoryError) as of_numpy:
+        np.empty(1 << 50)
+    with pytest.raises(RuntimeError) as of_torch:
+        torch.empty(1 << 60)
+    for error in (OSError(12, "Cannot allocate memory"), MemoryError(), of_numpy.value, of_torch.value):
+        assert remedy(error) == no_memory
+    assert remedy(f"Caught MemoryError in DataLoader worker process 0.\nMemoryError: {of_numpy.value}") == no_memory
     assert remedy("a.wav: found 0 samples") == ""
 
 
