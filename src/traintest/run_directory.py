@@ -129,7 +129,7 @@ class RunDirectory:
             raise CheckpointError(f"{self.states.directory}: the newest state lacks {', '.join(sorted(missing))}")
         try:
             changed = differences(_saved_settings(state), settings) + data.differences(state, settings)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{self.states.directory}: the newest state is none of a run ({error!r})") from None
         if changed and state["step"] == 0:
             return None
@@ -195,7 +195,7 @@ def _as_csv(choices: Sequence[Choice]) -> str:
 
 
 def _saved_settings(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a state, which may be malformed. Raises KeyError, ValueError or TypeError if so."""
+    """The settings in a state, which may be malformed. Raises KeyError, ValueError, TypeError or RecursionError."""
     for name, kind in (("config", str), ("data", list), ("log_bytes", int), ("model", dict)):
         if not isinstance(state[name], kind):
             raise TypeError(f"{name}: {type(state[name]).__name__}")

@@ -49,7 +49,7 @@ from .setup import (
     setup_scores,
     setup_teacher,
 )
-from .state import RunState
+from .state import MISFIT, RunState
 from .stepper import Stepper
 from .summary import describe, estimate_seconds
 from .tuning import MovingAverage, merged
@@ -342,7 +342,7 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.state.restore(state)
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except MISFIT as error:
             raise CheckpointError(f"{self.directory.states.directory}: does not fit this training ({error})") from None
         if self.progress.best > float("-inf") and not self.directory.has_model:
             logger.warning("%s: the best model is gone; the best of the coming validations is kept", self.config.out)
