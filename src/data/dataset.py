@@ -23,7 +23,7 @@ from .crop import Crop
 from .manifest import Manifest
 from .sampler import Draw
 from .shards import ShardMember
-from .workers import PREFETCHED, WorkerError, loaded, remedy, require_room, start_worker
+from .workers import FAILURES, PREFETCHED, failure, loaded, require_room, start_worker
 
 REPLACEMENTS = 20
 """How many other clips to try in place of an unusable one."""
@@ -229,19 +229,9 @@ def load(
     try:
         with closing(loaded(loader, timeout, stopped)) as handed:
             yield from handed
-    except (WorkerError, RuntimeError, EOFError, OSError) as error:  # all but the first are the DataLoader's own
-        raise _failed(dataset, workers, error) from error
-
-
-def _failed(dataset: Source, workers: int, error: Exception) -> DataError:
-    lines = (str(error) or type(error).__name__).splitlines()
-    # For an error in a worker, the DataLoader gives its traceback; the last line says what happened.
-    reason = (lines[-1] if "Traceback" in str(error) else lines[0]).rstrip(". ")
-    if advice := remedy(error):
-        return DataError(f"{dataset.source}: a decoding process failed ({reason}){advice}")
-    at_work = [int(clip) for clip in dataset.current[:workers] if clip >= 0]
-    files = ", ".join(str(dataset.path(clip)) for clip in at_work)
-    return DataError(f"{dataset.source}: a decoding process failed ({reason}) while on {files}")
+    except FAILURES as error:
+        at_work = [str(dataset.path(int(clip))) for clip in dataset.current[:workers] if clip >= 0]
+        raise failure(dataset.source, error, f" while on {', '.join(at_work)}") from error
 
 
 def sequential_batches(clips: int, batch_size: int) -> list[list[Draw]]:

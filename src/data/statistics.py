@@ -27,7 +27,7 @@ from .bad_clips import BadClips
 from .manifest import Manifest
 from .shards import ShardMember
 from .suspicion import describe_suspicious
-from .workers import WorkerError, as_is, loaded, start_worker
+from .workers import as_is, items, require_room, start_worker
 
 logger = logging.getLogger(__name__)
 
@@ -127,9 +127,11 @@ def measure_statistics(
 
     features: frames, mean and std do not matter. workers: decoding processes, 0 for this one; their number does not
     change the result. max_bad: share of the clips that may be unusable, with a floor; these are logged and left out.
-    timeout: seconds that decoding a clip may take, 0 for no limit. Raises DataError if more clips are unusable (naming
-    some), decoding takes too long, or all frames are alike.
+    timeout: seconds that decoding a clip may take, 0 for no limit. Raises ConfigError if too few open files are allowed
+    for the workers, DataError if more clips are unusable (naming some), a decoding process dies or takes too long, or
+    all frames are alike.
     """
+    require_room(workers, name="workers")
     loader: DataLoader = DataLoader(
         _ClipMoments(manifest, features),
         batch_size=None,
@@ -138,18 +140,15 @@ def measure_statistics(
         worker_init_fn=start_worker,
     )
     total, bad, suspicious = Moments(), BadClips(manifest.source, len(manifest), max_bad), list[str]()
-    try:
-        with closing(loaded(loader, timeout)) as handed:
-            results = tqdm(handed, "statistics", total=len(manifest), unit="clip", disable=not progress)
-            for clip, (moments, reasons) in zip(manifest.clips, results, strict=True):
-                if isinstance(moments, DataError):
-                    bad.add(clip, moments)
-                else:
-                    total += moments
-                if reasons:
-                    suspicious.append(f"{clip.path}: {'; '.join(reasons)}")
-    except WorkerError as error:
-        raise DataError(f"{manifest.source}: a decoding process failed ({error})") from None
+    with closing(items(loader, manifest.source, lambda place: manifest.clips[place].path, timeout)) as handed:
+        results = tqdm(handed, "statistics", total=len(manifest), unit="clip", disable=not progress)
+        for clip, (moments, reasons) in zip(manifest.clips, results, strict=True):
+            if isinstance(moments, DataError):
+                bad.add(clip, moments)
+            else:
+                total += moments
+            if reasons:
+                suspicious.append(f"{clip.path}: {'; '.join(reasons)}")
     if suspicious:
         logger.warning(describe_suspicious(suspicious))
     if total.squares == 0:

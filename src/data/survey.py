@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from ..errors import DataError
 from ..features import FeatureConfig
 from .manifest import Manifest
 from .statistics import Moments, log_mel_pieces
-from .workers import as_is, loaded, start_worker
+from .workers import as_is, items, require_room, start_worker
 
 MOST_SURVEYED = 2_000
 """Most clips to survey; if there are more, an evenly spread selection."""
@@ -76,11 +77,16 @@ class _SurveyedClips(Dataset):
         return frames, total, torch.cat([mean, deviation]).float().numpy()
 
 
-def survey(manifest: Manifest, features: FeatureConfig, workers: int = 0, progress: bool = True) -> Survey:
+def survey(
+    manifest: Manifest, features: FeatureConfig, workers: int = 0, progress: bool = True, timeout: float = 0
+) -> Survey:
     """Survey the clips of a manifest, at most MOST_SURVEYED of them, evenly spread.
 
-    features: frames, mean and std do not matter. Raises DataError if no clip is usable, or if all frames are alike.
+    features: frames, mean and std do not matter. timeout: seconds that decoding a clip may take, 0 for no limit.
+    Raises ConfigError if too few open files are allowed for the workers, DataError if no clip is usable, all frames
+    are alike, or a decoding process dies or takes too long.
     """
+    require_room(workers)
     count = min(len(manifest), MOST_SURVEYED)
     chosen = np.unique(np.linspace(0, len(manifest) - 1, count).round().astype(int))
     loader: DataLoader = DataLoader(
@@ -91,15 +97,16 @@ def survey(manifest: Manifest, features: FeatureConfig, workers: int = 0, progre
         worker_init_fn=start_worker,
     )
     frames, kept, summaries, total, unusable = [], [], [], Moments(), []
-    items = tqdm(loaded(loader), "survey", total=len(chosen), unit="clip", disable=not progress, leave=False, delay=1)
-    for clip, item in zip(chosen, items, strict=True):
-        if isinstance(item, DataError):
-            unusable.append(str(item))
-            continue
-        kept.append(clip)
-        frames.append(item[0])
-        total += item[1]
-        summaries.append(item[2])
+    with closing(items(loader, manifest.source, lambda place: manifest.clips[chosen[place]].path, timeout)) as handed:
+        bar = tqdm(handed, "survey", total=len(chosen), unit="clip", disable=not progress, leave=False, delay=1)
+        for clip, item in zip(chosen, bar, strict=True):
+            if isinstance(item, DataError):
+                unusable.append(str(item))
+                continue
+            kept.append(clip)
+            frames.append(item[0])
+            total += item[1]
+            summaries.append(item[2])
     if not kept:
         raise DataError(f"{manifest.source}: found no usable clip; the first: {unusable[0]}")
     if total.squares == 0:

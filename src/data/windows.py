@@ -130,7 +130,8 @@ class WindowDataset(IterableDataset):
 
     def require_room(self, workers: int) -> None:
         """Raise ConfigError if the workers' batches do not fit into shared memory, or need too many open files."""
-        require_room(min(workers, MAX_WORKERS), self.batch_size * self.features.samples * torch.int16.itemsize)
+        needed = self.batch_size * self.features.samples * torch.int16.itemsize
+        require_room(min(workers, MAX_WORKERS, len(self.groups)), needed, "workers")
 
     def path(self, clip: int) -> str:
         """What a clip is read from, for messages."""

@@ -71,7 +71,7 @@ class Data:
         taught = weights_hash(teacher) if teacher else None
         if scores is not None:
             taught = hashlib.sha256(scores.numpy().data).hexdigest()
-        return cls(fingerprints(train, val), contents, taught)
+        return cls([data.fingerprint for data in (train, val) if data is not None], contents, taught)
 
     def state(self) -> dict[str, Any]:
         """The part that a state stores."""
@@ -88,11 +88,6 @@ class Data:
             teacher, scores = (settings["distill"].get(name) for name in ("teacher", "scores"))
             changed.append(f"the teacher: the {'weights' if scores is None else 'scores'} of {scores or teacher}")
         return changed
-
-
-def fingerprints(train: Manifest, val: Manifest | None) -> list[str]:
-    """Of names, sizes and classes of the clips."""
-    return [data.fingerprint for data in (train, val) if data is not None]
 
 
 class RunDirectory:

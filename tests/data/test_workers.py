@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import signal
 import threading
 import time
@@ -19,6 +18,7 @@ from flexiast.data.bad_clips import most_bad
 from flexiast.data.workers import WorkerError, as_is, loaded, remedy, require_room, start_worker
 from flexiast.errors import ConfigError
 from flexiast.runtime.interruption import Interrupted, never
+from tests.few_files import few_files
 
 
 class Pids(Dataset):
@@ -152,13 +152,11 @@ def test_shared_memory_that_cannot_suffice_is_named_at_the_start(monkeypatch, ca
 
 
 def test_too_few_open_files_are_named_at_the_start() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-    try:
-        with pytest.raises(ConfigError, match=r"limit of 64 open files for 8 .*ulimit -n 4096.*fewer data\.workers"):
-            require_room(8, 1000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with (
+        few_files(64),
+        pytest.raises(ConfigError, match=r"limit of 64 open files for 8 .*ulimit -n 4096.*fewer data\.workers"),
+    ):
+        require_room(8, 1000)
 
 
 def test_what_to_do_is_said_of_memory_and_open_files_alone() -> None:

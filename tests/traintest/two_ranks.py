@@ -80,20 +80,43 @@ def train_and_evaluate(out: str, sounds: str) -> None:
     )
 
 
-def disagree(out: str, sounds: str) -> None:
-    """Start rank 1 with another learning rate; print what each says."""
+def disagree(folder: str, sounds: str) -> None:
+    """Start rank 1 otherwise in each of the ways below; print what each rank says, one line each.
+
+    folder: holds for each rank a folder with its own `fewer`, `louder`, `teacher` and `scores.npz`.
+    """
+    from flexiast.commands.measure import MeasureConfig, _measure
     from flexiast.errors import ConfigError
     from flexiast.runtime.distributed import connected
-    from flexiast.traintest.train import Trainer
-    from tests.traintest.test_distributed import config
+    from flexiast.traintest import train
+    from flexiast.traintest.options import DistillConfig, PatchOptions
+    from tests.traintest.test_distributed import PATCHES, config
 
-    run = config(Path(sounds), Path(out))
     with connected() as world:
-        own = dataclasses.replace(run, optim=dataclasses.replace(run.optim, lr=run.optim.lr * (1 + world.rank)))
+        rank = world.rank
+        os.chdir(Path(folder) / str(rank))
+        run = config(Path(sounds), Path("out"))
+        optim, data = run.optim, run.data
+        ways = {
+            "settings": {"optim": dataclasses.replace(optim, lr=optim.lr * (1 + rank))},
+            "patches": {"patches": PatchOptions((PATCHES[rank],))},
+            "code": {},
+            "data": {"data": dataclasses.replace(data, train=Path("fewer"))},
+            "contents": {"data": dataclasses.replace(data, train=Path("louder"))},
+            "teacher": {"distill": DistillConfig(teacher="teacher")},
+            "scores": {"distill": DistillConfig(scores=Path("scores.npz"))},
+        }
+        for way, changes in ways.items():
+            train.commit = (lambda: f"code {rank}") if way == "code" else (lambda: "code")  # type: ignore[assignment]
+            try:
+                train.Trainer(dataclasses.replace(run, **changes), progress=False, world=world)
+                print(f"{way}: agreed")
+            except ConfigError as error:
+                print(f"{way}: {error}")
         try:
-            Trainer(own, progress=False, world=world)
+            _measure(MeasureConfig(("teacher",), Path("louder"), Path("out"), device="cpu"), False, world)
         except ConfigError as error:
-            print(error)
+            print(f"measure: {error}")
 
 
 def wait_for_the_silent(minutes: str) -> None:
