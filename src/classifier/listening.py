@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.dataset import MAX_WORKERS
 from ..data.manifest import Labels
 from ..data.suspicion import describe_suspicious
 from ..data.windows import WindowBatch, WindowDataset, hop_in_frames, load_windows
+from ..data.workers import MAX_WORKERS
 from ..errors import ConfigError, DataError, is_whole_number, require
 from ..features import FeatureConfig
 from ..models.config import FlexiASTConfig, Loss

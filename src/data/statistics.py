@@ -27,7 +27,7 @@ from .bad_clips import BadClips
 from .manifest import Manifest
 from .shards import ShardMember
 from .suspicion import describe_suspicious
-from .workers import as_is, items, require_room, start_worker
+from .workers import as_is, at_nothing, items, note, require_room, start_worker
 
 logger = logging.getLogger(__name__)
 
@@ -82,13 +82,24 @@ class _ClipMoments(Dataset):
     def __init__(self, manifest: Manifest, features: FeatureConfig) -> None:
         self.manifest, self.features = manifest, features
         self.log_mel = features.log_mel()
+        self.current = at_nothing()
 
     def __len__(self) -> int:
         return len(self.manifest)
 
+    @property
+    def source(self) -> Path:
+        """Where the clips are listed."""
+        return self.manifest.source
+
+    def path(self, clip: int) -> Path | ShardMember:
+        """What a clip is read from."""
+        return self.manifest.clips[clip].path
+
     @torch.inference_mode()
     def __getitem__(self, clip: int) -> tuple[Moments | DataError, list[str]]:
-        path, reasons = self.manifest.clips[clip].path, list[str]()
+        path, reasons = self.path(clip), list[str]()
+        note(self.current, clip)
         try:
             pieces = log_mel_pieces(path, self.features, self.log_mel, reasons)
             moments = sum((Moments.of(log_mel) for log_mel in pieces), Moments())
@@ -140,7 +151,7 @@ def measure_statistics(
         worker_init_fn=start_worker,
     )
     total, bad, suspicious = Moments(), BadClips(manifest.source, len(manifest), max_bad), list[str]()
-    with closing(items(loader, manifest.source, lambda place: manifest.clips[place].path, timeout)) as handed:
+    with closing(items(loader, timeout)) as handed:
         results = tqdm(handed, "statistics", total=len(manifest), unit="clip", disable=not progress)
         for clip, (moments, reasons) in zip(manifest.clips, results, strict=True):
             if isinstance(moments, DataError):

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,8 +19,9 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..features import FeatureConfig
 from .manifest import Manifest
+from .shards import ShardMember
 from .statistics import Moments, log_mel_pieces
-from .workers import as_is, items, require_room, start_worker
+from .workers import as_is, at_nothing, items, note, require_room, start_worker
 
 MOST_SURVEYED = 2_000
 """Most clips to survey; if there are more, an evenly spread selection."""
@@ -53,13 +55,24 @@ class _SurveyedClips(Dataset):
     def __init__(self, manifest: Manifest, chosen: Sequence[int], features: FeatureConfig) -> None:
         self.manifest, self.chosen, self.features = manifest, chosen, features
         self.log_mel = features.log_mel()
+        self.current = at_nothing()
 
     def __len__(self) -> int:
         return len(self.chosen)
 
+    @property
+    def source(self) -> Path:
+        """Where the clips are listed."""
+        return self.manifest.source
+
+    def path(self, clip: int) -> Path | ShardMember:
+        """What a clip is read from."""
+        return self.manifest.clips[clip].path
+
     @torch.inference_mode()
     def __getitem__(self, place: int) -> tuple[int, Moments, np.ndarray] | DataError:
-        path = self.manifest.clips[self.chosen[place]].path
+        path = self.path(self.chosen[place])
+        note(self.current, self.chosen[place])
         total, frames = Moments(), 0
         sums, squares = (torch.zeros(self.features.bins, dtype=torch.float64) for _ in range(2))
         try:
@@ -97,7 +110,7 @@ def survey(
         worker_init_fn=start_worker,
     )
     frames, kept, summaries, total, unusable = [], [], [], Moments(), []
-    with closing(items(loader, manifest.source, lambda place: manifest.clips[chosen[place]].path, timeout)) as handed:
+    with closing(items(loader, timeout)) as handed:
         bar = tqdm(handed, "survey", total=len(chosen), unit="clip", disable=not progress, leave=False, delay=1)
         for clip, item in zip(chosen, bar, strict=True):
             if isinstance(item, DataError):

@@ -19,8 +19,8 @@ from ..errors import ConfigError, DataError, is_finite_number
 from ..features import FeatureConfig
 from ..runtime.interruption import never
 from .audio import as_float
-from .dataset import LEAST_NEW, MAX_WORKERS, Failure, load
-from .workers import require_room
+from .dataset import LEAST_NEW, Failure, load
+from .workers import MAX_WORKERS, note, require_room
 
 
 class Excerpt(NamedTuple):
@@ -140,12 +140,12 @@ class WindowDataset(IterableDataset):
     def __iter__(self) -> Iterator[WindowBatch]:
         worker = get_worker_info()
         for group in self.groups[worker.id :: worker.num_workers] if worker else self.groups:
-            yield from self._batches(group, worker.id if worker else 0)
+            yield from self._batches(group)
 
-    def _batches(self, group: Sequence[int], worker: int) -> Iterator[WindowBatch]:
+    def _batches(self, group: Sequence[int]) -> Iterator[WindowBatch]:
         part = _Part(self.features.samples)
         for clip in group:
-            self.current[worker] = clip
+            note(self.current, clip)
             windows, frames = 0, 0
             reasons = list[str]()
             try:

@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
 
 from ..errors import ConfigError, DataError, FlexiASTError
 from ..runtime.interruption import Interrupted, never
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where Linux keeps the batches that decoding processes pass on."""
+MAX_WORKERS = 256
 PREFETCHED = 2
 """Batches that each decoding process works ahead."""
 _LOOK = 0.5
@@ -158,30 +160,52 @@ def _death(pid: int, code: int) -> str:
     return f"process {pid} was killed by signal {name}{hint}"
 
 
-def items(
-    loader: DataLoader, source: object, name: Callable[[int], object], timeout: float = 0
-) -> Generator[Any, None, None]:
-    """As `loaded`, for a loader of one clip at a time, in order; close the iterator likewise.
+def items(loader: DataLoader, timeout: float = 0) -> Generator[Any, None, None]:
+    """As `loaded`, for a loader whose data set is a `Source`; close the iterator likewise.
 
-    name: of the clip at a place. Raises DataError, naming the clip that is waited for, if a worker dies, fails, or
-    takes more than `timeout` seconds (0: no limit).
+    Raises DataError, naming the files at hand, if a worker dies, fails, or takes more than `timeout` seconds (0: no
+    limit).
     """
-    place = 0
     try:
         with closing(loaded(loader, timeout)) as handed:
-            for item in handed:
-                yield item
-                place += 1
+            yield from handed
     except FAILURES as error:
-        raise failure(source, error, f" while waiting for {name(place)}") from error
+        raise failure(loader.dataset, error) from error  # type: ignore[arg-type]
 
 
-def failure(source: object, error: Exception, where: str) -> DataError:
-    """The error of a decoding process in one line, with what to do about it, or else where it was at work."""
+class Source(Protocol):
+    """The parts of a data set that tell what its workers are at."""
+
+    current: Tensor
+    """(MAX_WORKERS,) the clip each worker is on, -1 before the first; see `at_nothing`."""
+
+    @property
+    def source(self) -> object:
+        """Where the clips are listed."""
+
+    def path(self, clip: int) -> object:
+        """What a clip is read from."""
+
+
+def at_nothing() -> Tensor:
+    """`Source.current` before the first clip, in shared memory, so that it is known if a worker dies or hangs."""
+    return torch.full((MAX_WORKERS,), -1).share_memory_()
+
+
+def note(current: Tensor, clip: int) -> None:
+    """Put down in `Source.current` that this process is on a clip."""
+    worker = get_worker_info()
+    current[worker.id if worker else 0] = clip
+
+
+def failure(dataset: Source, error: Exception) -> DataError:
+    """The error of a decoding process in one line, with what to do about it, or else the files at hand."""
     lines = (str(error) or type(error).__name__).splitlines()
     # For an error in a worker, the DataLoader gives its traceback; the last line says what happened.
     reason = (lines[-1] if "Traceback" in str(error) else lines[0]).rstrip(". ")
-    return DataError(f"{source}: a decoding process failed ({reason}){remedy(error) or where}")
+    at_work = [str(dataset.path(int(clip))) for clip in dataset.current if clip >= 0]
+    where = remedy(error) or f" while on {', '.join(at_work)}"
+    return DataError(f"{dataset.source}: a decoding process failed ({reason}){where}")
 
 
 # What workers need ----------------------------------------------------------------------------------------------

@@ -93,6 +93,6 @@ def test_what_happens_to_a_worker_ends_in_one_line(look, act, message: str, soun
 
     for module in (import_module("flexiast.data.survey"), statistics):
         monkeypatch.setattr(module, "log_mel_pieces", spoiled)
-    where = "" if "memory" in message else f".*while waiting for {data.clips[3].path}"
+    where = "" if "memory" in message else f".* while on .*{data.clips[3].path}"
     with pytest.raises(DataError, match=rf"^{data.source}: a decoding process failed \(.*{message}{where}"):
         look(data, 2, timeout=1)
