@@ -118,6 +118,24 @@ def test_a_killed_rank_stops_the_run_and_two_ranks_go_on_to_the_same_weights(sou
     assert all(torch.equal(tensor, whole[name]) for name, tensor in broken.items())
 
 
+@pytest.mark.slow
+def test_a_signal_in_a_validation_of_two_ranks_saves_and_the_validation_is_made_up(sounds, tmp_path: Path) -> None:
+    def finished(name: str, stop: str) -> list[str]:
+        return two_ranks.finish(two_ranks.start("train_with_validations", str(tmp_path / name), str(sounds), stop))
+
+    assert finished("whole", "no") == ["", ""]
+    first, second = finished("run", "yes")
+    assert first == "stopped by signal of another process after step 8 of 10; the same command goes on from there\n"
+    assert second == f"stopped by signal {signal.SIGTERM:d} after step 8 of 10; the same command goes on from there\n"
+    saved = test_train.state(tmp_path / "run")
+    assert (saved["step"], saved["validating"]) == (8, True)
+    assert [line["step"] for line in records(tmp_path / "run") if "validation" in line] == [4]
+    assert finished("run", "no") == ["", ""]
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+    whole, run = (flexiast.load(tmp_path / name).state_dict() for name in ("whole", "run"))
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in run.items())
+
+
 def write_unlike(folder: Path, sounds: Path) -> None:
     """What `two_ranks.disagree` gives its ranks: in one a clip less, a louder sample, another teacher."""
     teacher = Trainer(config(sounds, folder / "out"), progress=False).model

@@ -33,7 +33,7 @@ def start(job: str, *arguments: str) -> list[subprocess.Popen]:
 
 def finish(ranks: list[subprocess.Popen]) -> list[str]:
     """What the ranks printed, once they have succeeded."""
-    outputs = [rank.communicate(timeout=120) for rank in ranks]
+    outputs = [rank.communicate(timeout=300) for rank in ranks]
     for rank, (_, errors) in zip(ranks, outputs, strict=True):
         assert rank.returncode == 0, errors
     return [out for out, _ in outputs]
@@ -78,6 +78,34 @@ def train_and_evaluate(out: str, sounds: str) -> None:
             {"patches": seen, "wrapped": wrapped, "metrics": [vars(r.metrics) | {"loss": r.loss} for r in results]}
         )
     )
+
+
+def train_with_validations(out: str, sounds: str, stop: str) -> None:
+    """Train with three validations; with stop `yes`, rank 1 is signalled in the second. Print what is said then."""
+    import signal
+
+    from flexiast.runtime.distributed import connected
+    from flexiast.runtime.interruption import Interrupted
+    from flexiast.traintest import evaluate
+    from flexiast.traintest.train import Trainer
+    from tests.traintest.test_distributed import config
+
+    load, calls = evaluate.load_windows, []
+    with connected() as world:
+
+        def signalled(*arguments, **options):
+            calls.append(1)
+            for number, batch in enumerate(load(*arguments, **options)):
+                if (number, len(calls), world.rank, stop) == (1, 2, 1, "yes"):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+        evaluate.load_windows = signalled  # type: ignore[assignment]
+        try:
+            Trainer(config(Path(sounds), Path(out), eval_every=0.2), progress=False, world=world).run()
+        except Interrupted as error:
+            print(error)
+        world.barrier()
 
 
 def disagree(folder: str, sounds: str) -> None:
@@ -137,5 +165,5 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    jobs = (train_and_evaluate, train_lora, disagree, wait_for_the_silent)
+    jobs = (train_and_evaluate, train_lora, train_with_validations, disagree, wait_for_the_silent)
     {job.__name__: job for job in jobs}[sys.argv[1]](*sys.argv[2:])
