@@ -39,11 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help"):
-        print(usage())
-        return 0
+        return _print(usage())
     if name in ("-V", "--version"):
-        print(f"flexiast {__version__}")
-        return 0
+        return _print(f"flexiast {__version__}")
     if name == "--install-completion":
         return _install_completion(arguments[1:])
     if name not in COMMANDS:
@@ -68,6 +66,12 @@ def usage() -> str:
             "flexiast --install-completion [bash|zsh|fish] lets the tab key complete them in new terminals.",
         ]
     )
+
+
+def _print(*lines: str) -> int:
+    from .commands.guard import guarded
+
+    return guarded(lambda: print(*lines, sep="\n"))
 
 
 def _install_completion(arguments: Sequence[str]) -> int:

@@ -4,8 +4,10 @@
 
 The run is done once in peace. Then it is done again, and every half a minute something happens to it: a rank, the
 launcher or a decoding process is killed, all are told to stop, a decoding process is frozen, files may not grow (a full
-disk), or a clip is away when it is started. Whatever ends it, the same command is given again. Weights and losses must
-be those of the first run, bit for bit, and the memory of the ranks must not grow.
+disk), a clip is away when it is started, or it is started again beside ranks whose launcher is gone. Whatever ends it,
+the same command is given again. Weights and losses must be those of the first run, bit for bit; the memory of ranks and
+decoding processes must not grow by more than a tenth within a life; and the run must last as long as it is disturbed.
+In the end a third run loses a clip while it trains: it must name it and go on to its end.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +33,19 @@ import flexiast
 from tests.sounds import write_folder
 
 RANKS = 2
-KINDS = ("kill rank", "kill launcher", "kill worker", "stop group", "freeze worker", "full disk", "missing clip")
+KINDS = (
+    "kill rank",
+    "kill launcher",
+    "kill worker",
+    "stop group",
+    "freeze worker",
+    "full disk",
+    "start beside launcher",
+)
+MISSING = "missing clip"
+EPOCHS_PER_MINUTE = 100
+MOST_GROWTH = 1.1
+"""Of the memory within a life."""
 
 
 def command(data: Path, out: Path, epochs: int) -> list[str]:
@@ -84,7 +99,7 @@ def memory(pid: int) -> float:
 
 def disturb(kind: str, there: dict[str, list[int]], group: int, rng: random.Random) -> None:
     """Do it, if there is a process to do it to."""
-    number = signal.SIGSTOP if kind == "freeze worker" else signal.SIGKILL
+    number = signal.SIGSTOP if kind == "freeze worker" else signal.SIGKILL  # of what the kind's last word names
     if kind == "stop group":
         os.killpg(group, signal.SIGTERM)
     elif victims := there.get(kind.split()[-1]):
@@ -107,34 +122,61 @@ def wait_until_gone(out: Path, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def soak(data: Path, out: Path, arguments: list[str], minutes: float, rng: random.Random) -> dict[str, object]:
+def grown(life: list[float]) -> float:
+    """Growth of a life's memory, from its second quarter to its last one; 1 for lives of less than 15 s."""
+    quarter = len(life) // 4
+    return max(life[-quarter:]) / max(life[quarter : 2 * quarter]) if len(life) > 30 else 1.0
+
+
+def live(process: subprocess.Popen, out: Path, seconds: float, growth: dict[str, float]) -> None:
+    """Let a run live for so long, and note in `growth` the largest growth of memory by kind of process."""
+    end = time.monotonic() + seconds
+    seen: dict[str, list[float]] = {"rank": [], "worker": []}
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(0.5)
+        there = processes(out)
+        for kind, sizes in seen.items() if there["worker"] else ():  # it trains
+            sizes.append(max(map(memory, there[kind]), default=0.0))
+    for kind, sizes in seen.items():
+        growth[kind] = max(growth.get(kind, 1.0), grown(sizes))
+
+
+def soak(data: Path, out: Path, arguments: list[str], minutes: float, rng: random.Random) -> dict[str, Any]:
     """Disturb the run for so many minutes, then let it end; returns what was done and seen."""
     done: Counter[str] = Counter()
-    sizes: list[list[float]] = []
+    growth: dict[str, float] = {}
     log, end = out.with_suffix(".log"), time.monotonic() + 60 * minutes
     while True:
-        kinds = KINDS if (out / "checkpoints").exists() else KINDS[:-1]  # a clip that is missed must be known
+        kinds = (*KINDS, MISSING) if (out / "checkpoints").exists() else KINDS  # a clip that is missed must be known
         kind = rng.choice(kinds) if time.monotonic() < end else None
-        clip = hide_a_clip(data, rng) if kind == "missing clip" else None
+        clip = hide_a_clip(data, rng) if kind == MISSING else None
         process = start(arguments, log, 200_000 if kind == "full disk" else None)
-        life = time.monotonic() + (rng.uniform(10, 40) if kind else float("inf"))
-        seen: list[float] = []
-        while process.poll() is None and time.monotonic() < life:
-            time.sleep(0.5)
-            seen += [max(map(memory, processes(out)["rank"]), default=0.0)]
+        live(process, out, rng.uniform(10, 40) if kind else float("inf"), growth)
         if clip:
             clip[1].rename(clip[0])
         if kind and process.poll() is None:
             disturb(kind, processes(out), process.pid, rng)
         code = process.wait(600)
-        wait_until_gone(out)
-        sizes.append(seen)
+        if kind != "start beside launcher":
+            wait_until_gone(out)
         done[f"{kind or 'undisturbed'}: exit {code}"] += 1
         print(f"{kind or 'undisturbed'}: exit {code}", flush=True)
+        if code == 0 and time.monotonic() < end:
+            raise SystemExit(f"the run ended before {minutes:g} minutes were over; give it more --epochs")
         if code == 0:
-            long = [life for life in sizes if len(life) > 20]
-            grown = max((max(life[-5:]) / max(life[10:15]) for life in long), default=1.0)
-            return {"lives": dict(done), "largest growth of a rank's memory within a life": round(grown, 3)}
+            return {"lives": dict(done), "growth of memory": {kind: round(most, 3) for kind, most in growth.items()}}
+
+
+def goes_on_without(data: Path, out: Path) -> bool:
+    """Whether a run that loses a clip while it trains names it and comes to its end."""
+    process = start(command(data, out, 20), out.with_suffix(".log"))
+    while not ((out / "train.jsonl").exists() and losses(out)):
+        if process.poll() is not None:
+            return False
+        time.sleep(0.1)
+    clip = sorted((data / "train").rglob("*.wav"))[0]
+    clip.unlink()
+    return process.wait(600) == 0 and str(clip) in (out / "bad_files.csv").read_text()
 
 
 def losses(out: Path) -> list[tuple[int, float]]:
@@ -145,22 +187,28 @@ def losses(out: Path) -> list[tuple[int, float]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Disturb a training, and compare it with one that is left in peace.")
     parser.add_argument("--minutes", type=float, default=60, help="how long the run is disturbed")
-    parser.add_argument("--epochs", type=int, default=200, help="length of the run (10 steps each)")
+    parser.add_argument("--epochs", type=int, help="length of the run, 10 steps each (default: 100 for each minute)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    epochs = options.epochs or max(20, round(EPOCHS_PER_MINUTE * options.minutes))
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         write_folder(data / "train", 20, seed=0)
         write_folder(data / "val", 5, seed=1)
         whole, out = data / "whole", data / "disturbed"
-        if start(command(data, whole, options.epochs), whole.with_suffix(".log")).wait():
+        if start(command(data, whole, epochs), whole.with_suffix(".log")).wait():
             raise SystemExit(whole.with_suffix(".log").read_text()[-2000:])
-        seen = soak(data, out, command(data, out, options.epochs), options.minutes, random.Random(options.seed))
+        seen = soak(data, out, command(data, out, epochs), options.minutes, random.Random(options.seed))
         expected = flexiast.load(whole).state_dict()
         same = all(torch.equal(tensor, expected[name]) for name, tensor in flexiast.load(out).state_dict().items())
-        result = {**seen, "equal weights": same, "equal losses": losses(whole) == losses(out)}
-        print(json.dumps(result, indent=1))
-    return 0 if result["equal weights"] and result["equal losses"] else 1
+        checks = {
+            "equal weights": same,
+            "equal losses": losses(whole) == losses(out),
+            "flat memory": all(most <= MOST_GROWTH for most in seen["growth of memory"].values()),
+            "goes on without a clip": goes_on_without(data, data / "lost"),
+        }
+        print(json.dumps(seen | checks, indent=1))
+    return 0 if all(checks.values()) else 1
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import random
 import resource
 import struct
 import subprocess
+import tarfile
 import traceback
 import zipfile
 from collections.abc import Callable
@@ -578,6 +579,26 @@ def test_what_a_header_claims_is_not_allocated(name: str, tmp_path: Path) -> Non
     path = tmp_path / f"clip.{'flac' if 'flac' in name else 'wav'}"
     path.write_bytes(HOSTILE[name]())
     in_child(lambda: hear(path))
+
+
+def test_a_tar_full_of_holes_is_read_in_parts(tmp_path: Path) -> None:
+    """Its clip is really 2.5 GB long, of which the disk holds no more than the header."""
+    path, clip, size = tmp_path / "a.tar", wav(16_000, 1, 2_500_000_000, b""), 2_500_000_000
+    members = {"1.wav": (clip, len(clip) + size), "1.txt": (b"dog", 3)}
+    with open(path, "wb") as file:
+        for name, (content, length) in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = length
+            file.write(info.tobuf() + content)
+            file.seek(-(-(file.tell() - len(content) + length) // 512) * 512)
+        file.write(bytes(1024))
+
+    def check() -> None:
+        (clip,) = read_manifest(path).clips
+        assert len(decode(clip.path, max_samples=163_920)) == 163_920
+        assert [len(piece) for piece in islice(decode_pieces(clip.path), 3)] == [60 * 16_000] * 3
+
+    in_child(check)
 
 
 def test_ten_hours_at_384_khz_are_streamed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, strided
 from ..errors import CheckpointError
 from .pickles import DAMAGE, Placeholder, load_pickle
 
-__all__ = ["DAMAGE", "NESTED", "State", "load_pickle", "read_shards", "read_tensors", "some"]
+__all__ = ["DAMAGE", "NESTED", "State", "load_pickle", "read_shards", "read_tensors", "reason", "some"]
 State = dict[str, Tensor]
 NESTED = ("model_state_dict", "state_dict", "model", "net", "network", "module", "weights", "ema", "model_ema")
 """Keys under which training programs keep the state dict among other things; the first one present is read."""
@@ -47,7 +47,7 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str], list[str]]:
                 header = opened.metadata() or {}
             return load_file(path), header, []
     except DAMAGE as error:
-        raise CheckpointError(f"{path}: not readable as a checkpoint ({_reason(error)})") from None
+        raise CheckpointError(f"{path}: not readable as a checkpoint ({reason(error)})") from None
     state, header, beside = _state_dict(content, path)
     _require_plain(state, path)
     return state, header, beside
@@ -79,11 +79,12 @@ def _is_text(start: bytes) -> bool:
     return b"\0" not in start
 
 
-def _reason(error: Exception) -> str:
-    """What is wrong, in one line. Drops torch's advice that the pickle could be read by letting it run code."""
-    text = str(error).strip()
-    if refused := re.search(r"([Uu]nsupported .*|WeightsUnpickler error: .*)", text):
-        return refused[1].split(". ")[0]
+def reason(error: Exception) -> str:
+    """What is wrong with a file, in one line, without torch's advice to let its pickle run code."""
+    text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).strip()
+    for refusal in (r"[Uu]nsupported .*", r"WeightsUnpickler error:\s*.*"):  # torch's reason, after its advice
+        if found := re.search(refusal, text):
+            return " ".join(found[0].split()).split(". ")[0]
     return text.splitlines()[0] if text else type(error).__name__
 
 

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.dataset import MAX_WORKERS
 from ..data.manifest import Labels
 from ..data.suspicion import describe_suspicious
 from ..data.windows import WindowBatch, WindowDataset, hop_in_frames, load_windows
+from ..data.workers import MAX_WORKERS
 from ..errors import ConfigError, DataError, is_whole_number, require
 from ..features import FeatureConfig, FrontEnd
 from ..models.config import FlexiASTConfig, Loss
@@ -119,10 +119,11 @@ class Answer(NamedTuple):
 
 
 def windows_of(model: Listener, clips: Sequence[Any], how: Hearing) -> Iterator[WindowBatch]:
-    """The clips as batches of windows. Raises ConfigError, at once, for a setting that does not fit."""
+    """The clips as batches of windows. Raises ConfigError, at once, for a setting that does not fit this machine."""
     how.check(model)
     read = partial(pieces_of, features=model.feature_config, sample_rate=how.sample_rate)
     dataset = WindowDataset(clips, read, model.feature_config, how.batch_size, how.hop, name=name_of)
+    dataset.require_room(how.workers)
     return _warning_of_suspicious(load_windows(dataset, how.workers))
 
 

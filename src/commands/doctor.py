@@ -11,10 +11,10 @@ import tyro
 
 from ..checkpoints.hub import is_model_name
 from ..classifier.load import load
-from ..data.dataset import MAX_WORKERS
 from ..data.hugging_face import is_dataset
 from ..data.shards import INDEX
 from ..data.table_options import TableOptions
+from ..data.workers import MAX_WORKERS
 from ..doctor.checkpoint import examine_checkpoint
 from ..doctor.data import DataSet, examine_data
 from ..doctor.finding import Examination

@@ -16,6 +16,7 @@ from ..checkpoints.hub import locate
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.class_order import class_order, reordered
 from ..classifier.load import load
+from ..data.fingerprint import contents_fingerprint
 from ..data.labels import IN_TABLE
 from ..data.manifest import Manifest, read_manifest, require_tables
 from ..data.scores import clip_name, write_scores
@@ -30,8 +31,10 @@ from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
 from ..runtime.device import pick_device, resolve_precision
 from ..runtime.distributed import TIMEOUT, World, connected, print_once
 from ..runtime.files import require_no_results, require_writable, to_json_text, write_atomically
-from ..runtime.provenance import provenance, sha256
+from ..runtime.provenance import commit, provenance, sha256
+from ..traintest.agreement import require_agreement
 from ..traintest.cascade_report import compare_cascades
+from ..traintest.checkpointing import weights_hash
 from ..traintest.detail import classes_of, comparisons_of, confusions_of, uncertainty
 from ..traintest.evaluate import Result, describe_clips, sweep, targets_of
 
@@ -126,6 +129,10 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
                 f" {config.labels or next(iter(models))} ({len(data.labels)})"
             )
         models[name] = reordered(model, data.labels, order)
+    if world.size > 1:
+        weights = [weights_hash(model) for model in models.values()]
+        prints = {"data": data.fingerprint, "contents": contents_fingerprint(data), "models": weights}
+        require_agreement(world, to_json(config), commit(), prints)
     require_writable(config.out)
     results = sweep(
         models,

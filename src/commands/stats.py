@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import tyro
 
 from ..data.bad_clips import MAX_BAD
-from ..data.dataset import MAX_WORKERS
 from ..data.manifest import distinct_labels, read_manifest, require_tables
 from ..data.statistics import Statistics, measure_statistics
 from ..data.table_options import TableOptions
+from ..data.workers import MAX_WORKERS
 from ..errors import ConfigError, require
 from ..features import FeatureConfig
 from ..runtime.files import require_new, require_writable, to_json_text, write_atomically

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,11 +23,21 @@ from .crop import Crop
 from .manifest import Manifest
 from .sampler import Draw
 from .shards import ShardMember
-from .workers import PREFETCHED, WorkerError, loaded, remedy, require_room, start_worker
+from .workers import (
+    FAILURES,
+    MAX_WORKERS,
+    PREFETCHED,
+    Source,
+    at_nothing,
+    failure,
+    loaded,
+    note,
+    require_room,
+    start_worker,
+)
 
 REPLACEMENTS = 20
 """How many other clips to try in place of an unusable one."""
-MAX_WORKERS = 256
 LEAST_NEW = 0.1
 """A clip counts as longer than a window if it exceeds it by this share; a shorter rest is left out."""
 CROP_STREAM = 1
@@ -82,8 +92,7 @@ class ClipDataset(Dataset):
     ) -> None:
         self.manifest, self.features, self.replace = manifest, features, replace
         self.crop, self.seed = crop, seed
-        # The clip each worker is on, in shared memory, so that it is known if a worker dies or hangs.
-        self.current = torch.full((MAX_WORKERS,), -1).share_memory_()
+        self.current = at_nothing()
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -157,31 +166,16 @@ class ClipDataset(Dataset):
 
     def _usable(self, draw: Draw, failures: list[Failure], suspicions: list[Failure]) -> tuple[int, Tensor] | None:
         """The drawn clip, or its replacement, and its samples; None if there is none."""
-        worker = get_worker_info()
         rng = np.random.default_rng([draw.epoch, draw.clip])
         clip = draw.clip
         for _ in range(1 + REPLACEMENTS * self.replace):
-            self.current[worker.id if worker else 0] = clip
+            note(self.current, clip)
             try:
                 return clip, self.waveform(clip, draw.epoch, suspicions)
             except DataError as error:
                 failures.append(Failure(clip, str(error)))
             clip = int(rng.integers(len(self.manifest)))
         return None
-
-
-class Source(Protocol):
-    """The parts of a dataset that `load` needs."""
-
-    current: Tensor
-    """(MAX_WORKERS,) the clip each worker is on, -1 before the first."""
-
-    @property
-    def source(self) -> object:
-        """Where the clips are listed."""
-
-    def path(self, clip: int) -> object:
-        """What a clip is read from."""
 
 
 def _hand_over(batch: Any) -> tuple[Any, ...]:
@@ -229,19 +223,8 @@ def load(
     try:
         with closing(loaded(loader, timeout, stopped)) as handed:
             yield from handed
-    except (WorkerError, RuntimeError, EOFError, OSError) as error:  # all but the first are the DataLoader's own
-        raise _failed(dataset, workers, error) from error
-
-
-def _failed(dataset: Source, workers: int, error: Exception) -> DataError:
-    lines = (str(error) or type(error).__name__).splitlines()
-    # For an error in a worker, the DataLoader gives its traceback; the last line says what happened.
-    reason = (lines[-1] if "Traceback" in str(error) else lines[0]).rstrip(". ")
-    if advice := remedy(error):
-        return DataError(f"{dataset.source}: a decoding process failed ({reason}){advice}")
-    at_work = [int(clip) for clip in dataset.current[:workers] if clip >= 0]
-    files = ", ".join(str(dataset.path(clip)) for clip in at_work)
-    return DataError(f"{dataset.source}: a decoding process failed ({reason}) while on {files}")
+    except FAILURES as error:
+        raise failure(dataset, error) from error
 
 
 def sequential_batches(clips: int, batch_size: int) -> list[list[Draw]]:

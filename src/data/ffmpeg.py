@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from functools import lru_cache
 from threading import Timer
+from typing import BinaryIO
 
 import numpy as np
 
@@ -48,12 +49,12 @@ class FfmpegStream:
 
     subtype = "FLOAT"
 
-    def __init__(self, ffmpeg: str, file: str | bytes, container: str) -> None:
-        """file: its path, or its content. container: ffmpeg's name for its format. Raises FfmpegError."""
+    def __init__(self, ffmpeg: str, file: str | BinaryIO, container: str) -> None:
+        """file: its path, or a file that is copied. container: ffmpeg's name for its format. Raises FfmpegError."""
         self._copy, self._stopped = None, False
-        if isinstance(file, bytes):  # written to a file, because mp4 is not read in order
+        if not isinstance(file, str):  # written to a file, because mp4 is not read in order
             self._copy = tempfile.NamedTemporaryFile(prefix="flexiast-")  # noqa: SIM115
-            self._copy.write(file)
+            shutil.copyfileobj(file, self._copy)
             self._copy.flush()
             file = self._copy.name
         command = [ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error", "-max_alloc", str(MOST_MEMORY)]

@@ -83,7 +83,7 @@ def opened(source: Source) -> Iterator[File]:
     with ExitStack() as stack:
         try:
             content = stack.enter_context(_content(source))
-            file = _decoder(source, content)
+            file = _decoder(source, content, stack.enter_context(_for_sndfile(source, content)))
         except OSError as error:
             raise _unreadable(source, _reason(error)) from None
         stack.callback(file.close)
@@ -130,10 +130,20 @@ def _content(source: Any) -> BinaryIO:
     return io.BytesIO(content)
 
 
-def _decoder(source: Source, content: BinaryIO) -> File:
-    """libsndfile, or ffmpeg if libsndfile refuses the file or would not read all of it. Raises DataError."""
+def _for_sndfile(source: Source, content: BinaryIO) -> Any:
+    """A context with what libsndfile opens: a path, or a file object of its own, whose place nothing else moves."""
+    if _is_path(source):
+        return nullcontext(os.fsencode(cast(str, source)))
+    return source.open() if isinstance(source, ShardMember) else io.BytesIO(cast(io.BytesIO, content).getvalue())
+
+
+def _decoder(source: Source, content: BinaryIO, raw: bytes | BinaryIO) -> File:
+    """libsndfile, or ffmpeg if libsndfile refuses the file or would not read all of it. Raises DataError.
+
+    raw: what libsndfile opens.
+    """
     kind = container(content)
-    file = _sndfile(source, content, kind)
+    file = _sndfile(content, raw, kind)
     if isinstance(file, _Sndfile):
         return file
     refusal = file
@@ -144,18 +154,16 @@ def _decoder(source: Source, content: BinaryIO) -> File:
         raise _unreadable(source, f"{refusal}; {WITHOUT_FFMPEG}")
     content.seek(0)
     try:
-        return FfmpegStream(ffmpeg, os.fspath(cast(str, source)) if _is_path(source) else content.read(), kind)
+        return FfmpegStream(ffmpeg, os.fspath(cast(str, source)) if _is_path(source) else content, kind)
     except FfmpegError as error:
         raise _unreadable(source, f"{refusal}; ffmpeg: {error}") from None
 
 
-def _sndfile(source: Source, content: BinaryIO, kind: str | None) -> _Sndfile | str:
+def _sndfile(content: BinaryIO, raw: bytes | BinaryIO, kind: str | None) -> _Sndfile | str:
     """The opened file, or the reason why libsndfile should not decode it."""
     if kind == "voc":  # libsndfile mistakes the header of newer ones for samples
         return "VOC needs ffmpeg"
     try:
-        # Bytes get a file object of their own, so that nothing else moves its position.
-        raw = os.fsencode(cast(str, source)) if _is_path(source) else io.BytesIO(cast(io.BytesIO, content).getvalue())
         file = _Sndfile(raw, kind in ("mp3", None))
         kind = "mp3" if file.format == "MP3" else kind  # it may begin in the middle of a frame
         if file.frames == 0 and (head := with_length(content, kind)):

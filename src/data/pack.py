@@ -88,7 +88,8 @@ def _usable(clips: Iterable[Clip], bad: BadClips) -> Iterator[tuple[Clip, bytes]
 
 def _content(clip: Clip) -> bytes:
     if isinstance(clip.path, ShardMember):
-        return clip.path.open().read()
+        with clip.path.open() as file:
+            return file.read()
     try:
         return clip.path.read_bytes()
     except OSError as error:

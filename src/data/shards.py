@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -46,17 +46,48 @@ class ShardMember:
         """The parts of its name, as `Path.parts`."""
         return PurePosixPath(self.name).parts
 
-    def open(self) -> io.BytesIO:
-        """The clip as a file in memory. Raises DataError if the shard does not hold all of it."""
+    def open(self) -> BinaryIO:
+        """The clip as a file, which reads of the shard what it is asked for. Raises DataError unless all is there."""
         try:
-            with open(self.shard, "rb", buffering=0) as file:
-                file.seek(self.offset)
-                content = file.read(self.size)
+            file = open(self.shard, "rb", buffering=0)  # noqa: SIM115 (closed with the window)
         except OSError as error:
             raise DataError(f"{self}: not readable ({error.strerror})") from None
-        if len(content) != self.size:
-            raise DataError(f"{self}: found {len(content)} bytes in the shard, expected {self.size}")
-        return io.BytesIO(content)
+        there = max(0, os.fstat(file.fileno()).st_size - self.offset)
+        if there < self.size:
+            file.close()
+            raise DataError(f"{self}: found {there} bytes in the shard, expected {self.size}")
+        return io.BufferedReader(_Window(file, self.offset, self.size))
+
+
+class _Window(io.RawIOBase):
+    """A part of a file, as a file of its own."""
+
+    def __init__(self, file: io.FileIO, offset: int, size: int) -> None:
+        super().__init__()
+        self._file, self._offset, self._size, self._place = file, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer as far as there is anything; returns the number of bytes."""
+        count = max(0, min(len(buffer), self._size - self._place))
+        self._file.seek(self._offset + self._place)
+        read = self._file.readinto(memoryview(buffer)[:count]) or 0
+        self._place += read
+        return read
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        """Move as in any file."""
+        self._place = max(0, place + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence])
+        return self._place
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class Shards(NamedTuple):

@@ -27,7 +27,7 @@ from .bad_clips import BadClips
 from .manifest import Manifest
 from .shards import ShardMember
 from .suspicion import describe_suspicious
-from .workers import WorkerError, as_is, loaded, start_worker
+from .workers import as_is, at_nothing, items, note, require_room, start_worker
 
 logger = logging.getLogger(__name__)
 
@@ -82,13 +82,24 @@ class _ClipMoments(Dataset):
     def __init__(self, manifest: Manifest, features: FeatureConfig) -> None:
         self.manifest, self.features = manifest, features
         self.log_mel = features.log_mel()
+        self.current = at_nothing()
 
     def __len__(self) -> int:
         return len(self.manifest)
 
+    @property
+    def source(self) -> Path:
+        """Where the clips are listed."""
+        return self.manifest.source
+
+    def path(self, clip: int) -> Path | ShardMember:
+        """What a clip is read from."""
+        return self.manifest.clips[clip].path
+
     @torch.inference_mode()
     def __getitem__(self, clip: int) -> tuple[Moments | DataError, list[str]]:
-        path, reasons = self.manifest.clips[clip].path, list[str]()
+        path, reasons = self.path(clip), list[str]()
+        note(self.current, clip)
         try:
             pieces = log_mel_pieces(path, self.features, self.log_mel, reasons)
             moments = sum((Moments.of(log_mel) for log_mel in pieces), Moments())
@@ -127,9 +138,11 @@ def measure_statistics(
 
     features: frames, mean and std do not matter. workers: decoding processes, 0 for this one; their number does not
     change the result. max_bad: share of the clips that may be unusable, with a floor; these are logged and left out.
-    timeout: seconds that decoding a clip may take, 0 for no limit. Raises DataError if more clips are unusable (naming
-    some), decoding takes too long, or all frames are alike.
+    timeout: seconds that decoding a clip may take, 0 for no limit. Raises ConfigError if too few open files are allowed
+    for the workers, DataError if more clips are unusable (naming some), a decoding process dies or takes too long, or
+    all frames are alike.
     """
+    require_room(workers, name="workers")
     loader: DataLoader = DataLoader(
         _ClipMoments(manifest, features),
         batch_size=None,
@@ -138,18 +151,15 @@ def measure_statistics(
         worker_init_fn=start_worker,
     )
     total, bad, suspicious = Moments(), BadClips(manifest.source, len(manifest), max_bad), list[str]()
-    try:
-        with closing(loaded(loader, timeout)) as handed:
-            results = tqdm(handed, "statistics", total=len(manifest), unit="clip", disable=not progress)
-            for clip, (moments, reasons) in zip(manifest.clips, results, strict=True):
-                if isinstance(moments, DataError):
-                    bad.add(clip, moments)
-                else:
-                    total += moments
-                if reasons:
-                    suspicious.append(f"{clip.path}: {'; '.join(reasons)}")
-    except WorkerError as error:
-        raise DataError(f"{manifest.source}: a decoding process failed ({error})") from None
+    with closing(items(loader, timeout)) as handed:
+        results = tqdm(handed, "statistics", total=len(manifest), unit="clip", disable=not progress)
+        for clip, (moments, reasons) in zip(manifest.clips, results, strict=True):
+            if isinstance(moments, DataError):
+                bad.add(clip, moments)
+            else:
+                total += moments
+            if reasons:
+                suspicious.append(f"{clip.path}: {'; '.join(reasons)}")
     if suspicious:
         logger.warning(describe_suspicious(suspicious))
     if total.squares == 0:

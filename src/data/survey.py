@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +19,9 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..features import FeatureConfig
 from .manifest import Manifest
+from .shards import ShardMember
 from .statistics import Moments, log_mel_pieces
-from .workers import as_is, loaded, start_worker
+from .workers import as_is, at_nothing, items, note, require_room, start_worker
 
 MOST_SURVEYED = 2_000
 """Most clips to survey; if there are more, an evenly spread selection."""
@@ -52,13 +55,24 @@ class _SurveyedClips(Dataset):
     def __init__(self, manifest: Manifest, chosen: Sequence[int], features: FeatureConfig) -> None:
         self.manifest, self.chosen, self.features = manifest, chosen, features
         self.log_mel = features.log_mel()
+        self.current = at_nothing()
 
     def __len__(self) -> int:
         return len(self.chosen)
 
+    @property
+    def source(self) -> Path:
+        """Where the clips are listed."""
+        return self.manifest.source
+
+    def path(self, clip: int) -> Path | ShardMember:
+        """What a clip is read from."""
+        return self.manifest.clips[clip].path
+
     @torch.inference_mode()
     def __getitem__(self, place: int) -> tuple[int, Moments, np.ndarray] | DataError:
-        path = self.manifest.clips[self.chosen[place]].path
+        path = self.path(self.chosen[place])
+        note(self.current, self.chosen[place])
         total, frames = Moments(), 0
         sums, squares = (torch.zeros(self.features.bins, dtype=torch.float64) for _ in range(2))
         try:
@@ -76,11 +90,16 @@ class _SurveyedClips(Dataset):
         return frames, total, torch.cat([mean, deviation]).float().numpy()
 
 
-def survey(manifest: Manifest, features: FeatureConfig, workers: int = 0, progress: bool = True) -> Survey:
+def survey(
+    manifest: Manifest, features: FeatureConfig, workers: int = 0, progress: bool = True, timeout: float = 0
+) -> Survey:
     """Survey the clips of a manifest, at most MOST_SURVEYED of them, evenly spread.
 
-    features: frames, mean and std do not matter. Raises DataError if no clip is usable, or if all frames are alike.
+    features: frames, mean and std do not matter. timeout: seconds that decoding a clip may take, 0 for no limit.
+    Raises ConfigError if too few open files are allowed for the workers, DataError if no clip is usable, all frames
+    are alike, or a decoding process dies or takes too long.
     """
+    require_room(workers)
     count = min(len(manifest), MOST_SURVEYED)
     chosen = np.unique(np.linspace(0, len(manifest) - 1, count).round().astype(int))
     loader: DataLoader = DataLoader(
@@ -91,15 +110,16 @@ def survey(manifest: Manifest, features: FeatureConfig, workers: int = 0, progre
         worker_init_fn=start_worker,
     )
     frames, kept, summaries, total, unusable = [], [], [], Moments(), []
-    items = tqdm(loaded(loader), "survey", total=len(chosen), unit="clip", disable=not progress, leave=False, delay=1)
-    for clip, item in zip(chosen, items, strict=True):
-        if isinstance(item, DataError):
-            unusable.append(str(item))
-            continue
-        kept.append(clip)
-        frames.append(item[0])
-        total += item[1]
-        summaries.append(item[2])
+    with closing(items(loader, timeout)) as handed:
+        bar = tqdm(handed, "survey", total=len(chosen), unit="clip", disable=not progress, leave=False, delay=1)
+        for clip, item in zip(chosen, bar, strict=True):
+            if isinstance(item, DataError):
+                unusable.append(str(item))
+                continue
+            kept.append(clip)
+            frames.append(item[0])
+            total += item[1]
+            summaries.append(item[2])
     if not kept:
         raise DataError(f"{manifest.source}: found no usable clip; the first: {unusable[0]}")
     if total.squares == 0:

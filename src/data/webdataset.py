@@ -61,7 +61,8 @@ def read_webdataset(source: Path) -> list[Sample]:
                 raise DataError(
                     f"{tar}: {key} has no label, expected a member that ends in {', '.join(LABEL_SUFFIXES)}"
                 )
-            labels = _labels(f"{tar}: {key}{label_suffix}", members[label_suffix].open().read(), label_suffix)
+            with members[label_suffix].open() as file:
+                labels = _labels(f"{tar}: {key}{label_suffix}", file.read(LONGEST_LABEL), label_suffix)
             samples.append(Sample(members[audio[0]], labels))
     if without_audio:
         logger.warning("%s: %d samples without audio are left out", source, without_audio)
@@ -77,7 +78,12 @@ def _members(tar: Path) -> dict[str, dict[str, ShardMember]]:
         size = tar.stat().st_size
         with tarfile.open(tar, "r:") as archive:
             for info in archive:
-                if not info.isfile() or info.sparse is not None:
+                if info.sparse is not None:
+                    raise DataError(
+                        f"{tar}: {info.name} is stored without its holes, expected all of its bytes; pack it anew"
+                        " without tar's --sparse"
+                    )
+                if not info.isfile():
                     continue
                 path = PurePosixPath(info.name)
                 stem, dot, suffix = path.name.partition(".")
@@ -95,7 +101,7 @@ def _members(tar: Path) -> dict[str, dict[str, ShardMember]]:
 
 def _labels(where: str, content: bytes, suffix: str) -> tuple[str, ...]:
     try:
-        text = content[:LONGEST_LABEL].decode("utf-8-sig").strip()
+        text = content.decode("utf-8-sig").strip()
         value: Any = json.loads(text) if suffix == ".json" else text
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not readable as a label ({error})") from None

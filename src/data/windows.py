@@ -19,8 +19,8 @@ from ..errors import ConfigError, DataError, is_finite_number
 from ..features import FeatureConfig
 from ..runtime.interruption import never
 from .audio import as_float
-from .dataset import LEAST_NEW, MAX_WORKERS, Failure, load
-from .workers import require_room
+from .dataset import LEAST_NEW, Failure, load
+from .workers import MAX_WORKERS, note, require_room
 
 
 class Excerpt(NamedTuple):
@@ -130,7 +130,8 @@ class WindowDataset(IterableDataset):
 
     def require_room(self, workers: int) -> None:
         """Raise ConfigError if the workers' batches do not fit into shared memory, or need too many open files."""
-        require_room(min(workers, MAX_WORKERS), self.batch_size * self.features.samples * torch.int16.itemsize)
+        needed = self.batch_size * self.features.samples * torch.int16.itemsize
+        require_room(min(workers, MAX_WORKERS, len(self.groups)), needed, "workers")
 
     def path(self, clip: int) -> str:
         """What a clip is read from, for messages."""
@@ -139,12 +140,12 @@ class WindowDataset(IterableDataset):
     def __iter__(self) -> Iterator[WindowBatch]:
         worker = get_worker_info()
         for group in self.groups[worker.id :: worker.num_workers] if worker else self.groups:
-            yield from self._batches(group, worker.id if worker else 0)
+            yield from self._batches(group)
 
-    def _batches(self, group: Sequence[int], worker: int) -> Iterator[WindowBatch]:
+    def _batches(self, group: Sequence[int]) -> Iterator[WindowBatch]:
         part = _Part(self.features.samples)
         for clip in group:
-            self.current[worker] = clip
+            note(self.current, clip)
             windows, frames = 0, 0
             reasons = list[str]()
             try:

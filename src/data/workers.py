@@ -15,13 +15,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
 
-from ..errors import ConfigError, FlexiASTError
+from ..errors import ConfigError, DataError, FlexiASTError
 from ..runtime.interruption import Interrupted, never
 from ..runtime.lifetime import end_with_parent, shield_children
 
@@ -29,16 +31,23 @@ logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where Linux keeps the batches that decoding processes pass on."""
+MAX_WORKERS = 256
 PREFETCHED = 2
 """Batches that each decoding process works ahead."""
 _LOOK = 0.5
 """Seconds between checks for signals, dead workers and the deadline."""
 _FILES_PER_WORKER = 6
 """Open files (pipes and sentinels) that each decoding process needs in the process that started it."""
+_NO_MEMORY = ("Cannot allocate memory", "can't allocate memory", "MemoryError", "Unable to allocate")
+"""How the system, torch and NumPy say that memory has run out."""
 
 
 class WorkerError(FlexiASTError):
     """A decoding process has died or takes too long."""
+
+
+FAILURES = (WorkerError, RuntimeError, EOFError, OSError)
+"""What `loaded` raises if something is wrong with a worker; all but the first are the DataLoader's own."""
 
 
 def start_worker(_worker: int) -> None:
@@ -151,44 +160,98 @@ def _death(pid: int, code: int) -> str:
     return f"process {pid} was killed by signal {name}{hint}"
 
 
+def items(loader: DataLoader, timeout: float = 0) -> Generator[Any, None, None]:
+    """As `loaded`, for a loader whose data set is a `Source`; close the iterator likewise.
+
+    Raises DataError, naming the files at hand, if a worker dies, fails, or takes more than `timeout` seconds (0: no
+    limit).
+    """
+    try:
+        with closing(loaded(loader, timeout)) as handed:
+            yield from handed
+    except FAILURES as error:
+        raise failure(loader.dataset, error) from error  # type: ignore[arg-type]
+
+
+class Source(Protocol):
+    """The parts of a data set that tell what its workers are at."""
+
+    current: Tensor
+    """(MAX_WORKERS,) the clip each worker is on, -1 before the first; see `at_nothing`."""
+
+    @property
+    def source(self) -> object:
+        """Where the clips are listed."""
+
+    def path(self, clip: int) -> object:
+        """What a clip is read from."""
+
+
+def at_nothing() -> Tensor:
+    """`Source.current` before the first clip, in shared memory, so that it is known if a worker dies or hangs."""
+    return torch.full((MAX_WORKERS,), -1).share_memory_()
+
+
+def note(current: Tensor, clip: int) -> None:
+    """Put down in `Source.current` that this process is on a clip."""
+    worker = get_worker_info()
+    current[worker.id if worker else 0] = clip
+
+
+def failure(dataset: Source, error: Exception) -> DataError:
+    """The error of a decoding process in one line, with what to do about it, or else the files at hand."""
+    lines = (str(error) or type(error).__name__).splitlines()
+    # For an error in a worker, the DataLoader gives its traceback; the last line says what happened.
+    reason = (lines[-1] if "Traceback" in str(error) else lines[0]).rstrip(". ")
+    at_work = [str(dataset.path(int(clip))) for clip in dataset.current if clip >= 0]
+    where = remedy(error) or f" while on {', '.join(at_work)}"
+    return DataError(f"{dataset.source}: a decoding process failed ({reason}){where}")
+
+
 # What workers need ----------------------------------------------------------------------------------------------
 
 
-def remedy(error: BaseException | str) -> str:
-    """Advice about an error because shared memory or open files have run out; empty for any other error."""
+def remedy(error: BaseException | str, name: str = "data.workers") -> str:
+    """Advice about an error because shared memory, memory or open files have run out; empty for any other error.
+
+    name: of the setting with the number of decoding processes.
+    """
     text = str(error)
     number = getattr(error, "errno", None)
     if number == errno.EMFILE or "Too many open files" in text:
-        return "; allow more open files (`ulimit -n 4096`), or take fewer data.workers"
+        return f"; allow more open files (`ulimit -n 4096`), or take fewer {name}"
     if str(SHARED_MEMORY) in text or "shared memory" in text or "No space left" in text:
         return (
             f"; {SHARED_MEMORY} is too small: give the container a larger one (`docker run --shm-size 8g`), or decode"
-            " in the training process (data.workers 0)"
+            f" in the program's own process ({name} 0)"
         )
+    if number == errno.ENOMEM or isinstance(error, MemoryError) or any(told in text for told in _NO_MEMORY):
+        return f"; memory has run out: fewer {name} or smaller batches"
     return ""
 
 
-def require_room(workers: int, batch_bytes: int) -> None:
+def require_room(workers: int, batch_bytes: int = 0, name: str = "data.workers") -> None:
     """Raise ConfigError if there is too little shared memory, or too few open files are allowed, for the workers.
 
-    batch_bytes: least size of a batch. A batch may be twice as large; if that may not fit, a warning is logged.
+    batch_bytes: least size of a batch; 0 for items that need no shared memory. A batch may be twice as large; if that
+    may not fit, a warning is logged. name: of the setting with their number.
     """
     if not workers:
         return
     batches = workers * PREFETCHED + 3  # and those on their way to the model
-    _require_shared_memory(workers, batches * batch_bytes)
-    _require_open_files(workers, batches)
+    _require_shared_memory(workers, batches * batch_bytes, name)
+    _require_open_files(workers, batches, name)
 
 
-def _require_shared_memory(workers: int, needed: int) -> None:
+def _require_shared_memory(workers: int, needed: int, name: str) -> None:
     if not SHARED_MEMORY.is_dir() or not hasattr(os, "statvfs"):
         return
     stats = os.statvfs(SHARED_MEMORY)
     free = stats.f_bavail * stats.f_frsize
     needed *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     line = (
-        f"data.workers: found {free / 1e6:.0f} MB free in {SHARED_MEMORY} for {workers} decoding processes, expected"
-        f" at least {needed / 1e6:.0f} MB{remedy(str(SHARED_MEMORY))}; smaller batches need less too"
+        f"{name}: found {free / 1e6:.0f} MB free in {SHARED_MEMORY} for {workers} decoding processes, expected"
+        f" at least {needed / 1e6:.0f} MB{remedy(str(SHARED_MEMORY), name)}; smaller batches need less too"
     )
     if free < needed:
         raise ConfigError(line)
@@ -196,7 +259,7 @@ def _require_shared_memory(workers: int, needed: int) -> None:
         logger.warning("%s (twice that unless all clips are 16-bit PCM at the model's rate)", line)
 
 
-def _require_open_files(workers: int, batches: int) -> None:
+def _require_open_files(workers: int, batches: int, name: str) -> None:
     try:
         import resource
 
@@ -207,6 +270,6 @@ def _require_open_files(workers: int, batches: int) -> None:
     needed = used + workers * _FILES_PER_WORKER + 2 * batches + 32
     if limit != resource.RLIM_INFINITY and limit < needed:
         raise ConfigError(
-            f"data.workers: found a limit of {limit} open files for {workers} decoding processes, expected at least"
-            f" {needed}; allow more (`ulimit -n {max(4096, needed)}`), or take fewer data.workers"
+            f"{name}: found a limit of {limit} open files for {workers} decoding processes, expected at least"
+            f" {needed}; allow more (`ulimit -n {max(4096, needed)}`), or take fewer {name}"
         )

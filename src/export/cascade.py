@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ import torch
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.cascade import Followed, Rule, follow
 from ..errors import CheckpointError, FlexiASTError
-from ..runtime.files import file_errors, put_in_place, require_new, to_json_text
+from ..runtime.files import file_errors, put_in_place, require_new, to_json_text, told_as, write_atomically
 from .export import Exported, ExportError, Input, Job, clips, export, needed
 
 RULE = "cascade.json"
@@ -53,18 +54,10 @@ def export_cascade(
         beside = Path(tempfile.mkdtemp(prefix=f"{out.name}.part-", dir=out.parent))
     part = beside / out.name
     try:
-        for name, size in zip(names, rule.sizes, strict=True):
-            export(model, part / name, "onnx", size, input)
-        content = {
-            "rule": rule.to_json(),
-            "members": names,
-            "loss": model.loss,
-            "input": input,
-            "labels": list(model.labels.names),
-            "features": dataclasses.asdict(model.feature_config),
-            "how": HOW,
-        }
-        (part / RULE).write_text(to_json_text(content, 1) + "\n", encoding="utf-8")
+        with told_as(out, part):
+            for name, size in zip(names, rule.sizes, strict=True):
+                export(model, part / name, "onnx", size, input)
+            write_atomically(part / RULE, (to_json_text(_content(model, rule, names, input), 1) + "\n").encode())
         difference = _difference(model, rule, input, open_cascade(part))
         if not difference <= AGREE:
             raise ExportError(f"{out}: its scores differ from the model's by {difference:.2e}, expected {AGREE:.0e}")
@@ -72,6 +65,19 @@ def export_cascade(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return Exported(out, difference, f"ONNX Runtime {needed('onnxruntime').__version__}")
+
+
+def _content(model: AudioClassifier, rule: Rule, names: list[str], input: Input) -> dict[str, Any]:
+    """What `cascade.json` says."""
+    return {
+        "rule": rule.to_json(),
+        "members": names,
+        "loss": model.loss,
+        "input": input,
+        "labels": list(model.labels.names),
+        "features": dataclasses.asdict(model.feature_config),
+        "how": HOW,
+    }
 
 
 def open_cascade(directory: str | os.PathLike[str]) -> Callable[..., Followed]:

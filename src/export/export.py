@@ -25,7 +25,7 @@ from ..errors import ConfigError, FlexiASTError
 from ..models.flexiast import FlexiAST
 from ..models.geometry import PatchLike, PatchSize
 from ..runtime.extras import optional
-from ..runtime.files import file_errors, put_in_place, require_new, to_json_text, write_atomically
+from ..runtime.files import file_errors, put_in_place, require_new, to_json_text, told_as, write_atomically
 from .huggingface import INSTEAD, huggingface_ast
 from .plain_description import plain_description
 from .remote_code import MODULE, configuration, modeling_file
@@ -108,7 +108,7 @@ def export(
     job = Job(_reference(model), patch, input)
     try:
         write, run = FORMATS[format]
-        with file_errors(part):
+        with told_as(out, part), file_errors(part):
             write(job, part)
         difference, runtime = run(job, part)
     except BaseException:
@@ -222,7 +222,7 @@ def write_transformers(job: Job, directory: Path) -> None:
     _require_transformers_front_end(job)
     state = {f"network.{name}": tensor for name, tensor in FlexiAST.state_dict(job.model).items()}
     _write_directory(job, directory, configuration(job.model, job.patch), state)
-    (directory / f"{MODULE}.py").write_text(modeling_file(), encoding="utf-8")
+    write_atomically(directory / f"{MODULE}.py", modeling_file().encode())
 
 
 def _require_transformers_front_end(job: Job) -> None:
@@ -259,9 +259,9 @@ def _write_directory(job: Job, directory: Path, settings: dict[str, Any], state:
     }
     directory.mkdir()
     for name, content in (("config.json", settings), ("preprocessor_config.json", extractor)):
-        (directory / name).write_text(to_json_text(content, 2) + "\n", encoding="utf-8")
+        write_atomically(directory / name, (to_json_text(content, 2) + "\n").encode())
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-    (directory / "model.safetensors").write_bytes(save(contiguous, {"format": "pt"}))
+    write_atomically(directory / "model.safetensors", save(contiguous, {"format": "pt"}))
 
 
 def clips(job: Job) -> list[Tensor]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..classifier.results import Prediction
 from ..errors import ConfigError
-from ..runtime.files import file_errors, require_new, to_json_text
+from ..runtime.files import file_errors, require_new, to_json_text, unfinished
 from ..runtime.terminal import printable
 
 SUFFIXES = (".csv", ".json")
@@ -106,10 +106,11 @@ def results_file(path: Path, chosen: bool = False) -> Iterator[Callable[[Sequenc
 
     chosen: with the columns CHOSEN.
 
-    Reports go straight to `path`.part, which is renamed to `path` at the end. This also happens after an error or
-    Ctrl-C, so the results so far are kept. Raises FileError if the file cannot be written.
+    Reports go straight to a file *.part, which no other process uses, and which is renamed to `path` at the end. This
+    also happens after an error or Ctrl-C, so the results so far are kept. Raises FileError if the file cannot be
+    written.
     """
-    is_csv, part = path.suffix.lower() == ".csv", path.with_name(path.name + ".part")
+    is_csv, part = path.suffix.lower() == ".csv", unfinished(path)
     with file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:

@@ -29,6 +29,20 @@ def file_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def told_as(out: Path, part: Path) -> Iterator[None]:
+    """Let a FileError about a file in `part`, a temporary place, name the place in `out` that it was made for."""
+    try:
+        yield
+    except FileError as error:
+        raise FileError(str(error).replace(str(part), str(out))) from error
+
+
+def unfinished(path: Path) -> Path:
+    """A name for what will become `path`, beside it, that no other process and no other call uses."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which replaces `path` once it is complete and on the disk.
 
@@ -36,7 +50,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     the new is removed. A killed process leaves a file *.part, which nothing reads; no two processes use the same
     name for it. Raises FileError if the file cannot be written.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = unfinished(path)
     with file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

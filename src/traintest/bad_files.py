@@ -73,11 +73,15 @@ class BadFiles:
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Take up those of an earlier start, as far as the clips are still in the data.
 
-        Older states have indices instead of paths; those clips are named again when they are drawn again.
+        Older states have indices instead of paths; those clips are named again when they are drawn again. Raises
+        ValueError if a reason is no text.
         """
         paths = {str(clip.path) for clip in self.manifest.clips}
         for name, known in (("bad_files", self.reasons), ("suspicious", self.suspicious)):
-            known |= {path: reason for path, reason in saved.get(name, {}).items() if path in paths}
+            there = {path: reason for path, reason in saved.get(name, {}).items() if path in paths}
+            if not all(isinstance(reason, str) for reason in there.values()):
+                raise ValueError(f"{name}: expected a text for every path")
+            known |= there
 
     def _write(self) -> None:
         text = io.StringIO()

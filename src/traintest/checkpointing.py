@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.tensors import DAMAGE, load_pickle
+from ..checkpoints.tensors import DAMAGE, load_pickle, reason
 from ..classifier.audio_classifier import AudioClassifier
-from ..errors import CheckpointError, FileError, FlexiASTError
+from ..errors import CheckpointError, FileError, FlexiASTError, is_whole_number
 from ..runtime.files import replacing
 from .tuning import merged
 
@@ -57,7 +57,7 @@ class CheckpointStore:
             with replacing(path) as file:
                 torch.save(state, file)
         except (FileError, OSError, RuntimeError) as error:  # RuntimeError: torch's zip writer on a full disk
-            raise SaveError(f"{path}: not written ({_first_line(error)}); {self.advice()}") from None
+            raise SaveError(f"{path}: not written ({reason(error)}); {self.advice()}") from None
         for old in self.paths()[: -self.keep]:
             old.unlink()
 
@@ -85,15 +85,10 @@ def load_state(path: Path) -> dict[str, Any]:
                 raise zipfile.BadZipFile(f"{damaged} is damaged")
         state = load_pickle(path)
     except DAMAGE as error:
-        raise CheckpointError(f"{path}: not readable as a training state ({_first_line(error)})") from None
+        raise CheckpointError(f"{path}: not readable as a training state ({reason(error)})") from None
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise CheckpointError(f"{path}: found no training state in it, expected one with a step")
     return state
-
-
-def _first_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (text.strip() or type(error).__name__).splitlines()[0]
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -136,7 +131,13 @@ class WeightAverage:
         return {"count": self.count, "mean": self.mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.count, self.mean = state["count"], state["mean"]
+        """Raises KeyError, TypeError or ValueError if it is no average."""
+        count, mean = state["count"], state["mean"]
+        if not is_whole_number(count) or count < 0 or bool(count) != bool(mean):
+            raise ValueError(f"average: found {len(mean)} tensors over {str(count)[:40]} models")
+        if not all(isinstance(tensor, Tensor) and tensor.dtype == torch.float64 for tensor in mean.values()):
+            raise ValueError("average: found other things among its tensors, expected float64 alone")
+        self.count, self.mean = count, mean
 
     def model(self, like: AudioClassifier) -> AudioClassifier:
         """A model like this one, with the mean of the weights."""

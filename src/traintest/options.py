@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from ..data.dataset import MAX_WORKERS
 from ..data.table_options import Condition, TableOptions
+from ..data.workers import MAX_WORKERS
 from ..errors import require
 from ..features import FeatureConfig, Length
 from ..models.config import SIZES, Pool

@@ -71,7 +71,7 @@ class Data:
         taught = weights_hash(teacher) if teacher else None
         if scores is not None:
             taught = hashlib.sha256(scores.numpy().data).hexdigest()
-        return cls(fingerprints(train, val), contents, taught)
+        return cls([data.fingerprint for data in (train, val) if data is not None], contents, taught)
 
     def state(self) -> dict[str, Any]:
         """The part that a state stores."""
@@ -88,11 +88,6 @@ class Data:
             teacher, scores = (settings["distill"].get(name) for name in ("teacher", "scores"))
             changed.append(f"the teacher: the {'weights' if scores is None else 'scores'} of {scores or teacher}")
         return changed
-
-
-def fingerprints(train: Manifest, val: Manifest | None) -> list[str]:
-    """Of names, sizes and classes of the clips."""
-    return [data.fingerprint for data in (train, val) if data is not None]
 
 
 class RunDirectory:
@@ -129,7 +124,7 @@ class RunDirectory:
             raise CheckpointError(f"{self.states.directory}: the newest state lacks {', '.join(sorted(missing))}")
         try:
             changed = differences(_saved_settings(state), settings) + data.differences(state, settings)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{self.states.directory}: the newest state is none of a run ({error!r})") from None
         if changed and state["step"] == 0:
             return None
@@ -195,7 +190,7 @@ def _as_csv(choices: Sequence[Choice]) -> str:
 
 
 def _saved_settings(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a state, which may be malformed. Raises KeyError, ValueError or TypeError if so."""
+    """The settings in a state, which may be malformed. Raises KeyError, ValueError, TypeError or RecursionError."""
     for name, kind in (("config", str), ("data", list), ("log_bytes", int), ("model", dict)):
         if not isinstance(state[name], kind):
             raise TypeError(f"{name}: {type(state[name]).__name__}")

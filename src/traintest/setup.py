@@ -137,8 +137,8 @@ def _survey(config: TrainConfig, train: Manifest, start: AudioClassifier | None,
     """Survey the clips. Raises DataError if more of them are unusable than `data.max_bad` allows."""
     features = config.features.resolve(start.feature_config if start else None)
     workers = 0 if config.data.workers is AUTO else config.data.workers
-    seen = survey(train, features, workers, progress)
     data = config.data
+    seen = survey(train, features, workers, progress, data.timeout)
     if seen.unusable and (data.strict or len(seen.unusable) > most_bad(data.max_bad, len(seen.clips))):
         raise DataError(f"{len(seen.unusable)} of the first clips are unusable: {seen.unusable[0]}")
     return seen

@@ -12,6 +12,9 @@ from .progress import Progress
 from .stepper import Stepper
 from .tuning import MovingAverage
 
+MISFIT = (AttributeError, KeyError, TypeError, ValueError, RuntimeError)
+"""What putting back a state of another run, or a hostile one, raises."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunState:
@@ -39,7 +42,7 @@ class RunState:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Put everything back. Raises KeyError, TypeError, ValueError or RuntimeError if it does not fit this run."""
+        """Put everything back. Raises what `MISFIT` lists if it does not fit this run."""
         self.model.load_state_dict(saved["model"])
         self.stepper.load_state_dict(saved["optimizers"])
         if saved.get("scaler"):  # older states lack it, and it is empty without fp16
@@ -48,7 +51,5 @@ class RunState:
         if self.ema:
             self.ema.load_state_dict(saved["ema"])
         restore_rng(saved["rng"])
-        for field in dataclasses.fields(Progress):
-            if field.name in saved:  # older states lack some
-                setattr(self.progress, field.name, saved[field.name])
+        self.progress.restore(saved)
         self.bad_files.restore(saved)

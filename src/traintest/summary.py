@@ -185,7 +185,8 @@ def result(prepared: Prepared, features: FeatureConfig, progress: bool) -> Itera
         return
     metric = config.selection_metric
     yield f"validation {metric}, %:  " + "  ".join(f"{p}: {100 * one[metric]:.1f}" for p, one in curve.items())
-    seen, val_seen = (survey(data, features, config.data.workers, progress) for data in (prepared.train, prepared.val))
+    workers, timeout = config.data.workers, config.data.timeout
+    seen, val_seen = (survey(data, features, workers, progress, timeout) for data in (prepared.train, prepared.val))
     simple = getattr(baseline(prepared.train, seen, prepared.val, val_seen, config.loss), metric)
     yield f"for comparison: logistic regression on mean and deviation of the log-mel: {100 * simple:.1f}"
     if max(one[metric] for one in curve.values()) < simple:

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from .objective import Objective
 from .optim import lr_factor
 from .progress import Progress
 from .reporter import Reporter, named
-from .run_directory import Data, RunDirectory, fingerprints
+from .run_directory import Data, RunDirectory
 from .run_log import require_log
 from .setup import (
     flexible_patches,
@@ -49,7 +48,7 @@ from .setup import (
     setup_scores,
     setup_teacher,
 )
-from .state import RunState
+from .state import MISFIT, RunState
 from .stepper import Stepper
 from .summary import describe, estimate_seconds
 from .tuning import MovingAverage, merged
@@ -99,12 +98,13 @@ class Trainer:
         prepared = prepare(config, self.world, saved, flexible, self.show_progress)
         config = prepared.config
         self.train_data, self.val_data = prepared.train, prepared.val
-        require_agreement(self.world, to_json(config), self.commit, fingerprints(self.train_data, self.val_data))
         features = setup_features(config, prepared.start)
         model = setup_model(config, features, self.train_data, prepared.start)
         self.model = model.to(self.world.own(pick_device(config.device)))
         self.teacher = setup_teacher(config.distill, self.model)
         self.scores = setup_scores(config, self.train_data)
+        self.identity = Data.of(self.train_data, self.val_data, self.teacher, self.scores)
+        require_agreement(self.world, to_json(config), self.commit, self.identity.state())
         self.dataset = ClipDataset(self.train_data, features, True, config.augment.crop, config.seed)
         self.bad_files = BadFiles(self.train_data, config.data, self.directory.bad_files)
         if flexible:
@@ -324,17 +324,12 @@ class Trainer:
             **self.state.to_dict(),
             "log_bytes": log.size,
             "config": json.dumps(to_json(self.config)),
-            **self._identity.state(),
+            **self.identity.state(),
         }
         self.directory.states.save(self.progress.step, state)
 
-    @cached_property
-    def _identity(self) -> Data:
-        """What this run learns from; read once, at its start."""
-        return Data.of(self.train_data, self.val_data, self.teacher, self.scores)
-
     def _resumable_state(self) -> dict[str, Any] | None:
-        return self.directory.resumable_state(to_json(self.config), self._identity, self.config.override)
+        return self.directory.resumable_state(to_json(self.config), self.identity, self.config.override)
 
     def _open(self, state: dict[str, Any] | None) -> None:
         self.reporter.log = self.directory.open(to_json(self.config), self.prepared.choices, self.config.log, state)
@@ -342,7 +337,7 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.state.restore(state)
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except MISFIT as error:
             raise CheckpointError(f"{self.directory.states.directory}: does not fit this training ({error})") from None
         if self.progress.best > float("-inf") and not self.directory.has_model:
             logger.warning("%s: the best model is gone; the best of the coming validations is kept", self.config.out)

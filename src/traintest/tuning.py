@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..errors import ConfigError
+from ..errors import ConfigError, is_whole_number
 
 RANK = 8
 """Rank of LoRA's additions, unless one is given."""
@@ -112,7 +112,9 @@ class MovingAverage:
         return {"steps": self.steps, "mean": self.mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises KeyError or RuntimeError if it is of another model."""
+        """Raises KeyError or RuntimeError if it is of another model, ValueError for an impossible number of steps."""
+        if not is_whole_number(state["steps"]) or state["steps"] < 0:
+            raise ValueError(f"ema: found {str(state['steps'])[:40]} steps, expected a whole number of at least 0")
         self.steps = state["steps"]
         for name, mean in self.mean.items():
             mean.copy_(state["mean"][name])

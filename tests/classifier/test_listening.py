@@ -11,6 +11,7 @@ from flexiast.classifier.audio_classifier import AudioClassifier
 from flexiast.classifier.results import Prediction, Window
 from flexiast.errors import ConfigError, DataError
 from tests.classifier.test_audio_classifier import classifier, named, noise, write
+from tests.few_files import few_files
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,12 @@ def test_bfloat16_is_asked_for(model) -> None:
     exact, fast = (named(model.predict(clip, top_k=4, precision=precision)) for precision in ("fp32", "bf16"))
     assert not torch.equal(exact, fast)
     torch.testing.assert_close(exact, fast, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("command", ["predict", "embed"])
+def test_too_few_open_files_are_named_before_anything_is_read(command: str, model, files) -> None:
+    with few_files(64), pytest.raises(ConfigError, match=r"^workers: found a limit of 64 open files for 7 decoding"):
+        getattr(model, command)(files, batch_size=1, workers=8)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("workers", -1), ("workers", 1000), ("workers", 0.5)])

@@ -27,9 +27,33 @@ def test_an_error_of_the_user_is_one_line(capsys: pytest.CaptureFixture) -> None
     assert capsys.readouterr().err == "flexiast: error: a.wav: found nothing\n"
 
 
+def test_memory_that_onednn_does_not_get_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    assert guarded(fail_with(RuntimeError("could not create a primitive\nat frame 1"))) == 2
+    assert capsys.readouterr().err == (
+        "flexiast: error: out of memory (could not create a primitive); smaller batches or larger patches need less\n"
+    )
+
+
 def test_an_error_of_ours_is_not_blamed_on_the_user() -> None:
     with pytest.raises(OSError, match="of our own"):
         guarded(fail_with(OSError(errno.EIO, "of our own")))
+
+
+@pytest.mark.parametrize("text", ["short", "long" * 100_000])
+def test_an_output_that_takes_no_more_is_one_line(text: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert guarded(lambda: print(text)) == 2
+        assert capsys.readouterr().err == "flexiast: error: standard output: not written (No space left on device)\n"
+
+
+def test_the_shell_is_told_of_an_output_that_takes_no_more() -> None:
+    with open("/dev/full", "w") as full:
+        for option in ("--version", "--help"):
+            command = [sys.executable, "-m", "flexiast.cli", option]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+            line = "flexiast: error: standard output: not written (No space left on device)\n"
+            assert (done.returncode, done.stderr) == (2, line)
 
 
 def test_with_debug_every_error_ends_in_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

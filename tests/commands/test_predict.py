@@ -19,6 +19,7 @@ from flexiast.cli import main
 from flexiast.commands import predict
 from flexiast.commands.over_files import OverFiles
 from flexiast.data.manifest import Labels
+from flexiast.reports.predictions import Report, results_file
 from tests.classifier.test_audio_classifier import classifier, noise, write
 
 NAMES = ("dog", "tab\there", "line\nbreak", "\x1b[2Jكلب")
@@ -146,7 +147,7 @@ def test_what_was_computed_before_ctrl_c_is_kept(name, model_dir, folder, tmp_pa
     def interrupted(*arguments):
         for number, answer in enumerate(original(*arguments)):
             if number == 3:
-                part = (tmp_path / f"{name}.part").read_text()
+                (part,) = (path.read_text() for path in tmp_path.glob(f"{name}.*.part"))
                 assert all(f"{n}.wav" in part for n in range(3))  # on the disk as it comes
                 raise KeyboardInterrupt
             yield answer
@@ -158,6 +159,17 @@ def test_what_was_computed_before_ctrl_c_is_kept(name, model_dir, folder, tmp_pa
     found = json.loads(text) if name.endswith("json") else list(csv.DictReader(io.StringIO(text)))
     assert sorted({entry["path"] for entry in found}) == [f"{folder}/{n}.wav" for n in range(3)]
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_two_writers_of_the_same_results_do_not_meet(tmp_path: Path) -> None:
+    out, reports = tmp_path / "r.csv", [Report(name, [], "no sound") for name in ("a.wav", "b.wav")]
+    with results_file(out) as first:
+        first(reports[:1])
+        with results_file(out) as second:
+            second(reports[1:])
+        assert "b.wav" in out.read_text()
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["path", "a.wav"]
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
 
 
 def test_a_mistake_leaves_no_file(model_dir, folder, tmp_path: Path, capsys) -> None:

@@ -1,5 +1,9 @@
 """A look at the clips: lengths, statistics and summaries are those of the log-mel itself."""
 
+import os
+import signal
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +11,14 @@ import pytest
 import soundfile
 import torch
 
+from flexiast.data import statistics
 from flexiast.data.audio import decode
-from flexiast.data.manifest import read_manifest
+from flexiast.data.manifest import Manifest, read_manifest
 from flexiast.data.statistics import measure_statistics
 from flexiast.data.survey import survey
-from flexiast.errors import DataError
+from flexiast.errors import ConfigError, DataError
 from flexiast.features import FeatureConfig, LogMel
+from tests.few_files import few_files
 
 
 def test_it_sees_what_the_log_mel_says(sounds: Path) -> None:
@@ -50,3 +56,43 @@ def test_length_that_a_share_of_the_clips_does_not_exceed(share: float, expected
     seen = survey(read_manifest(sounds / "val"), FeatureConfig(), progress=False)
     object.__setattr__(seen, "frames", np.array([10, 10, 20, 40]))
     assert seen.length(share) in (expected, 10 if share == 0.5 else expected)
+
+
+def see(data: Manifest, workers: int, timeout: float = 0) -> object:
+    return survey(data, FeatureConfig(), workers, progress=False, timeout=timeout)
+
+
+def measure(data: Manifest, workers: int, timeout: float = 0) -> object:
+    return measure_statistics(data, FeatureConfig(), workers, progress=False, timeout=timeout)
+
+
+@pytest.mark.parametrize(("look", "name"), [(see, r"data\.workers"), (measure, "workers")])
+def test_too_few_open_files_are_named_before_the_clips_are_read(look, name: str, sounds: Path) -> None:
+    data = read_manifest(sounds / "val")
+    with few_files(64), pytest.raises(ConfigError, match=rf"^{name}: found a limit of 64 open files for 8 decoding"):
+        look(data, 8)
+
+
+@pytest.mark.parametrize("look", [see, measure])
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGSTOP), "timed out after 1 seconds"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed by signal SIGKILL"),
+        (lambda: np.empty(1 << 50), "Unable to allocate.*; memory has run out: fewer data.workers"),
+    ],
+    ids=["stopped", "killed", "memory"],
+)
+def test_what_happens_to_a_worker_ends_in_one_line(look, act, message: str, sounds: Path, monkeypatch) -> None:
+    data, pieces = read_manifest(sounds / "val"), statistics.log_mel_pieces
+
+    def spoiled(path: Path, *rest: object) -> Iterator[torch.Tensor]:
+        if path == data.clips[3].path:
+            act()
+        yield from pieces(path, *rest)  # type: ignore[arg-type]
+
+    for module in (import_module("flexiast.data.survey"), statistics):
+        monkeypatch.setattr(module, "log_mel_pieces", spoiled)
+    where = "" if "memory" in message else f".* while on .*{data.clips[3].path}"
+    with pytest.raises(DataError, match=rf"^{data.source}: a decoding process failed \(.*{message}{where}"):
+        look(data, 2, timeout=1)

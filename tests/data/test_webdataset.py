@@ -112,6 +112,16 @@ def test_what_is_wrong_is_named(members: dict[str, bytes], message: str, tmp_pat
         read_manifest(tmp_path)
 
 
+def test_a_member_without_its_holes_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("1.wav")
+    info.pax_headers, info.size = {"GNU.sparse.map": "0,512", "GNU.sparse.size": "2500000000"}, 512
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info, io.BytesIO(bytes(512)))
+        add(archive, "1.txt", b"dog")
+    with pytest.raises(DataError, match=r"a\.tar: 1\.wav is stored without its holes.*without tar's --sparse"):
+        read_manifest(tmp_path / "a.tar")
+
+
 def test_what_is_no_tar_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no tar at all" * 100)
     with pytest.raises(DataError, match=r"a\.tar: not readable as a WebDataset tar"):

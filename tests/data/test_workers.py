@@ -2,13 +2,13 @@
 
 import multiprocessing
 import os
-import resource
 import signal
 import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -18,6 +18,7 @@ from flexiast.data.bad_clips import most_bad
 from flexiast.data.workers import WorkerError, as_is, loaded, remedy, require_room, start_worker
 from flexiast.errors import ConfigError
 from flexiast.runtime.interruption import Interrupted, never
+from tests.few_files import few_files
 
 
 class Pids(Dataset):
@@ -151,18 +152,24 @@ def test_shared_memory_that_cannot_suffice_is_named_at_the_start(monkeypatch, ca
 
 
 def test_too_few_open_files_are_named_at_the_start() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-    try:
-        with pytest.raises(ConfigError, match=r"limit of 64 open files for 8 .*ulimit -n 4096.*fewer data\.workers"):
-            require_room(8, 1000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with (
+        few_files(64),
+        pytest.raises(ConfigError, match=r"limit of 64 open files for 8 .*ulimit -n 4096.*fewer data\.workers"),
+    ):
+        require_room(8, 1000)
 
 
-def test_what_to_do_is_said_of_shared_memory_and_open_files_alone() -> None:
+def test_what_to_do_is_said_of_memory_and_open_files_alone() -> None:
     assert "--shm-size" in remedy("unable to allocate shared memory(shm) for file </torch_1>: No space left on device")
     assert "ulimit -n" in remedy(OSError(24, "Too many open files"))
+    no_memory = "; memory has run out: fewer data.workers or smaller batches"
+    with pytest.raises(MemoryError) as of_numpy:
+        np.empty(1 << 50)
+    with pytest.raises(RuntimeError) as of_torch:
+        torch.empty(1 << 60)
+    for error in (OSError(12, "Cannot allocate memory"), MemoryError(), of_numpy.value, of_torch.value):
+        assert remedy(error) == no_memory
+    assert remedy(f"Caught MemoryError in DataLoader worker process 0.\nMemoryError: {of_numpy.value}") == no_memory
     assert remedy("a.wav: found 0 samples") == ""
 
 

@@ -8,10 +8,13 @@ import pytest
 
 from flexiast.classifier.cascade import Rule
 from flexiast.cli import main
-from flexiast.errors import CheckpointError, ConfigError
+from flexiast.errors import CheckpointError, ConfigError, FileError
+from flexiast.export import cascade
 from flexiast.export.cascade import export_cascade, open_cascade
 from flexiast.models.geometry import PatchSize
+from flexiast.runtime.files import write_atomically
 from tests.export.test_export import classifier, waveforms
+from tests.full_disk import full_disk
 
 SIZES = (PatchSize(48, 48), PatchSize(24, 24))
 
@@ -41,6 +44,15 @@ def test_members_and_rule_give_what_predict_gives(loss: str, input: str, tmp_pat
     assert rule_text["labels"][-1] == "Größe"
     with pytest.raises(ConfigError, match="exists already"):
         export_cascade(model, tmp_path / "c", rule, input)
+
+
+@pytest.mark.parametrize(("member", "file"), [(200, "1_patch_48.onnx"), (50, "cascade.json")])
+def test_a_full_disk_names_the_file_and_leaves_nothing(member: int, file: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(cascade, "export", lambda model, out, *rest: write_atomically(out, bytes(member)))
+    monkeypatch.chdir(tmp_path)
+    with full_disk(100), pytest.raises(FileError, match=rf"^c/{file}: File too large"):
+        export_cascade(classifier(), "c", Rule(SIZES, (0.5,), average=True))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_needs_onnx_and_thresholds(tmp_path: Path, capsys) -> None:

@@ -55,6 +55,12 @@ def processes(out: Path) -> list[int]:
     return there
 
 
+def ranks(launcher: int, out: Path) -> list[int]:
+    """The processes of a run that its launcher has started."""
+    parent = {pid: Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1] for pid in processes(out)}
+    return [pid for pid, its_parent in parent.items() if int(its_parent) == launcher]
+
+
 def assert_all_end(out: Path, seconds: float = 30) -> None:
     """All processes of a run end within that time."""
     deadline = time.monotonic() + seconds

@@ -1,6 +1,9 @@
 """The state of a training run: restored exactly, refused when damaged; and the average of weights."""
 
+import argparse
 import re
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +63,28 @@ def test_damaged_state_is_refused(damage, tmp_path):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CheckpointError, match=re.escape(str(path))):
         load_state(path)
+
+
+def bad_opcode(path: Path) -> None:
+    """Replace the pickle in a state by one whose only opcode does not exist."""
+    with zipfile.ZipFile(path) as archive:
+        records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(name, b"\x80\x02\xff." if name.endswith("data.pkl") else content)
+
+
+@pytest.mark.parametrize("kind", ["program", "opcode"])
+def test_a_state_that_would_run_code_is_refused_without_the_advice_to_let_it(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    torch.save({"step": 3} | ({"arguments": argparse.Namespace(lr=1)} if kind == "program" else {}), path)
+    if kind == "opcode":
+        bad_opcode(path)
+    found = "Unsupported (global: GLOBAL argparse.Namespace|operand 255)"
+    with pytest.raises(CheckpointError, match=rf"state\.pt: not readable as a training state \(.*{found}") as refused:
+        load_state(path)
+    assert "weights_only" not in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_missing_state_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import time
 from importlib import import_module
@@ -17,6 +18,7 @@ from flexiast import PatchSize
 from flexiast.cli import main
 from flexiast.data.manifest import Manifest, read_manifest
 from flexiast.data.sampler import Draw, share_of
+from flexiast.data.scores import write_scores
 from flexiast.errors import ConfigError
 from flexiast.runtime.distributed import World, connected
 from flexiast.traintest.augment import AugmentConfig
@@ -116,11 +118,63 @@ def test_a_killed_rank_stops_the_run_and_two_ranks_go_on_to_the_same_weights(sou
     assert all(torch.equal(tensor, whole[name]) for name, tensor in broken.items())
 
 
+@pytest.mark.slow
+def test_a_signal_in_a_validation_of_two_ranks_saves_and_the_validation_is_made_up(sounds, tmp_path: Path) -> None:
+    def finished(name: str, stop: str) -> list[str]:
+        return two_ranks.finish(two_ranks.start("train_with_validations", str(tmp_path / name), str(sounds), stop))
+
+    assert finished("whole", "no") == ["", ""]
+    first, second = finished("run", "yes")
+    assert first == "stopped by signal of another process after step 8 of 10; the same command goes on from there\n"
+    assert second == f"stopped by signal {signal.SIGTERM:d} after step 8 of 10; the same command goes on from there\n"
+    saved = test_train.state(tmp_path / "run")
+    assert (saved["step"], saved["validating"]) == (8, True)
+    assert [line["step"] for line in records(tmp_path / "run") if "validation" in line] == [4]
+    assert finished("run", "no") == ["", ""]
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+    whole, run = (flexiast.load(tmp_path / name).state_dict() for name in ("whole", "run"))
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in run.items())
+
+
+def write_unlike(folder: Path, sounds: Path) -> None:
+    """What `two_ranks.disagree` gives its ranks: in one a clip less, a louder sample, another teacher."""
+    teacher = Trainer(config(sounds, folder / "out"), progress=False).model
+    clips = [clip.path for clip in read_manifest(sounds / "train").clips]
+    scores = np.full((len(clips), 6), 1 / 6, dtype=np.float32)
+    for rank in range(2):
+        own = folder / str(rank)
+        shutil.copytree(sounds / "train", own / "fewer")
+        shutil.copytree(sounds / "train", own / "louder")
+        if rank == 1:
+            next((own / "fewer").rglob("*.wav")).unlink()
+            first = own / "louder" / clips[0].relative_to(sounds / "train")
+            first.write_bytes(first.read_bytes()[:-2] + b"ab")
+            scores[0] = (1, 0, 0, 0, 0, 0)
+            with torch.no_grad():
+                teacher.head.bias[0] += 1
+        teacher.save_pretrained(own / "teacher")
+        write_scores(own / "scores.npz", list(map(str, clips)), teacher.labels.names, scores)
+
+
 def test_ranks_started_unlike_one_another_are_refused(sounds: Path, tmp_path: Path) -> None:
-    said = two_ranks.finish(two_ranks.start("disagree", str(tmp_path / "run"), str(sounds)))
-    told = "rank 1: was started unlike rank 0 (optim.lr: 0.001 -> 0.002); start all processes with the same command"
-    assert [line.startswith(told) for line in said] == [True, True]
-    assert not (tmp_path / "run").exists()
+    write_unlike(tmp_path, sounds)
+    first, second = two_ranks.finish(two_ranks.start("disagree", str(tmp_path), str(sounds)))
+    assert first == second
+    said = dict(line.split(": ", 1) for line in first.splitlines())
+    end = "; start all processes with the same command, code and data"
+    assert {
+        way: text.removeprefix("rank 1: was started unlike rank 0 ").removesuffix(end) for way, text in said.items()
+    } == {
+        "settings": "(optim.lr: 0.001 -> 0.002)",
+        "patches": '(patches.sizes: ["16"] -> ["24x32"])',
+        "code": '(commit: "code 0" -> "code 1")',
+        "data": "(data: other files, sizes or classes; contents: other contents of the same files)",
+        "contents": "(contents: other contents of the same files)",
+        "teacher": "(teacher: other weights or scores)",
+        "scores": "(teacher: other weights or scores)",
+        "measure": "(contents: other contents of the same files; models: other weights)",
+    }
+    assert not list(tmp_path.rglob("out"))
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import dataclasses
 import multiprocessing
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -17,10 +18,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from flexiast import PatchSize
+from flexiast.cli import main
 from flexiast.errors import DataError
 from flexiast.runtime.files import replacing
 from flexiast.runtime.interruption import Interrupted
@@ -301,6 +305,26 @@ def test_five_percent_of_broken_files_cost_nothing_but_a_list(tmp_path: Path) ->
     assert not (tmp_path / "run_clean" / "bad_files.csv").exists()
     assert scores["clean"] > 0.8
     assert scores["broken"] >= scores["clean"] - 0.1
+
+
+@pytest.mark.slow
+def test_clips_of_no_possible_scale_are_named_and_the_run_ends_well(tmp_path: Path, capsys) -> None:
+    for split, seed in (("train", 0), ("val", 1)):
+        write_folder(tmp_path / split, 4, seed=seed)
+        clip = tmp_path / split / "low_up" / "1.wav"
+        soundfile.write(clip, 1e30 * np.sign(soundfile.read(clip)[0]), 16_000, subtype="FLOAT")
+    command = f"train --data.train {tmp_path}/train --data.val {tmp_path}/val --out {tmp_path}/run --data.batch-size 6"
+    options = "--data.workers 2 --model.size micro --features.frames 96 --epochs 2 --log none --device cpu --threads 1"
+    assert main([*command.split(), *options.split()]) == 0
+    said = capsys.readouterr().err
+    reason = r"low_up/1\.wav: found a sample of magnitude 1e\+30, expected about 1"
+    assert len(re.findall(rf"replaced: {tmp_path}/train/{reason}", said)) == 1
+    assert len(re.findall(rf"excluded from the validation: {tmp_path}/val/{reason}", said)) == 2  # at each of them
+    with open(tmp_path / "run" / "bad_files.csv", newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == [f"{tmp_path}/train/low_up/1.wav"]
+    lines = records(tmp_path / "run")
+    assert not [line for line in lines if "skipped" in line]
+    assert [line["excluded"] for line in lines if "validation" in line] == [1, 1]
 
 
 def test_a_stop_in_a_validation_saves_the_state_before_it_and_the_validation_is_made_up(

@@ -56,12 +56,17 @@ def test_contents_and_teacher_are_compared_unless_the_state_is_older(tmp_path: P
     assert directory.resumable_state(SETTINGS, dataclasses.replace(DATA, teacher="t"), override=False)["step"] == 2
 
 
+NESTED = '{"a": ' * 100_000 + "1" + "}" * 100_000
+
+
 @pytest.mark.parametrize(
-    "field", [{"config": 3}, {"config": "[]"}, {"config": "{"}, {"log_bytes": -1}, {"data": None}, {"model": 1}]
+    ("field", "value"),
+    [("config", 3), ("config", "[]"), ("config", "{"), ("config", NESTED), ("log_bytes", -1), ("model", 1)],
+    ids=["number", "list", "cut", "nested", "log_bytes", "model"],
 )
-def test_a_state_with_hostile_fields_is_refused(tmp_path: Path, field: dict[str, object]) -> None:
+def test_a_state_with_hostile_fields_is_refused(tmp_path: Path, field: str, value: object) -> None:
     directory = RunDirectory(tmp_path, 2)
-    saved(directory, 1, **field)
+    saved(directory, 1, **{field: value})
     with pytest.raises(CheckpointError, match="checkpoints: the newest state is none of a run"):
         directory.resumable_state(SETTINGS, DATA, override=True)
 

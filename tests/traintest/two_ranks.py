@@ -33,7 +33,7 @@ def start(job: str, *arguments: str) -> list[subprocess.Popen]:
 
 def finish(ranks: list[subprocess.Popen]) -> list[str]:
     """What the ranks printed, once they have succeeded."""
-    outputs = [rank.communicate(timeout=120) for rank in ranks]
+    outputs = [rank.communicate(timeout=300) for rank in ranks]
     for rank, (_, errors) in zip(ranks, outputs, strict=True):
         assert rank.returncode == 0, errors
     return [out for out, _ in outputs]
@@ -91,20 +91,71 @@ def train_and_evaluate(out: str, sounds: str) -> None:
     )
 
 
-def disagree(out: str, sounds: str) -> None:
-    """Start rank 1 with another learning rate; print what each says."""
-    from flexiast.errors import ConfigError
+def train_with_validations(out: str, sounds: str, stop: str) -> None:
+    """Train with three validations; with stop `yes`, rank 1 is signalled in the second. Print what is said then."""
+    import signal
+
     from flexiast.runtime.distributed import connected
+    from flexiast.runtime.interruption import Interrupted
+    from flexiast.traintest import evaluate
     from flexiast.traintest.train import Trainer
     from tests.traintest.test_distributed import config
 
-    run = config(Path(sounds), Path(out))
+    load, calls = evaluate.load_windows, []
     with connected() as world:
-        own = dataclasses.replace(run, optim=dataclasses.replace(run.optim, lr=run.optim.lr * (1 + world.rank)))
+
+        def signalled(*arguments, **options):
+            calls.append(1)
+            for number, batch in enumerate(load(*arguments, **options)):
+                if (number, len(calls), world.rank, stop) == (1, 2, 1, "yes"):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+        evaluate.load_windows = signalled  # type: ignore[assignment]
         try:
-            Trainer(own, progress=False, world=world)
-        except ConfigError as error:
+            Trainer(config(Path(sounds), Path(out), eval_every=0.2), progress=False, world=world).run()
+        except Interrupted as error:
             print(error)
+        world.barrier()
+
+
+def disagree(folder: str, sounds: str) -> None:
+    """Start rank 1 otherwise in each of the ways below; print what each rank says, one line each.
+
+    folder: holds for each rank a folder with its own `fewer`, `louder`, `teacher` and `scores.npz`.
+    """
+    from flexiast.commands.measure import MeasureConfig, _measure
+    from flexiast.errors import ConfigError
+    from flexiast.runtime.distributed import connected
+    from flexiast.traintest import train
+    from flexiast.traintest.options import DistillConfig, PatchOptions
+    from tests.traintest.test_distributed import PATCHES, config
+
+    with connected() as world:
+        rank = world.rank
+        os.chdir(Path(folder) / str(rank))
+        run = config(Path(sounds), Path("out"))
+        optim, data = run.optim, run.data
+        ways = {
+            "settings": {"optim": dataclasses.replace(optim, lr=optim.lr * (1 + rank))},
+            "patches": {"patches": PatchOptions((PATCHES[rank],))},
+            "code": {},
+            "data": {"data": dataclasses.replace(data, train=Path("fewer"))},
+            "contents": {"data": dataclasses.replace(data, train=Path("louder"))},
+            "teacher": {"distill": DistillConfig(teacher="teacher")},
+            "scores": {"distill": DistillConfig(scores=Path("scores.npz"))},
+        }
+        for way, changes in ways.items():
+            train.commit = (lambda: f"code {rank}") if way == "code" else (lambda: "code")  # type: ignore[assignment]
+            try:
+                train.Trainer(dataclasses.replace(run, **changes), progress=False, world=world)
+                print(f"{way}: agreed")
+            except ConfigError as error:
+                print(f"{way}: {error}")
+        try:
+            _measure(MeasureConfig(("teacher",), Path("louder"), Path("out"), device="cpu"), False, world)
+        except ConfigError as error:
+            print(f"measure: {error}")
 
 
 def wait_for_the_silent(minutes: str) -> None:
@@ -125,5 +176,5 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    jobs = (train_and_evaluate, train_lora, train_native, disagree, wait_for_the_silent)
+    jobs = (train_and_evaluate, train_lora, train_native, train_with_validations, disagree, wait_for_the_silent)
     {job.__name__: job for job in jobs}[sys.argv[1]](*sys.argv[2:])

@@ -19,6 +19,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from ...errors import ConfigError, DataError
+from ...runtime.files import write_atomically
 
 DATA_ROOT = "FLEXIAST_DATA"
 """Environment variable with the folder for downloads."""
@@ -53,13 +54,13 @@ def obtain(archive: Archive, root: Path) -> Path:
     """The folder of the unpacked archive, which is fetched and unpacked first if needed.
 
     The archive itself is kept beside the folder, with its SHA-256 in `FILE.sha256` as sha256sum writes it. Raises
-    DataError as `fetch` and `unpack` do.
+    DataError as `fetch` and `unpack` do, FileError if the checksum cannot be written.
     """
     folder = root / archive.folder
     if not folder.exists():
         path = root / archive.file
         digest = fetch(archive.url, path, size=archive.size, sha256=archive.sha256)
-        path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n")
+        write_atomically(path.with_name(path.name + ".sha256"), f"{digest}  {path.name}\n".encode())
         unpack(path, folder)
     return folder
 

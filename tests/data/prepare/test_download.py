@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from flexiast.data.prepare.download import Archive, data_root, fetch, obtain, unpack
-from flexiast.errors import ConfigError, DataError
+from flexiast.errors import ConfigError, DataError, FileError
+from tests.full_disk import full_disk
 from tests.server import Behaviour, serving
 
 CONTENT = bytes(range(256)) * 400
@@ -239,6 +240,13 @@ def test_obtain_fetches_unpacks_and_records_once(tmp_path):
     assert (tmp_path / "root" / "data" / "x.txt").exists()
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert (tmp_path / "root" / "data.zip.sha256").read_text() == f"{digest}  data.zip\n"
+
+
+def test_a_checksum_that_a_full_disk_does_not_take_is_named(tmp_path):
+    zipped(tmp_path / "data.zip", {"top/x.txt": b"x"})
+    with full_disk(10), pytest.raises(FileError, match=r"data\.zip\.sha256: File too large"):
+        obtain(Archive("http://localhost/a.zip", "data.zip", "data"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["data.zip"]
 
 
 def test_data_root(tmp_path, monkeypatch):
