@@ -75,17 +75,18 @@ class Twins:
 
     def __init__(self, objective: Objective, share: float) -> None:
         """share: weight of the finer size's answer against the labels, at the coarser size."""
-        self.objective, self.share = objective, share
+        self.share, self.loss = share, objective.loss
+        self.device, self.precision = objective.device, objective.precision
         self.finer: Tensor | None = None
 
     def __call__(self, network: nn.Module, inputs: Inputs, patch: PatchSize) -> Tensor:
-        with autocast(self.objective.device, self.objective.precision):
+        with autocast(self.device, self.precision):
             logits = network(inputs.student, patch).float()
-        loss = classification_loss(logits, inputs.targets, self.objective.loss)
+        loss = classification_loss(logits, inputs.targets, self.loss)
         finer, self.finer = self.finer, logits.detach() if self.finer is None else None
         if finer is None:
             return loss
-        return (1 - self.share) * loss + self.share * distillation_loss(logits, finer, self.objective.loss)
+        return (1 - self.share) * loss + self.share * distillation_loss(logits, finer, self.loss)
 
 
 def twice(inputs: Inputs, patches: Sequence[PatchSize]) -> tuple[Inputs, list[PatchSize]]:
