@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from ..errors import DataError
 from ..features import FeatureConfig
+from ..runtime.bars import tqdm
 from .manifest import Manifest
 from .statistics import Moments, log_mel_pieces
 from .workers import as_is, loaded, start_worker

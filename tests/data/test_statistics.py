@@ -141,7 +141,7 @@ def test_command_goes_past_a_bad_clip_and_says_so(manifest, tmp_path, capsys):
     assert main(["stats", str(tmp_path / "m.csv"), "--workers", "0"]) == 0
     output = capsys.readouterr()
     assert "clips 4\n" in output.out
-    assert "left out: 1 of 5 clips, which cannot be used" in output.out
+    assert "left out  1 of 5 clips, which cannot be used" in output.out
     assert f"left out: {tmp_path / 'e.wav'}: not readable as audio" in output.err
     assert main(["stats", str(tmp_path / "m.csv"), "--workers", "0", "--max-bad", "0"]) == 2
     assert "e.wav: not readable as audio" in capsys.readouterr().err
