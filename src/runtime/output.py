@@ -74,7 +74,7 @@ def summary_lines(outcome: Outcome, seconds: float | None) -> list[str]:
 def duration(seconds: float) -> str:
     """Seconds in the unit that people would use."""
     if seconds < 1.95:
-        return f"{seconds:.1f} seconds"
+        return f"{max(0.1, seconds):.1f} seconds"
     if seconds < 90:
         return f"{round(seconds)} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

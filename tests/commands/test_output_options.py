@@ -41,6 +41,7 @@ RUNS = {
     "pack": "{data} {out}",
 }
 """One miniature run of every command but `demo`, which serves until it is ended."""
+SLOW = {"bench", "export", "report"}
 KEYS = {
     "train": {"clips", "metric", "validation", "logistic_regression"},
     "flexify": {"results"},
@@ -80,7 +81,7 @@ def test_every_command_has_both_from_one_place() -> None:
         assert issubclass(config, OutputOptions) or name == "flexify"  # which has them among its training settings
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in RUNS])
 def test_it_prints_json_and_nothing_else_or_nothing_at_all(name: str, given, tmp_path: Path, capsys) -> None:
     def printed(option: str) -> tuple[str, str]:
         command = RUNS[name].format(**given, out=tmp_path / option.strip("-"))

@@ -104,6 +104,7 @@ def test_json_in_a_file_and_on_the_terminal(model_dir, folder, expected, tmp_pat
     out = tmp_path / "results.json"
     assert main(command(model_dir, folder, "--out", out)) == 2
     content = json.loads(out.read_text())
+    capsys.readouterr()
     assert main(command(model_dir, folder, "--json", "--quiet")) == 2
     printed = capsys.readouterr().out
     assert [json.loads(line) for line in printed.splitlines()] == content

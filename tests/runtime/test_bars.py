@@ -11,7 +11,7 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 IN_A_NOTEBOOK = """
 import sys, types
 import IPython
-IPython.get_ipython = lambda: types.SimpleNamespace(config={"IPKernelApp": {}})
+sys.modules["ipykernel.zmqshell"] = types.ModuleType("ipykernel.zmqshell")
 widgets = types.ModuleType("ipywidgets")
 widgets.HTML = widgets.HBox = widgets.FloatProgress = object
 sys.modules["ipywidgets"] = widgets if sys.argv[1] == "widgets" else None
@@ -21,7 +21,7 @@ print(tqdm.__module__)
 
 
 def test_no_other_module_takes_bars_from_elsewhere() -> None:
-    users = {path.name for path in SRC.rglob("*.py") if re.search(r"(from|import) tqdm\b", path.read_text())}
+    users = {path.name for path in SRC.rglob("*.py") if re.search(r"from tqdm|^ *import tqdm", path.read_text(), re.M)}
     assert users == {"bars.py"}
     ours = [path for path in SRC.rglob("*.py") if "runtime.bars import tqdm" in path.read_text()]
     assert len(ours) > 10

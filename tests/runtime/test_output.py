@@ -55,7 +55,7 @@ def test_a_name_cannot_steer_the_terminal(capsys) -> None:
 
 def test_times_are_in_the_unit_people_use() -> None:
     told = {
-        0.04: "0.0 seconds",
+        0.04: "0.1 seconds",
         1.5: "1.5 seconds",
         2: "2 seconds",
         89: "89 seconds",
