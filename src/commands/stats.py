@@ -75,9 +75,10 @@ def run(config: StatsConfig) -> Outcome:
         write_atomically(config.out, (to_json_text(dataclasses.asdict(statistics)) + "\n").encode())
     options = " ".join(training_options(features, statistics))
     left_out = len(data) - statistics.clips
+    moments = f"mean {statistics.mean:.7f}, std {statistics.std:.7f}"
     return Outcome(
         written=config.out,
-        text=f"mean {statistics.mean:.7f}, std {statistics.std:.7f}, frames {statistics.frames}\n{options}",
+        text=f"{moments}, frames {statistics.frames}, clips {statistics.clips}\n{options}",
         summary={
             "clips": f"{statistics.clips:,}",
             "left out": f"{left_out} of {len(data)} clips, which cannot be used" if left_out else "",

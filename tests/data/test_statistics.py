@@ -126,7 +126,8 @@ def test_command_prints_and_writes_the_statistics(manifest, tmp_path, capsys):
     assert main(command) == 0
     features = dataclasses.replace(FEATURES, resampler="soxr")  # as a new model has it
     expected = measure_statistics(manifest, features, workers=0, progress=False)
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, *summary = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in summary] == ["written", "clips", "time"]
     numbers = dict(part.split(" ") for part in first.split(", "))
     assert float(numbers["mean"]) == pytest.approx(expected.mean, abs=1e-6)
     assert float(numbers["std"]) == pytest.approx(expected.std, abs=1e-6)
