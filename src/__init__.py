@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .classifier.audio_classifier import AudioClassifier
     from .classifier.load import load
+    from .commands.calls import curve, examine, train
     from .features import FeatureConfig, LogMel
     from .models import resize
     from .models.config import FlexiASTConfig
@@ -24,9 +25,12 @@ __all__ = [
     "FlexiASTConfig",
     "LogMel",
     "PatchSize",
+    "curve",
+    "examine",
     "load",
     "metrics",
     "resize",
+    "train",
 ]
 
 _HOMES = {
@@ -36,7 +40,10 @@ _HOMES = {
     "FlexiASTConfig": "models.config",
     "LogMel": "features",
     "PatchSize": "models.geometry",
+    "curve": "commands.calls",
+    "examine": "commands.calls",
     "load": "classifier.load",
+    "train": "commands.calls",
 }
 _MODULES = {"metrics": "traintest.metrics", "resize": "models.resize"}
 

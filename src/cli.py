@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
@@ -86,13 +87,21 @@ def run_command(name: str, arguments: Sequence[str], program: str) -> int:
     with _ended_by_ctrl_c():
         from .commands.command_line import read_arguments
         from .commands.guard import guarded
+        from .runtime.output import show
 
         command = import_module(f".commands.{name}", __package__)
 
     def run() -> object:
         config = read_arguments(command.CONFIG, arguments, program)
-        _log_to_stderr()
-        return command.run(config)
+        _log_to_stderr(config.quiet)
+        start = time.perf_counter()
+        outcome = command.run(config)
+        if outcome is None:
+            return 0
+        show(outcome, config, time.perf_counter() - start)
+        if outcome.failure:
+            raise outcome.failure
+        return outcome.exit_code
 
     return guarded(run)
 
@@ -111,8 +120,8 @@ def _ended_by_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _log_to_stderr() -> None:
-    """Send the package's log to stderr; ranks other than 0 log warnings only."""
+def _log_to_stderr(quiet: bool) -> None:
+    """Send the package's log to stderr; if quiet, and on ranks other than 0, warnings only."""
     from .runtime.terminal import OneLineFormatter
 
     rank = os.environ.get("RANK", "0")
@@ -120,14 +129,14 @@ def _log_to_stderr() -> None:
     handler.setFormatter(OneLineFormatter("flexiast: %(message)s" if rank == "0" else f"flexiast[{rank}]: %(message)s"))
     logger = logging.getLogger("flexiast")
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO if rank == "0" else logging.WARNING)
+    logger.setLevel(logging.INFO if rank == "0" and not quiet else logging.WARNING)
 
 
 class _BesideBars:
     """A stream to stderr that does not break progress bars."""
 
     def write(self, text: str) -> None:
-        from tqdm import tqdm
+        from .runtime.bars import tqdm
 
         if text := text.rstrip("\n"):
             tqdm.write(text, file=sys.stderr)

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -80,7 +81,7 @@ def model_dir(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "flexiast.cli", *arguments.split(), *options.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"trained model: {out}"
+    assert re.search(rf"^written +{out}\n(clips|best accuracy) ", done.stdout, re.MULTILINE)
     return out
 
 

@@ -17,6 +17,7 @@ from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, to_json
 from ..runtime.device import pick_device, resolve_precision
 from ..runtime.files import require_no_results, require_writable, to_json_text, write_atomically
+from ..runtime.output import Outcome, OutputOptions
 from ..runtime.provenance import provenance
 from ..traintest.bench import Bench, measure_costs
 
@@ -24,7 +25,7 @@ FILES = ("bench.csv", "bench.json", "bench.png", "bench-dark.png")
 
 
 @dataclasses.dataclass(frozen=True)
-class BenchConfig:
+class BenchConfig(OutputOptions):
     """Time a model at many patch sizes: clips per second, latency, tokens, GFLOPs and memory."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -85,11 +86,16 @@ def bench(config: BenchConfig) -> Bench:
     return report
 
 
-def run(config: BenchConfig) -> None:
-    """Time the model and print the table."""
-    print(format_bench(bench(config)))
-    if config.out is not None:
-        print(f"written: {config.out}/bench.csv, .json, .png")
+def run(config: BenchConfig) -> Outcome:
+    """Time the model; the outcome has the table."""
+    report = bench(config)
+    fastest = max(report.costs, key=lambda cost: cost.clips_per_second)
+    return Outcome(
+        written=config.out,
+        text=format_bench(report),
+        summary={"fastest": f"{fastest.clips_per_second:.0f} clips/s at patch size {fastest.patch_size}"},
+        results=dataclasses.asdict(report),
+    )
 
 
 CONFIG = BenchConfig

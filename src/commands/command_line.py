@@ -100,12 +100,22 @@ def file_options(path: Path) -> dict[str, list[str]]:
         raise ConfigError(f"{path}: not readable as options in TOML or JSON ({reason})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: found {type(content).__name__}, expected a table of options")
+    return table_options(content, str(path))
+
+
+def table_options(content: Mapping[str, Any], where: str) -> dict[str, list[str]]:
+    """The options in a nested table, by name, each as it would be written on the command line.
+
+    Raises ConfigError, beginning with `where`, if one is there twice or is no plain value.
+    """
     options: dict[str, list[str]] = {}
     for name, value in _leaves(content, ""):
         if name in options:
-            raise ConfigError(f"{path}: found {name} twice, expected each option once")
+            raise ConfigError(f"{where}: found {name} twice, expected each option once")
         if isinstance(value, list) and any(isinstance(item, (list, Mapping)) for item in value):
-            raise ConfigError(f"{path}: {name}: found {json.dumps(value)[:120]}, expected numbers or text")
+            raise ConfigError(
+                f"{where}: {name}: found {json.dumps(value, default=str)[:120]}, expected numbers or text"
+            )
         options[name] = _words(name, value)
     return options
 

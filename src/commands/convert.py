@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -13,10 +14,11 @@ from ..checkpoints.checkpoint import SIDECAR, WEIGHTS, save_checkpoint, save_sin
 from ..checkpoints.load_report import LoadReport
 from ..classifier.load import load
 from ..runtime.files import put_in_place, require_new
+from ..runtime.output import Outcome, OutputOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvertConfig:
+class ConvertConfig(OutputOptions):
     """Convert a checkpoint of any readable format to our own, and print what happened to every tensor."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -56,10 +58,21 @@ def _parent(out: Path) -> Path:
     return out.parent
 
 
-def run(config: ConvertConfig) -> None:
-    """Convert, and print what happened to every tensor and where the model is."""
-    print(convert(config))
-    print(f"written: {config.out}")
+def run(config: ConvertConfig) -> Outcome:
+    """Convert; the outcome says what happened to every tensor and where the model is."""
+    report = convert(config)
+    return Outcome(
+        written=config.out,
+        text=str(report) if report else "",
+        summary={"format": report.format, "tensors": _counts(report)} if report else {},
+        results=dataclasses.asdict(report) if report else {},
+    )
+
+
+def _counts(report: LoadReport) -> str:
+    """How many steps of loading there were of each kind."""
+    counts = Counter(entry.action for entry in report.entries)
+    return ", ".join(f"{count} {action}" for action, count in counts.items())
 
 
 CONFIG = ConvertConfig

@@ -26,6 +26,7 @@ from ..reports.tables import spread
 from ..runtime.arguments import PatchArg, Precision, require_distinct
 from ..runtime.device import pick_device
 from ..runtime.files import require_new, require_writable, to_json_text, write_atomically
+from ..runtime.output import Outcome, OutputOptions
 from ..traintest.curve import measure_curve
 from ..traintest.evaluate import describe_clips
 from ..traintest.setup import fitting
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class CurveConfig(TableOptions):
+class CurveConfig(TableOptions, OutputOptions):
     """Measure accuracy, calibration and cost of a model at a ladder of patch sizes, and find its cascades."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -131,10 +132,17 @@ def _sidecar(config: CurveConfig) -> Path:
     return sidecar
 
 
-def run(config: CurveConfig) -> None:
-    """Measure, and print the table and the front."""
-    measured, path = curve(config)
-    print(f"{format_curve(measured)}\nwritten: {path}")
+def run(config: CurveConfig) -> Outcome:
+    """Measure; the outcome has the table and the front."""
+    measured, path = curve(config, not config.quiet)
+    best = max(measured.points, key=lambda point: point.score)
+    figure = f"{100 * best.score:.1f} % at patch size {best.patch_size}"
+    return Outcome(
+        written=path,
+        text=format_curve(measured),
+        summary={"clips": f"{measured.clips:,}", f"best {measured.score_name}": figure},
+        results=measured.to_json(),
+    )
 
 
 CONFIG = CurveConfig

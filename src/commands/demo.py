@@ -20,6 +20,7 @@ from ..errors import ConfigError, require
 from ..reports.listening import ListeningRoom
 from ..runtime.extras import optional
 from ..runtime.interruption import noted_signals
+from ..runtime.output import Outcome, OutputOptions, show
 from .demo_page import build, serve
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ LONGEST, LARGEST = 3600.0, 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(OutputOptions):
     """Serve a web page on this machine: record or upload a sound, slide the patch size, see what changes."""
 
     checkpoint: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL]")] = None
@@ -104,7 +105,7 @@ def run(config: DemoConfig) -> None:
         page = build(gradio, room, source.resolve().name, example)
         with noted_signals() as stopping:
             address = serve(gradio, page, config.host, port, config.max_megabytes, config.open_browser, example)
-            print(f"open {address} in a browser; Ctrl-C ends it", flush=True)
+            show(Outcome(text=f"open {address} in a browser; Ctrl-C ends it", results={"address": address}), config)
             while not stopping:
                 time.sleep(0.1)
             page.close(verbose=False)

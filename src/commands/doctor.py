@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -21,14 +20,15 @@ from ..doctor.finding import Examination
 from ..doctor.installation import examine_installation, look
 from ..doctor.run import examine_run
 from ..errors import ConfigError, require
-from ..reports.examination import examination_json, format_examination
+from ..reports.examination import format_examination
+from ..runtime.output import Outcome, OutputOptions
 from ..traintest.finished_run import FinishedRun, is_run
 
 WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
 
 
 @dataclasses.dataclass(frozen=True)
-class DoctorConfig(TableOptions):
+class DoctorConfig(TableOptions, OutputOptions):
     """Find what is wrong with an installation, a data set, a checkpoint or a run. Exit code 1: it is serious."""
 
     subject: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[SUBJECT]")] = None
@@ -46,10 +46,6 @@ class DoctorConfig(TableOptions):
     """Where relative paths of the manifests start (default: the manifest's own folder)."""
     workers: int = 2
     """Decoding processes; 0 decodes in this process."""
-    json: bool = False
-    """Print one JSON object: subject, facts, findings."""
-    quiet: bool = False
-    """Print the findings alone; no progress bar."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,15 +86,14 @@ def examine(config: DoctorConfig, progress: bool = True) -> Examination:
     return examine_data(data, model, config.workers, progress)
 
 
-def run(config: DoctorConfig) -> int:
-    """Print the findings; returns 1 if any is serious."""
-    if config.quiet:
-        logging.getLogger("flexiast").setLevel(logging.WARNING)
-    examination = examine(config, progress=not (config.json or config.quiet))
-    text = examination_json(examination) if config.json else format_examination(examination, config.quiet)
-    if text:
-        print(text)
-    return int(examination.serious)
+def run(config: DoctorConfig) -> Outcome:
+    """Examine; the outcome has the findings, and exit code 1 if any is serious."""
+    examination = examine(config, not config.quiet)
+    return Outcome(
+        text=format_examination(examination, config.quiet),
+        results=dataclasses.asdict(examination),
+        exit_code=int(examination.serious),
+    )
 
 
 CONFIG = DoctorConfig

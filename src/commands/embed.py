@@ -17,6 +17,7 @@ from ..data.manifest import require_tables
 from ..errors import ConfigError
 from ..runtime.extras import optional
 from ..runtime.files import replacing, require_new
+from ..runtime.output import Outcome
 from .over_files import OverFiles, Source, write_all
 
 SUFFIXES = (".parquet", ".npz")
@@ -65,8 +66,8 @@ class EmbedConfig(OverFiles):
         require_new(self.out, self.overwrite)
 
 
-def run(config: EmbedConfig) -> None:
-    """Embed and write. What was computed before Ctrl-C is written too. Raises DataError, in the end, for bad files."""
+def run(config: EmbedConfig) -> Outcome:
+    """Embed and write. What was computed before Ctrl-C is written too. The outcome holds a DataError for bad files."""
     if config.out.suffix.lower() == ".parquet":
         optional("pyarrow", "data")  # before the work
 
@@ -76,7 +77,7 @@ def run(config: EmbedConfig) -> None:
     def save(model: AudioClassifier, sources: list[Source], done: list[Embedded]) -> None:
         write(config.out, [str(source) for source in sources], done)
 
-    write_all(config, config.checkpoint, config.audio, config.out, embed, save)
+    return write_all(config, config.checkpoint, config.audio, config.out, embed, save)
 
 
 def write(out: Path, names: Sequence[str], done: Sequence[Embedded]) -> None:

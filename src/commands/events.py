@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -16,7 +17,6 @@ import soxr
 import torch
 import tyro
 from torch import Tensor
-from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.events import Event, EventOptions, Progress, Scan, scan
@@ -25,9 +25,11 @@ from ..classifier.listening import trained_sizes
 from ..classifier.load import load
 from ..errors import ConfigError
 from ..models.geometry import PatchSize
-from ..reports.events import FORMATS, require_events_file
+from ..reports.events import FORMATS, as_row, require_events_file
 from ..runtime.arguments import PatchArg, Precision
-from ..runtime.files import write_atomically
+from ..runtime.bars import tqdm
+from ..runtime.files import to_json_text, write_atomically
+from ..runtime.output import Outcome, OutputOptions, show
 from ..runtime.terminal import printable
 from ..traintest.setup import fitting
 
@@ -35,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class EventsConfig(EventOptions):
+class EventsConfig(EventOptions, OutputOptions):
     """Find sounds in a long recording: scan it at a coarse patch size, listen again where something may be."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -74,7 +76,7 @@ class EventsConfig(EventOptions):
                 raise ConfigError("sample_rate: found it beside a file, which has its own, expected it with --follow")
 
 
-def run(config: EventsConfig) -> None:
+def run(config: EventsConfig) -> Outcome:
     """Find the events; print them as they come, or write them, also if the work ends in an error or Ctrl-C."""
     model = load(config.checkpoint, config.device)
     how, rate = _scan(config, model), model.feature_config.sample_rate
@@ -87,20 +89,36 @@ def run(config: EventsConfig) -> None:
     events: list[Event] = []
     done, start = Progress(), time.perf_counter()
     total = None if config.follow else _seconds(config.recording)
-    bar = tqdm(total=total, unit="s", desc="events", disable=not sys.stderr.isatty(), leave=False)
+    bar = tqdm(total=total, unit="s", desc="events", disable=config.quiet or not sys.stderr.isatty(), leave=False)
     try:
-        with bar:
+        with _kept(config, done, events), bar:
             for event in scan(model, _counted(pieces, bar, rate), how, done, str(config.recording)):
                 events.append(event)
                 if config.out is None:
-                    line = f"{event.start:.2f}\t{event.end:.2f}\t{printable(event.label)}\t{event.score:.4f}"
-                    tqdm.write(line, file=sys.stdout)
+                    tqdm.write(_line(event, config.json), file=sys.stdout)
                     sys.stdout.flush()
+    except KeyboardInterrupt:  # as a stream ends
+        show(_outcome(config, done, len(events), time.perf_counter() - start), config)
+        raise
+    return _outcome(config, done, len(events), time.perf_counter() - start)
+
+
+def _line(event: Event, as_json: bool) -> str:
+    """An event as it is printed."""
+    if as_json:
+        return to_json_text(as_row(event))
+    return f"{event.start:.2f}\t{event.end:.2f}\t{printable(event.label)}\t{event.score:.4f}"
+
+
+@contextlib.contextmanager
+def _kept(config: EventsConfig, done: Progress, events: list[Event]) -> Iterator[None]:
+    """Write the events in the end, also if it is an error or Ctrl-C."""
+    try:
+        yield
     finally:
         if config.out is not None and done.windows:
             text = FORMATS[config.out.suffix.lower()](events, str(config.recording))
             write_atomically(config.out, text.encode("utf-8", "surrogateescape"))
-        _tell(done, len(events), time.perf_counter() - start)
 
 
 def _scan(config: EventsConfig, model: AudioClassifier) -> Scan:
@@ -161,13 +179,21 @@ def pcm_pieces(stream: BinaryIO, source: int, rate: int, samples: int) -> Iterat
         yield torch.from_numpy(np.ascontiguousarray(resampler.resample_chunk(np.zeros(0, np.float32), last=True)))
 
 
-def _tell(done: Progress, events: int, took: float) -> None:
+def _outcome(config: EventsConfig, done: Progress, events: int, took: float) -> Outcome:
     """How much was scanned, and how fast."""
-    if done.windows:
-        logger.info(
-            "%d events in %.1f s, scanned in %.1f s (real-time factor %.3f); %d of %d windows were refined",
-            events, done.seconds, took, took / done.seconds, done.refined, done.windows,
-        )  # fmt: skip
+    if not done.windows:
+        return Outcome(results={"events": 0, "recording_seconds": 0.0}, streamed=config.out is None)
+    factor = took / done.seconds
+    return Outcome(
+        written=config.out,
+        summary={
+            "events": f"{events:,} in {done.seconds:.1f} s",
+            "real-time factor": f"{factor:.3f}",
+            "heard again": f"{done.refined:,} of {done.windows:,} windows",
+        },
+        results={"events": events, "recording_seconds": done.seconds, "real_time_factor": factor},
+        streamed=config.out is None,
+    )
 
 
 CONFIG = EventsConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -18,13 +18,14 @@ from ..export.export import Format, Input, export
 from ..export.int8 import export_int8
 from ..models.geometry import PatchSize
 from ..runtime.arguments import PatchArg
+from ..runtime.output import Outcome, OutputOptions
 from ..traintest.curve import score_of
 from ..traintest.evaluate import targets_of
 from ..traintest.metrics import metric_of
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(OutputOptions):
     """Write one patch size as a fixed model for ONNX Runtime, transformers or PyTorch, and check its output."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -59,33 +60,53 @@ class ExportConfig:
         require(self.int8 or self.data is None, "data", self.data, "it beside --int8 only")
 
 
-def run(config: ExportConfig) -> None:
-    """Export, and print how closely the outputs agree."""
+def run(config: ExportConfig) -> Outcome:
+    """Export; the outcome says how closely the outputs agree."""
     model = load(config.checkpoint)
     choice = model.choose(config.budget, *cascade_arguments(config.cascade, config.threshold), config.patch_size)
     if config.cascade and choice:
         require(config.format == "onnx", "format", config.format, "onnx, the format of an exported cascade")
         cascade = export_cascade(model, config.out, choice.rule, config.input, config.overwrite)
-        print(f"written: {cascade.path}, {choice!r} (largest difference of scores {cascade.difference:.1e})")
-        return
+        return Outcome(
+            written=cascade.path,
+            summary={"cascade": repr(choice), "largest difference of scores": f"{cascade.difference:.1e}"},
+            results={"cascade": choice.rule.to_json(), "difference": cascade.difference},
+        )
     size = choice.rule.sizes[0] if choice else config.patch_size
     if config.int8:
-        print(_int8(config, model, size))
-        return
+        return _int8(config, model, size)
     result = export(model, config.out, config.format, size, config.input, config.overwrite)
-    print(f"written: {result.path} (largest difference of logits {result.difference:.1e}, run by {result.runtime})")
+    kept = "all" if config.format == "transformers" else str(size or model.config.patch_size)
+    return Outcome(
+        written=result.path,
+        summary={
+            "patch size": kept,
+            "largest difference of logits": f"{result.difference:.1e}, run by {result.runtime}",
+        },
+        results={"patch_size": kept, "difference": result.difference, "runtime": result.runtime},
+    )
 
 
-def _int8(config: ExportConfig, model: AudioClassifier, size: PatchSize | None) -> str:
-    """Export with 8-bit weights; returns what to print. Raises ConfigError for data of other classes."""
+def _int8(config: ExportConfig, model: AudioClassifier, size: PatchSize | None) -> Outcome:
+    """Export with 8-bit weights; the outcome says what they cost. Raises ConfigError for data of other classes."""
     data = None if config.data is None else read_manifest(config.data, model.labels)
     sounds = [clip.path for clip in data.clips] if data else []
     result, scores = export_int8(model, config.out, size, config.input, config.overwrite, sounds)
-    text = f"written: {result.path}, 8-bit weights (float32: largest difference of logits {result.difference:.1e})"
+    kept, metric = str(size or model.config.patch_size), metric_of(model.loss)
+    summary = {
+        "patch size": kept,
+        "weights": f"8-bit (float32: largest difference of logits {result.difference:.1e})",
+    }
+    results: dict[str, Any] = {"patch_size": kept, "difference": result.difference}
     if data is None:
-        return f"{text}; --data measures what that costs"
-    before, after = (100 * score_of(one, targets_of(data), model.loss) for one in scores)
-    return f"{text}\n{metric_of(model.loss)} on {len(data)} clips: {before:.2f} % before, {after:.2f} % after"
+        return Outcome(written=result.path, summary=summary | {"cost": "--data measures it"}, results=results)
+    before, after = (score_of(one, targets_of(data), model.loss) for one in scores)
+    measured = f"{100 * before:.2f} % before, {100 * after:.2f} % after"
+    return Outcome(
+        written=result.path,
+        summary=summary | {f"{metric} on {len(data)} clips": measured},
+        results=results | {"metric": metric, "clips": len(data), "before": before, "after": after},
+    )
 
 
 CONFIG = ExportConfig

@@ -9,8 +9,9 @@ import tyro
 
 from ..classifier.load import load
 from ..errors import ConfigError
-from ..reports.flexibility import format_table
-from ..runtime.distributed import connected, print_once
+from ..reports.flexibility import as_row, best_of, format_table
+from ..runtime.distributed import connected
+from ..runtime.output import Outcome
 from ..traintest.config import TrainConfig
 from ..traintest.evaluate import Result
 from ..traintest.train import Trainer
@@ -29,6 +30,16 @@ class FlexifyConfig:
     def __post_init__(self) -> None:
         if self.train.model.init is not None:
             raise ConfigError(f"model.init: found {self.train.model.init}, expected none beside the checkpoint")
+
+    @property
+    def quiet(self) -> bool:
+        """As the training settings have it."""
+        return self.train.quiet
+
+    @property
+    def json(self) -> bool:
+        """As the training settings have it."""
+        return self.train.json
 
 
 def flexify(config: FlexifyConfig, progress: bool = True) -> list[Result]:
@@ -49,9 +60,16 @@ def flexify(config: FlexifyConfig, progress: bool = True) -> list[Result]:
         return before + trainer.validator.measure("after", after, data, trainer.show_progress)
 
 
-def run(config: FlexifyConfig) -> None:
-    """Flexify, and print the curves before and after."""
-    print_once(f"{format_table(flexify(config))}\nflexible model: {config.train.out}")
+def run(config: FlexifyConfig) -> Outcome:
+    """Flexify; the outcome has the curves before and after."""
+    results = flexify(config, not config.quiet)
+    after = [result for result in results if result.model == "after"]
+    return Outcome(
+        written=config.train.out,
+        text=format_table(results),
+        summary={"clips": f"{len(after[0].scores):,} for validation", "best accuracy": best_of(after)},
+        results={"results": [as_row(result) for result in results]},
+    )
 
 
 CONFIG = FlexifyConfig

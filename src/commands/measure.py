@@ -25,12 +25,13 @@ from ..errors import ConfigError, require
 from ..models.geometry import PAPER_SIZES
 from ..models.resize import Resize
 from ..reports.cascades import format_cascades
-from ..reports.flexibility import as_row, format_table, plot_flexibility
+from ..reports.flexibility import as_row, best_of, format_table, plot_flexibility
 from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
 from ..runtime.device import pick_device, resolve_precision
-from ..runtime.distributed import TIMEOUT, World, connected, print_once
+from ..runtime.distributed import TIMEOUT, World, connected
 from ..runtime.files import require_no_results, require_writable, to_json_text, write_atomically
+from ..runtime.output import Outcome, OutputOptions
 from ..runtime.provenance import commit, provenance, sha256
 from ..traintest.agreement import require_agreement
 from ..traintest.cascade_report import compare_cascades
@@ -48,7 +49,7 @@ FILES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class MeasureConfig(TableOptions):
+class MeasureConfig(TableOptions, OutputOptions):
     """Measure models at many patch sizes in one pass over the data."""
 
     checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]")]
@@ -225,9 +226,15 @@ def _identify(paths: dict[str, Path]) -> dict[str, dict[str, str]]:
     return {name: {"path": str(paths[name]), "sha256": digest} for name, digest in digests.items()}
 
 
-def run(config: MeasureConfig) -> None:
-    """Measure and print the table."""
-    print_once(f"{format_table(measure(config))}\nwritten: {config.out}/flexibility.csv, .json, .png, and tables")
+def run(config: MeasureConfig) -> Outcome:
+    """Measure; the outcome has the table."""
+    results = measure(config, not config.quiet)
+    return Outcome(
+        written=config.out,
+        text=format_table(results),
+        summary={"clips": f"{len(results[0].scores):,}", "best accuracy": best_of(results)},
+        results={"results": [as_row(result) for result in results]},
+    )
 
 
 CONFIG = MeasureConfig

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from tqdm import tqdm
-
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.listening import Hearing
 from ..classifier.load import load
@@ -18,8 +16,9 @@ from ..data.sources import audio_sources
 from ..data.table_options import PathOptions
 from ..errors import DataError
 from ..runtime.arguments import PatchArg, Precision
+from ..runtime.bars import tqdm
 from ..runtime.device import available_cores
-from ..runtime.terminal import printable
+from ..runtime.output import Outcome, OutputOptions
 
 Source = Path | ShardMember
 FEW = 64
@@ -27,7 +26,7 @@ FEW = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OverFiles(PathOptions):
+class OverFiles(PathOptions, OutputOptions):
     """How audio files are found and scored."""
 
     patch_size: PatchArg | None = None
@@ -70,10 +69,10 @@ def write_all(
     out: Path,
     results: Callable[[AudioClassifier, list[Source], Hearing], Iterator[R]],
     write: Callable[[AudioClassifier, list[Source], list[R]], None],
-) -> None:
+) -> Outcome:
     """Run a model over the files that these names stand for, and write the results of those that can be used.
 
-    What is there at Ctrl-C is written too. Raises DataError, in the end, if some names or files cannot be used.
+    What is there at Ctrl-C is written too. The outcome holds a DataError if some names or files cannot be used.
     """
     sources, refused = audio_sources(names, config.root, config)
     failed = [name.reason for name in refused]
@@ -84,7 +83,7 @@ def write_all(
     made = results(model, sources, config.hearing(len(sources)))
     done: list[R] = []
     try:
-        hidden = not sys.stderr.isatty()
+        hidden = config.quiet or not sys.stderr.isatty()
         for one in tqdm(made, out.name, len(sources), unit="file", disable=hidden, leave=False):
             if one.error is None:
                 done.append(one)
@@ -93,9 +92,12 @@ def write_all(
     finally:
         if done:
             write(model, [sources[one.clip] for one in done], done)
-    print(f"written: {printable(str(out))}, {len(done)} files" if done else "nothing written")
-    if failed:
-        raise DataError(_failed(failed, total))
+    return Outcome(
+        written=out if done else None,
+        summary={"files": f"{len(done):,}", "left out": f"{len(failed):,}" if failed else ""},
+        results={"files": len(done), "failures": failed},
+        failure=DataError(_failed(failed, total)) if failed else None,
+    )
 
 
 def _failed(reasons: Sequence[str], total: int) -> str:

@@ -15,10 +15,11 @@ from ..data.shards import INDEX
 from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..runtime.files import require_no_results
+from ..runtime.output import Outcome, OutputOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class PackConfig(TableOptions):
+class PackConfig(TableOptions, OutputOptions):
     """Pack clips into tar shards, which read faster than single files; pass their folder to --data.train."""
 
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
@@ -50,17 +51,20 @@ class PackConfig(TableOptions):
         require(0 <= self.max_bad <= 1, "max_bad", self.max_bad, "a share from 0 to 1")
 
 
-def run(config: PackConfig) -> None:
-    """Pack, and say what is where."""
+def run(config: PackConfig) -> Outcome:
+    """Pack; the outcome says what is where."""
     require_no_results(config.out, (INDEX,), config.overwrite)
     manifest = read_manifest(config.manifest, config.labels, config.root, config)
     packed = pack(
-        manifest, config.out, config.shard_size, config.shuffle, max_bad=config.max_bad, overwrite=config.overwrite
+        manifest, config.out, config.shard_size, config.shuffle, not config.quiet, config.max_bad, config.overwrite
     )
     left_out = len(manifest) - len(packed)
-    print(f"written: {config.out}, {len(packed)} clips")
-    if left_out:
-        print(f"left out: {left_out} of {len(manifest)} clips, which cannot be used; see {config.out / BAD_FILES}")
+    named = f"{left_out} of {len(manifest)} clips, which cannot be used; see {config.out / BAD_FILES}"
+    return Outcome(
+        written=config.out,
+        summary={"clips": f"{len(packed):,}", "left out": named if left_out else ""},
+        results={"clips": len(packed), "left_out": left_out},
+    )
 
 
 CONFIG = PackConfig

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.budget import cascade_arguments
@@ -24,6 +23,8 @@ from ..data.shards import ShardMember
 from ..data.sources import audio_sources
 from ..errors import ConfigError, DataError
 from ..reports.predictions import Part, Report, as_json, as_lines, require_results_file, results_file
+from ..runtime.bars import tqdm
+from ..runtime.output import Outcome
 from ..runtime.terminal import printable
 from .over_files import OverFiles
 
@@ -57,10 +58,6 @@ class PredictConfig(OverFiles):
     out: Path | None = None
     """Write the results to this file, *.csv or *.json, instead of printing them; each is written as soon as it is
     ready."""
-    json: bool = False
-    """Print one JSON object per line and file, instead of a table."""
-    quiet: bool = False
-    """No progress bar and no notes; files that cannot be used are still reported."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,14 +68,10 @@ class PredictConfig(OverFiles):
             raise ConfigError(f"patch_size: found {self.patch_size} beside a budget or cascade, expected one of them")
         if self.out is not None:
             require_results_file(self.out, self.overwrite)
-            if self.json:
-                raise ConfigError("json: found it beside out, expected one of them; --out results.json writes JSON")
 
 
-def run(config: PredictConfig) -> None:
-    """Print or write the best classes of each file. Raises DataError, at the very end, if some cannot be used."""
-    if config.quiet:
-        logging.getLogger("flexiast").setLevel(logging.WARNING)
+def run(config: PredictConfig) -> Outcome:
+    """Print or write the best classes of each file. The outcome holds a DataError if some cannot be used."""
     sources, refused = audio_sources(config.audio, config.root, config)
     total = len(sources) + len(refused)
     if not sources and total == 1:
@@ -107,9 +100,23 @@ def run(config: PredictConfig) -> None:
         where = f"; their results are in {config.out}" if config.out and done else ""
         print(f"flexiast: stopped after {done} of {total} files{where}", file=sys.stderr)
         raise
+    return _outcome(config, total, failed)
+
+
+def _outcome(config: PredictConfig, total: int, failed: list[str]) -> Outcome:
+    """What was done. A single file, whose answer stands on the terminal, needs no table."""
+    good = total - len(failed)
+    rows = {"files": f"{good:,}", "left out": f"{len(failed):,}" if failed else ""}
+    failure = None
     if failed:
-        named = failed[0] if total == 1 else f"{len(failed)} of {total} files could not be used"  # and were reported
-        raise DataError(named)
+        failure = failed[0] if total == 1 else f"{len(failed)} of {total} files could not be used"  # and were reported
+    return Outcome(
+        written=config.out,
+        summary=rows if config.out or total > 1 else {},
+        results={"files": good, "failures": failed},
+        streamed=config.out is None,
+        failure=DataError(failure) if failure else None,
+    )
 
 
 def _choice(config: PredictConfig, model: AudioClassifier) -> Choice | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,7 @@ from ..reports.run_report import render
 from ..runtime.arguments import PatchArg, Precision
 from ..runtime.device import resolve_precision
 from ..runtime.files import write_atomically
+from ..runtime.output import Outcome, OutputOptions
 from ..runtime.provenance import provenance
 from ..traintest.bench import measure_costs
 from ..traintest.evaluate import sweep
@@ -26,7 +26,7 @@ from ..traintest.setup import fitting
 
 
 @dataclasses.dataclass(frozen=True)
-class ReportConfig(TableOptions):
+class ReportConfig(TableOptions, OutputOptions):
     """Write a run and its results into one web page: curves, classes, confusions, the worst clips with sound, cost."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -51,8 +51,6 @@ class ReportConfig(TableOptions):
     """Decoding processes; 0 decodes in this process."""
     precision: Precision = "auto"
     """`auto`: bfloat16 where the device has fast bfloat16; `fp16` for GPUs without it."""
-    quiet: bool = False
-    """No progress bar; print the name of the file alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,12 +88,15 @@ def _data(config: ReportConfig, run: FinishedRun, labels: Labels) -> Manifest:
     return data
 
 
-def run(config: ReportConfig) -> None:
-    """Write the page, and say where it is."""
-    if config.quiet:
-        logging.getLogger("flexiast").setLevel(logging.WARNING)
-    out = report(config, progress=not config.quiet)
-    print(out if config.quiet else f"written: {out}, {os.path.getsize(out) / 1e6:.1f} MB; open it in any browser")
+def run(config: ReportConfig) -> Outcome:
+    """Write the page; the outcome says where it is."""
+    out = report(config, not config.quiet)
+    megabytes = os.path.getsize(out) / 1e6
+    return Outcome(
+        written=out,
+        summary={"size": f"{megabytes:.1f} MB; open it in any browser"},
+        results={"megabytes": round(megabytes, 3)},
+    )
 
 
 CONFIG = ReportConfig

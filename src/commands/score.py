@@ -14,6 +14,7 @@ from ..classifier.listening import Answer, answers
 from ..data.manifest import require_tables
 from ..data.scores import clip_name, require_scores_file, write_scores
 from ..runtime.files import require_new
+from ..runtime.output import Outcome
 from .over_files import OverFiles, Source, write_all
 
 
@@ -38,15 +39,15 @@ class ScoreConfig(OverFiles):
         require_new(self.out, self.overwrite)
 
 
-def run(config: ScoreConfig) -> None:
-    """Score and write. What was scored before Ctrl-C is written too. Raises DataError, in the end, for bad clips."""
+def run(config: ScoreConfig) -> Outcome:
+    """Score and write. What was scored before Ctrl-C is written too. The outcome holds a DataError for bad clips."""
     base = config.root or (config.data if config.data.is_dir() else config.data.parent)
 
     def save(model: AudioClassifier, sources: list[Source], done: list[Answer]) -> None:
         names = [clip_name(source, base) for source in sources]
         write_scores(config.out, names, model.labels.names, torch.stack([one.scores for one in done]).numpy())
 
-    write_all(config, config.checkpoint, [config.data], config.out, answers, save)
+    return write_all(config, config.checkpoint, [config.data], config.out, answers, save)
 
 
 CONFIG = ScoreConfig

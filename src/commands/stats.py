@@ -16,13 +16,14 @@ from ..data.workers import MAX_WORKERS
 from ..errors import ConfigError, require
 from ..features import FeatureConfig
 from ..runtime.files import require_new, require_writable, to_json_text, write_atomically
+from ..runtime.output import Outcome, OutputOptions
 
 MEASURED = ("sample_rate", "bins", "window_ms", "hop_ms", "downmix", "resampler")
 """Feature settings that the statistics depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
-class StatsConfig(TableOptions):
+class StatsConfig(TableOptions, OutputOptions):
     """Measure the mean and standard deviation of the log-mel over all real frames of a data set, for normalisation."""
 
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
@@ -60,8 +61,8 @@ class StatsConfig(TableOptions):
         require(0 <= self.max_bad <= 1, "max_bad", self.max_bad, "a share from 0 to 1")
 
 
-def run(config: StatsConfig) -> None:
-    """Print the statistics, and the options that use them."""
+def run(config: StatsConfig) -> Outcome:
+    """Measure; the outcome has the statistics, and the options that use them."""
     if config.out:
         require_new(config.out, config.overwrite)
     features = FeatureConfig(**{name: getattr(config, name) for name in MEASURED})
@@ -69,13 +70,21 @@ def run(config: StatsConfig) -> None:
     data = read_manifest(config.manifest, labels, config.root, config)
     if config.out:
         require_writable(config.out.parent)
-    statistics = measure_statistics(data, features, config.workers, max_bad=config.max_bad)
+    statistics = measure_statistics(data, features, config.workers, not config.quiet, config.max_bad)
     if config.out:
         write_atomically(config.out, (to_json_text(dataclasses.asdict(statistics)) + "\n").encode())
-    print(f"mean {statistics.mean:.7f}, std {statistics.std:.7f}, frames {statistics.frames}, clips {statistics.clips}")
-    if statistics.clips < len(data):
-        print(f"left out: {len(data) - statistics.clips} of {len(data)} clips, which cannot be used")
-    print(" ".join(training_options(features, statistics)))
+    options = " ".join(training_options(features, statistics))
+    left_out = len(data) - statistics.clips
+    moments = f"mean {statistics.mean:.7f}, std {statistics.std:.7f}"
+    return Outcome(
+        written=config.out,
+        text=f"{moments}, frames {statistics.frames}, clips {statistics.clips}\n{options}",
+        summary={
+            "clips": f"{statistics.clips:,}",
+            "left out": f"{left_out} of {len(data)} clips, which cannot be used" if left_out else "",
+        },
+        results=dataclasses.asdict(statistics) | {"left_out": left_out, "options": options},
+    )
 
 
 def training_options(features: FeatureConfig, statistics: Statistics) -> list[str]:

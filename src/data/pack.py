@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
+from ..runtime.bars import tqdm
 from ..runtime.files import replacing, require_no_results, to_json_text, write_atomically
 from .audio import check_audio
 from .bad_clips import BadClips

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from ..errors import DataError
 from ..features import FeatureConfig, LogMel
+from ..runtime.bars import tqdm
 from .audio import decode_pieces
 from .bad_clips import BadClips
 from .manifest import Manifest

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from ..errors import DataError
 from ..features import FeatureConfig
+from ..runtime.bars import tqdm
 from .manifest import Manifest
 from .shards import ShardMember
 from .statistics import Moments, log_mel_pieces

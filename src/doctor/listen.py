@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from ..data.audio import decode
 from ..data.opening import opened
@@ -18,6 +17,7 @@ from ..data.statistics import Moments
 from ..data.workers import as_is, loaded, start_worker
 from ..errors import DataError
 from ..features import FeatureConfig
+from ..runtime.bars import tqdm
 
 MOST_SECONDS = 600
 """Seconds of a clip that are listened to."""

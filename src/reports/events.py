@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..classifier.events import Event
 from ..errors import require
@@ -24,11 +25,13 @@ def as_csv(events: Sequence[Event], _recording: str) -> str:
 
 def as_json(events: Sequence[Event], recording: str) -> str:
     """An object with the recording's name and its events."""
-    rows = [
-        {"label": e.label, "start": round(e.start, 3), "end": round(e.end, 3), "score": round(e.score, 4)}
-        for e in events
-    ]
-    return to_json_text({"recording": recording, "events": rows}, 1) + "\n"
+    return to_json_text({"recording": recording, "events": list(map(as_row, events))}, 1) + "\n"
+
+
+def as_row(event: Event) -> dict[str, Any]:
+    """An event as JSON-ready values; times in seconds."""
+    label, start, end, score = event
+    return {"label": label, "start": round(start, 3), "end": round(end, 3), "score": round(score, 4)}
 
 
 def as_audacity(events: Sequence[Event], _recording: str) -> str:

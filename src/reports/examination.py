@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from ..doctor.finding import Examination, counted
-from ..runtime.files import to_json_text
 from ..runtime.terminal import printable
 
 
@@ -30,8 +27,3 @@ def format_examination(examination: Examination, quiet: bool = False) -> str:
             else "nothing found"
         )
     return "\n".join(lines)
-
-
-def examination_json(examination: Examination) -> str:
-    """One object: subject, facts, findings."""
-    return to_json_text(dataclasses.asdict(examination), 1)

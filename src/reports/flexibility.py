@@ -68,6 +68,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: not readable as a flexibility table ({error!r})") from None
 
 
+def best_of(results: Sequence[Result]) -> str:
+    """The highest accuracy with its patch size, and with its model if there are several."""
+    best = max(results, key=lambda result: result.metrics.accuracy)
+    of = f", {best.model}" if len({result.model for result in results}) > 1 else ""
+    return f"{100 * best.metrics.accuracy:.1f} % at patch size {best.patch_size}{of}"
+
+
 def format_table(results: Sequence[Result]) -> str:
     """A text table: one line per model and resize, with the accuracy in percent at each patch size."""
     patches = list(dict.fromkeys(r.patch_size for r in results))

@@ -144,7 +144,6 @@ def _lost_process(error: RuntimeError, timeout: float) -> LostProcess | None:
     return LostProcess(f"another process of this job has ended ({reason}); its own message says why")
 
 
-def print_once(text: str) -> None:
-    """Print on rank 0 only."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text)
+def is_rank0() -> bool:
+    """Whether this process is torchrun's first, or the only one."""
+    return os.environ.get("RANK", "0") == "0"

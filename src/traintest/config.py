@@ -11,6 +11,7 @@ from ..errors import require
 from ..models.config import Loss
 from ..runtime.arguments import AUTO, AutoFloat, AutoInt, PatchArg, Precision, auto, require_distinct
 from ..runtime.distributed import TIMEOUT
+from ..runtime.output import OutputOptions
 from .augment import AugmentConfig
 from .metrics import metric_of
 from .options import DataConfig, DistillConfig, FeatureOptions, MemoryLimits, ModelOptions, OptimConfig, PatchOptions
@@ -23,7 +24,7 @@ Metric = Literal["auto", "accuracy", "mAP"]
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(OutputOptions):
     """Train a fixed or a flexible model, or go on with an interrupted run."""
 
     data: DataConfig

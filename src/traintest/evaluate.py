@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.inputs import pieces_of
@@ -33,6 +32,7 @@ from ..models.frozen import freeze
 from ..models.geometry import PatchSize
 from ..models.resize import Resize
 from ..runtime.arguments import Precision
+from ..runtime.bars import tqdm
 from ..runtime.device import autocast, synchronise
 from ..runtime.distributed import World
 from ..runtime.interruption import Interrupted, never

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from ..models.geometry import PatchSize
+from ..runtime.bars import tqdm
 from .config import TrainConfig
 from .progress import Progress
 from .run_log import RunLog
 from .setup import Plan
-from .summary import validation_lines
+from .summary import tell, validation_lines
 from .validation import Validation
-
-logger = logging.getLogger(__name__)
 
 
 def named(patches: Sequence[PatchSize]) -> str:
@@ -31,6 +27,8 @@ class Reporter:
     def __init__(self, config: TrainConfig, plan: Plan) -> None:
         self.config, self.plan = config, plan
         self.log: RunLog | None = None
+        self.score: dict[str, str] = {}
+        """The last validation, as the bar shows it."""
         self.start(0)
 
     def start(self, step: int) -> None:
@@ -48,7 +46,7 @@ class Reporter:
         rate = (progress.step - self.step) * self.config.data.batch_size / (now - self.time)
         if progress.losses:
             loss = sum(progress.losses) / len(progress.losses)
-            bar.set_postfix(loss=f"{loss:.3f}", patch=named(patches), clips=f"{rate:.0f}/s")
+            bar.set_postfix(loss=f"{loss:.3f}", **self.score, patch=named(patches), clips=f"{rate:.0f}/s")
             self.record(progress.step, loss=loss, patch_size=named(patches), lr=lr, clips_per_second=rate)
         progress.losses = []
         self.time, self.step = now, progress.step
@@ -58,14 +56,14 @@ class Reporter:
         losses, progress.epoch_losses = progress.epoch_losses, []
         record: dict[str, Any] = {"train_loss": sum(losses) / len(losses)} if losses else {}
         if validation.curve:
+            self.score = {f"val_{self.config.selection_metric}": f"{100 * validation.score:.1f}%"}
             record |= {"mean": validation.score, "excluded": validation.excluded}
         self.record(progress.step, **record, lr=lr, skipped_steps=progress.skipped, validation=validation.curve)
         if self.log is None:
             return
         self.log.write_epochs()
         epoch, last = progress.step / self.plan.steps_per_epoch, progress.step == self.plan.total_steps
-        for line in validation_lines(self.config, epoch, record.get("train_loss"), validation, last):
-            logger.info("%s", line)
+        tell(validation_lines(self.config, epoch, record.get("train_loss"), validation, last))
 
     def close(self) -> None:
         """Finish the files of the log."""

@@ -33,6 +33,7 @@ from ..data.table_options import TableOptions
 from ..errors import CheckpointError, ConfigError
 from ..runtime.files import remove_leftovers, require_writable, to_json_text, write_atomically
 from ..runtime.lock import locked, require_unlocked
+from ..runtime.output import OutputOptions
 from .checkpointing import CheckpointStore, weights_hash
 from .config import Log
 from .defaults import Choice
@@ -48,6 +49,7 @@ FREE_SETTINGS = frozenset(
     | {"log_every", "save_every", "save_every_minutes", "keep_checkpoints", "override", "dist_timeout"}
     | {"distill.scores"}
     | {f"data.{field.name}" for field in dataclasses.fields(TableOptions)}
+    | {field.name for field in dataclasses.fields(OutputOptions)}
 )
 
 

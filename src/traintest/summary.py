@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from ..data.survey import Survey, survey
 from ..features import FeatureConfig
 from ..runtime.device import autocast, synchronise
 from ..runtime.files import file_errors
+from ..runtime.output import duration
 from .baseline import baseline
 from .config import TrainConfig
 from .defaults import Choice
@@ -27,6 +30,8 @@ from .options import DistillConfig, OptimConfig
 from .patch_sampler import PatchSampler
 from .setup import Plan, Prepared
 from .validation import Validation
+
+logger = logging.getLogger(__name__)
 
 AT_CHANCE = 0.95
 """Ratio to the loss of guessing above which a model has learnt nothing."""
@@ -141,13 +146,6 @@ def validation_lines(
         yield warning
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit that people would use."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-
-
 def estimate_seconds(config: TrainConfig, plan: Plan, model: AudioClassifier, processes: int) -> float:
     """Expected time of the steps, from a forward and backward pass at the base patch; decoding not counted."""
     network, device, frames = model.config, model.kernel.device, model.feature_config.frames
@@ -171,29 +169,68 @@ def estimate_seconds(config: TrainConfig, plan: Plan, model: AudioClassifier, pr
     return plan.total_steps * config.data.batch_size / processes * per_clip
 
 
-def result(prepared: Prepared, features: FeatureConfig, progress: bool) -> Iterator[str]:
-    """Lines about a finished run: the kept model's curve, beside logistic regression on the same clips."""
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a finished run has reached on its validation clips."""
+
+    metric: str
+    """What the best model was chosen by."""
+    curve: Mapping[str, Mapping[str, float]]
+    """Loss and all metrics of the kept model by patch size; empty without validation clips."""
+    simple: float | None
+    """The metric of logistic regression on the same clips."""
+    validated: bool = True
+    """Whether there are validation clips."""
+
+    @property
+    def best(self) -> str:
+        """The best size with its score, for people."""
+        if not self.curve:
+            return ""
+        patch = max(self.curve, key=lambda one: self.curve[one][self.metric])
+        return f"{100 * self.curve[patch][self.metric]:.1f} % at patch size {patch}"
+
+    def lines(self) -> Iterator[str]:
+        """The curve, beside logistic regression."""
+        if not self.validated:
+            yield (
+                f"no {self.metric} to report, as no clips were validated on; name some with --data.val, or split off a"
+                " share of the training clips with --data.val 0.2"
+            )
+        if self.simple is None:
+            return
+        sizes = "  ".join(f"{patch}: {100 * one[self.metric]:.1f}" for patch, one in self.curve.items())
+        yield f"validation {self.metric}, %:  {sizes}"
+        yield f"for comparison: logistic regression on mean and deviation of the log-mel: {100 * self.simple:.1f}"
+
+    def warnings(self) -> Iterator[str]:
+        """A warning if the model is no better than logistic regression."""
+        if self.simple is not None and max(one[self.metric] for one in self.curve.values()) < self.simple:
+            yield (
+                "warning: the model is no better than logistic regression on mean and deviation of the log-mel; more"
+                " --epochs, or a start (--model.init), may help"
+            )
+
+
+def result(prepared: Prepared, features: FeatureConfig, progress: bool) -> RunResult:
+    """Of a finished run: the kept model's curve, and logistic regression on the same clips."""
     config = prepared.config
-    if prepared.val is None:
-        yield (
-            f"no {config.selection_metric} to report, as no clips were validated on; name some with --data.val, or"
-            " split off a share of the training clips with --data.val 0.2"
-        )
-        return
-    curve = _kept_curve(config.out / "config.json")
-    if not curve:
-        return
-    metric = config.selection_metric
-    yield f"validation {metric}, %:  " + "  ".join(f"{p}: {100 * one[metric]:.1f}" for p, one in curve.items())
+    curve = _kept_curve(config.out / "config.json") if prepared.val else {}
+    if prepared.val is None or not curve:
+        return RunResult(config.selection_metric, {}, None, prepared.val is not None)
     workers, timeout = config.data.workers, config.data.timeout
     seen, val_seen = (survey(data, features, workers, progress, timeout) for data in (prepared.train, prepared.val))
-    simple = getattr(baseline(prepared.train, seen, prepared.val, val_seen, config.loss), metric)
-    yield f"for comparison: logistic regression on mean and deviation of the log-mel: {100 * simple:.1f}"
-    if max(one[metric] for one in curve.values()) < simple:
-        yield "warning: the model is no better than that; more --epochs, or a start (--model.init), may help"
+    simple = baseline(prepared.train, seen, prepared.val, val_seen, config.loss)
+    return RunResult(config.selection_metric, curve, getattr(simple, config.selection_metric))
 
 
 def _kept_curve(description: Path) -> dict[str, dict[str, float]]:
     """The validation curve in the model that was kept."""
     with file_errors(description):
         return json.loads(description.read_text(encoding="utf-8")).get("validation") or {}
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Log the lines; those that begin with `warning:` as warnings, which --quiet lets through."""
+    for line in lines:
+        logger.log(logging.WARNING if line.startswith("warning: ") else logging.INFO, "%s", line)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..data.dataset import Batch, ClipDataset, load_batches
@@ -24,6 +23,7 @@ from ..data.sampler import Draw, share_of
 from ..errors import CheckpointError, ConfigError, DataError, FileError
 from ..models.geometry import PatchSize
 from ..runtime.arguments import to_json
+from ..runtime.bars import tqdm
 from ..runtime.device import pick_device
 from ..runtime.distributed import World, connected
 from ..runtime.interruption import LAUNCHER_GRACE, Interrupted, Stopping, noted_signals
@@ -50,7 +50,7 @@ from .setup import (
 )
 from .state import MISFIT, RunState
 from .stepper import Stepper
-from .summary import describe, estimate_seconds
+from .summary import describe, estimate_seconds, tell
 from .tuning import MovingAverage, merged
 from .validation import Validator
 
@@ -168,8 +168,7 @@ class Trainer:
 
     def _describe(self) -> None:
         seconds = estimate_seconds(self.config, self.plan, self.model, self.world.size)
-        for line in describe(self.prepared, self.plan, self.model, seconds):
-            logger.info("%s", line)
+        tell(describe(self.prepared, self.plan, self.model, seconds))
 
     def _interrupted(self, stopping: Stopping) -> Interrupted:
         by = stopping.signal if stopping else "of another process"

@@ -29,7 +29,7 @@ def test_a_converted_checkpoint_is_the_same_model(name, options, tmp_path, capsy
     assert model.metadata["converted_from"] == {"format": report.format, "notes": report.notes}
     printed = capsys.readouterr().out
     assert str(report) in printed
-    assert printed.endswith(f"written: {out}\n")
+    assert f"\nwritten  {out}\n" in printed
 
 
 def test_our_own_format_stays_as_it_is(tmp_path):

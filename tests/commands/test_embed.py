@@ -33,7 +33,7 @@ def test_the_file_holds_what_python_gives(suffix: str, time: bool, places: Path,
     if suffix == ".parquet":
         parquet = pytest.importorskip("pyarrow.parquet")
     assert main(command(places, out, *options)) == 0
-    assert f"written: {out}, 3 files" in capsys.readouterr().out
+    assert f"written  {out}\nfiles    3\n" in capsys.readouterr().out
     if suffix == ".npz":
         with np.load(out) as file:
             rows = {name: file[name] for name in file.files}
@@ -69,7 +69,7 @@ def test_a_name_that_stands_for_nothing_is_reported_at_the_end(command_line: str
     assert main([*names, *options, "--out", str(out), "--workers", "0"]) == 2
     captured = capsys.readouterr()
     good, every = (2, 3) if options else (3, 4)
-    assert f"written: {out}, {good} files" in captured.out
+    assert f"written   {out}\nfiles     {good}\nleft out  1\n" in captured.out
     assert f"1 of {every} files could not be used; the first: " in captured.err
     with np.load(out) as file:
         assert len(file["clip" if options else "path"]) == good

@@ -116,7 +116,7 @@ def test_the_command_writes_every_format_and_the_stream_gives_the_same(
     options = ["--coarse", "32", "--fine", "16", "--ignore", "noise", "--precision", "fp32"]
     for suffix in ("csv", "json", "txt", "rttm"):
         assert main([*base, str(tmp_path / "s.wav"), *options, "--out", str(tmp_path / f"e.{suffix}")]) == 0
-    assert "real-time factor" in capsys.readouterr().err
+    assert "real-time factor" in capsys.readouterr().out
     found = json.loads((tmp_path / "e.json").read_text())["events"]
     assert found
     rows = (tmp_path / "e.csv").read_text().splitlines()

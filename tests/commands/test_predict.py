@@ -72,6 +72,9 @@ def test_a_folder_is_named_past_its_bad_file(model_dir, folder, expected, worker
     assert [float(line[2]) for line in lines] == pytest.approx(scores, abs=1e-4)
     assert shown.err.splitlines() == [
         f"flexiast: {folder}/4.wav: not readable as audio (Format not recognised)",
+        "files     8",
+        "left out  1",
+        shown.err.splitlines()[3],  # time
         "flexiast: error: 1 of 9 files could not be used",
     ]
 
@@ -86,7 +89,7 @@ def test_hostile_class_names_do_not_break_the_table(model_dir, folder, capsys) -
 def test_a_csv_keeps_the_truth(model_dir, folder, expected, tmp_path: Path, capsys) -> None:
     out = tmp_path / "new" / "results.csv"
     assert main(command(model_dir, folder, "--out", out)) == 2
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out.splitlines()[:3] == [f"written   {out}", "files     8", "left out  1"]
     with open(out, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     good = [(row["path"], row["label"]) for row in rows if not row["error"]]
@@ -102,6 +105,7 @@ def test_json_in_a_file_and_on_the_terminal(model_dir, folder, expected, tmp_pat
     out = tmp_path / "results.json"
     assert main(command(model_dir, folder, "--out", out)) == 2
     content = json.loads(out.read_text())
+    capsys.readouterr()
     assert main(command(model_dir, folder, "--json", "--quiet")) == 2
     printed = capsys.readouterr().out
     assert [json.loads(line) for line in printed.splitlines()] == content

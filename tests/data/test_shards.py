@@ -148,7 +148,7 @@ def test_packing_goes_past_bad_clips_and_lists_them(sounds: Path, tmp_path: Path
     folder, out = spoilt_folder(sounds, tmp_path / "in"), tmp_path / "out"
     assert main(["pack", str(folder), str(out), "--shard-size", "0.2"]) == 0
     output = capsys.readouterr()
-    assert f"left out: 2 of 30 clips, which cannot be used; see {out / 'bad_files.csv'}" in output.out
+    assert f"left out  2 of 30 clips, which cannot be used; see {out / 'bad_files.csv'}" in output.out
     assert "left out: " in output.err
     with open(out / "bad_files.csv", newline="") as file:
         rows = {Path(row["path"]).relative_to(folder).as_posix(): row["reason"] for row in csv.DictReader(file)}

@@ -126,7 +126,8 @@ def test_command_prints_and_writes_the_statistics(manifest, tmp_path, capsys):
     assert main(command) == 0
     features = dataclasses.replace(FEATURES, resampler="soxr")  # as a new model has it
     expected = measure_statistics(manifest, features, workers=0, progress=False)
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, *summary = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in summary] == ["written", "clips", "time"]
     numbers = dict(part.split(" ") for part in first.split(", "))
     assert float(numbers["mean"]) == pytest.approx(expected.mean, abs=1e-6)
     assert float(numbers["std"]) == pytest.approx(expected.std, abs=1e-6)
@@ -141,7 +142,7 @@ def test_command_goes_past_a_bad_clip_and_says_so(manifest, tmp_path, capsys):
     assert main(["stats", str(tmp_path / "m.csv"), "--workers", "0"]) == 0
     output = capsys.readouterr()
     assert "clips 4\n" in output.out
-    assert "left out: 1 of 5 clips, which cannot be used" in output.out
+    assert "left out  1 of 5 clips, which cannot be used" in output.out
     assert f"left out: {tmp_path / 'e.wav'}: not readable as audio" in output.err
     assert main(["stats", str(tmp_path / "m.csv"), "--workers", "0", "--max-bad", "0"]) == 2
     assert "e.wav: not readable as audio" in capsys.readouterr().err

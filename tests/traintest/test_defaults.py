@@ -141,7 +141,7 @@ def test_a_loss_at_chance_is_told() -> None:
 
 def test_a_run_without_validation_clips_says_why_it_has_no_accuracy(sounds: Path, tmp_path: Path) -> None:
     run = Trainer(TrainConfig(DataConfig(sounds / "train", val=0.0), tmp_path, epochs=1), progress=False)
-    (line,) = result(run.prepared, run.model.feature_config, progress=False)
+    (line,) = result(run.prepared, run.model.feature_config, progress=False).lines()
     assert line.startswith("no accuracy to report, as no clips were validated on")
     assert "--data.val 0.2" in line
 

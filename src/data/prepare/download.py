@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
-from tqdm import tqdm
-
 from ...errors import ConfigError, DataError
+from ...runtime.bars import tqdm
 from ...runtime.files import write_atomically
 
 DATA_ROOT = "FLEXIAST_DATA"

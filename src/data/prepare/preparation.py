@@ -16,9 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from tqdm import tqdm
-
 from ...errors import ConfigError, DataError
+from ...runtime.bars import tqdm
 from ...runtime.files import file_errors
 from ..audio import check_audio
 from ..labels import Labels
