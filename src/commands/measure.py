@@ -21,7 +21,7 @@ from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..models.geometry import PAPER_SIZES
 from ..models.resize import Resize
-from ..reports.cascades import format_cascades
+from ..reports.cascades import format_at_sizes, format_cascades
 from ..reports.flexibility import as_row, format_table, plot_flexibility
 from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
@@ -29,12 +29,15 @@ from ..runtime.device import pick_device, resolve_precision
 from ..runtime.distributed import TIMEOUT, World, connected, print_once
 from ..runtime.files import replacing, require_no_results, require_writable, to_json_text, write_atomically
 from ..runtime.provenance import provenance, sha256
-from ..traintest.cascade_report import Comparison, compare_cascades
+from ..traintest.cascade_report import CascadeReport, compare_cascades
 from ..traintest.evaluate import Result, describe_clips, sweep, targets_of
 
 logger = logging.getLogger(__name__)
 
-FILES = ("flexibility.csv", "flexibility.json", "flexibility.png", "flexibility-dark.png", "cascades.csv")
+FILES = (
+    *("flexibility.csv", "flexibility.json", "flexibility.png", "flexibility-dark.png"),
+    *("cascades.csv", "cascades_by_size.csv"),
+)
 """What a measurement writes, in this order, beside the scores."""
 
 
@@ -47,7 +50,8 @@ class MeasureConfig(TableOptions):
     data: Path
     """Manifest JSON or table (CSV, TSV, JSONL) of the test clips, or a folder with one sub-folder per class."""
     out: Path
-    """Directory for flexibility.csv, flexibility.json and flexibility.png; and cascades.csv for models with a curve."""
+    """Directory for flexibility.csv, flexibility.json and flexibility.png; and for models with a curve cascades.csv and
+    cascades_by_size.csv."""
     overwrite: bool = False
     """Replace the results of an earlier measurement in that directory."""
     labels: Path | None = None
@@ -138,15 +142,18 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
         origin = {"models": _identify(paths), "seeds": seeds, "precision": precision, **provenance(device)}
         cascades = compare_cascades(models, results, targets_of(data, results[0].excluded))
         _write(config, results, data, origin, cascades)
-        for text in format_cascades(cascades).splitlines():
+        for text in (
+            *format_cascades(cascades.cascades).splitlines(),
+            *format_at_sizes(cascades.at_sizes).splitlines(),
+        ):
             logger.info("%s", text)
     return results
 
 
 def _write(
-    config: MeasureConfig, results: list[Result], data: Manifest, origin: dict[str, Any], cascades: list[Comparison]
+    config: MeasureConfig, results: list[Result], data: Manifest, origin: dict[str, Any], cascades: CascadeReport
 ) -> None:
-    """Write flexibility.csv, .json and .png, cascades.csv if there are any, and the scores if asked for."""
+    """Write flexibility.csv, .json and .png, the tables of cascades if there are any, and the scores if asked for."""
     excluded = {data.clips[failure.clip].path: failure.reason for failure in results[0].excluded}
     rows = [as_row(result) for result in results]
     source = {
@@ -160,13 +167,17 @@ def _write(
         **origin,
     }
     write_atomically(config.out / "flexibility.csv", to_csv(rows).encode())
-    compared = [dataclasses.asdict(one) for one in cascades]
-    content = {"provenance": source, "results": rows} | ({"cascades": compared} if compared else {})
+    compared = {
+        "cascades": [dataclasses.asdict(one) for one in cascades.cascades],
+        "cascades_by_size": [dataclasses.asdict(one) for one in cascades.at_sizes],
+    }
+    compared = {name: table for name, table in compared.items() if table}
+    content = {"provenance": source, "results": rows, **compared}
     text = to_json_text(content, 1) + "\n"
     write_atomically(config.out / "flexibility.json", text.encode())
-    plot_flexibility(rows, len(data) - len(excluded), cascades).write(config.out / "flexibility.png")
-    if compared:
-        write_atomically(config.out / "cascades.csv", to_csv(compared).encode())
+    plot_flexibility(rows, len(data) - len(excluded), cascades.cascades).write(config.out / "flexibility.png")
+    for name, table in compared.items():
+        write_atomically(config.out / f"{name}.csv", to_csv(table).encode())
     for result in results if config.scores else ():
         name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npy"
         with replacing(config.out / "scores" / name) as file:

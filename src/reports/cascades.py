@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..traintest.cascade_report import Comparison
+from ..traintest.cascade_report import AtSize, Comparison
 from .curve import MOST_LINES
 from .tables import spread
 
@@ -30,6 +30,26 @@ def format_cascades(rows: Sequence[Comparison]) -> str:
                 f"{r.gflops:10.4g} GFLOPs {100 * r.score:6.1f} %  {100 * r.difference:+5.1f}"
                 f" ({100 * r.low:+.1f} to {100 * r.high:+.1f}) against {r.single}: {r.cascade}"
             )
+    return "\n".join(lines)
+
+
+def format_at_sizes(rows: Sequence[AtSize]) -> str:
+    """A line for each single size, by GFLOPs: the cascade that costs no more, and its sizes averaged, not routed."""
+    lines = []
+    for model in dict.fromkeys(row.model for row in rows):
+        lines.append(
+            f"at the cost of each size of {model}: the cascade with the best validation score, against that size, and"
+            " against the plain average of the cascade's sizes"
+        )
+        for r in rows:
+            if (r.model, r.by) == (model, "gflops"):
+                lines.append(
+                    f"{r.patch_size:>7}: {r.cost:.4g} GFLOPs {100 * r.score:.1f} %, cascade {r.cascade_cost:.4g}"
+                    f" {100 * r.cascade_score:.1f} %  {100 * r.difference:+.1f}"
+                    f" ({100 * r.low:+.1f} to {100 * r.high:+.1f}): {r.cascade}; plain {r.plain_cost:.4g}"
+                    f" {100 * r.plain_score:.1f} %  {100 * r.plain_difference:+.1f}"
+                    f" ({100 * r.plain_low:+.1f} to {100 * r.plain_high:+.1f})"
+                )
     return "\n".join(lines)
 
 
