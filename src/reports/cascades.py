@@ -67,11 +67,30 @@ def read_cascades(path: Path) -> list[Comparison]:
         raise DataError(f"{path}: not readable as a table of cascades ({error!r})") from None
 
 
+def front(rows: Sequence[Comparison], by: str) -> list[Comparison]:
+    """Of a model's rows, in the curve's order of rising validation scores, those that no later one costs less than:
+    the Pareto front of a cost, `gflops` or `ms`, and validation score; cheapest first.
+    """
+    kept: list[Comparison] = []
+    for row in reversed([row for row in rows if row.by == by]):
+        if not kept or getattr(row, by) < getattr(kept[-1], by):
+            kept.append(row)
+    return kept[::-1]
+
+
 def draw_cascades(axes: Axes, rows: Sequence[Comparison], cost: str) -> None:
-    """Each model's front over a cost, `gflops` or `ms`, its colour that of the model's line of single sizes."""
+    """Each model's front over a cost, `gflops` or `ms`, its colour that of the model's line of single sizes.
+
+    The bars are the 95 % intervals of the difference from the best single size that costs no more.
+    """
     colours = {line.get_label(): line.get_color() for line in axes.get_lines()}
     for model in dict.fromkeys(row.model for row in rows):
-        points = sorted((getattr(r, cost), 100 * r.score) for r in rows if r.model == model and r.by == "gflops")
+        shown = front([row for row in rows if row.model == model], cost)
         colour = next((c for label, c in colours.items() if str(label).split(" (")[0] == model), None)
-        costs, scores = zip(*points, strict=True)
-        axes.plot(costs, scores, ".--", color=colour, alpha=0.7, markersize=4, label=f"{model}, cascades")
+        costs, scores = [getattr(r, cost) for r in shown], [100 * r.score for r in shown]
+        below = [100 * max(0.0, r.difference - r.low) for r in shown]  # rounded in a file
+        above = [100 * max(0.0, r.high - r.difference) for r in shown]
+        axes.errorbar(
+            costs, scores, (below, above), fmt=".--", color=colour, alpha=0.7, markersize=4, elinewidth=0.7,
+            label=f"{model}, cascades",
+        )  # fmt: skip
