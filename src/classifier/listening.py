@@ -214,3 +214,9 @@ def trained_sizes(model: Listener) -> list[PatchSize]:
         return sorted(map(PatchSize.parse, sizes)) if isinstance(sizes, (list, tuple)) else []
     except ConfigError:
         return []
+
+
+def trained_at_rectangle(model: Listener, patch: PatchSize) -> bool:
+    """Whether a training drew rectangles, this size among them: a height of one of its sizes, a width of another."""
+    sizes = trained_sizes(model) if model.metadata.get("trained_rectangles") is True else []
+    return any(size.freq == patch.freq for size in sizes) and any(size.time == patch.time for size in sizes)

@@ -70,6 +70,17 @@ def test_the_ladder_is_that_of_the_training(trained: Path) -> None:
     assert (sizes[0], sizes[-1]) == (PatchSize(17, 17), PatchSize(48, 48))
 
 
+def test_rectangles_are_on_the_ladder_of_a_model_that_was_trained_at_them(trained: Path) -> None:
+    model = flexiast.load(trained)
+    model.metadata |= {"trained_patch_sizes": [str(s) for s in range(8, 49)], "trained_rectangles": True}
+    rectangles = [PatchSize.parse(size) for size in ("16x8", "8x16", "16x32", "32x16")]
+    assert ladder(model) == (*PAPER_SIZES, *rectangles)
+    model.metadata["trained_patch_sizes"] = ["16", "32"]
+    assert [str(size) for size in ladder(model)] == ["16", "32", "16x32", "32x16"]
+    model.metadata["trained_patch_sizes"] = ["16x32", "32x16"]
+    assert [str(size) for size in ladder(model)] == ["16x32", "32x16"]
+
+
 def test_a_multi_label_front_is_by_map(sounds: Path, trained: Path, tmp_path: Path) -> None:
     model = flexiast.load(trained)
     model.loss = "bce"
