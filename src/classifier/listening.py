@@ -155,8 +155,9 @@ def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool
         for clip, count in zip(batch.clips, looks_of_windows, strict=True):
             looks[clip] = max(count, looks.get(clip, 0))
         if by_window:
-            for clip, time, window_scores in zip(batch.clips, batch.times, scores, strict=True):
-                windows.setdefault(clip, []).append(Window(*time, window_scores, model.best(window_scores, how.top_k)))
+            for clip, time, of_one, count in zip(batch.clips, batch.times, scores, looks_of_windows, strict=True):
+                window = Window(*time, of_one, model.best(of_one, how.top_k), sizes[:count])
+                windows.setdefault(clip, []).append(window)
         else:
             tally.add(batch.clips, scores)
         for clip, _, _ in batch.ended:

@@ -174,6 +174,34 @@ def test_a_long_clip_is_routed_window_by_window(model: AudioClassifier) -> None:
     assert got.patch_sizes == max((part.patch_sizes for part in parts), key=len)
 
 
+def test_windows_are_routed_as_the_clips_that_they_are() -> None:
+    model, clip = classifier(), torch.cat([noise(0.5), 0.01 * noise(0.5), 3 * noise(0.49)])
+    best = [window.predictions for window in model.predict_windows(clip, 16, top_k=2)]
+    leads = [first.score - second.score for first, second in best]
+    threshold = sum(sorted(leads)[:2]) / 2
+    got = model.predict_windows(clip, cascade=[16, 8], threshold=threshold, top_k=4)
+    assert [len(window.patch_sizes) for window in got] == [1 + (lead < threshold) for lead in leads]
+    assert got.patch_sizes == got.choice.rule.sizes == (COARSE, FINE)
+    for number, window in enumerate(got):
+        alone = model.predict(
+            clip[number * 8000 : number * 8000 + SAMPLES], cascade=[16, 8], threshold=threshold, top_k=4
+        )
+        assert window.patch_sizes == alone.patch_sizes
+        torch.testing.assert_close(window.scores, named(alone), atol=1e-5, rtol=0)
+
+
+def test_windows_are_heard_within_a_budget(model: AudioClassifier) -> None:
+    clip = noise(1.2)
+    got, expected = model.predict_windows(clip, budget="20ms"), model.predict_windows(clip, MIDDLE)
+    assert [window.best for window in got] == [window.best for window in expected]
+    assert got.choice.reason.startswith("best for 20ms")
+    assert model.predict_windows([clip, clip], budget="20ms").choice == got.choice
+    assert expected.choice is None
+    assert repr(expected) == repr(list(expected))
+    with pytest.raises(ConfigError, match="patch_size"):
+        model.predict_windows(clip, MIDDLE, budget="20ms")
+
+
 def test_auto_takes_the_best_of_the_front_or_the_best_within_a_budget(model: AudioClassifier) -> None:
     clip = noise(0.5)
     assert model.predict(clip, cascade="auto").choice.rule.sizes == (COARSE, MIDDLE)
