@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -25,9 +26,8 @@ from ..classifier.listening import trained_sizes
 from ..classifier.load import load
 from ..errors import ConfigError
 from ..models.geometry import PatchSize
-from ..reports.events import FORMATS, require_events_file
+from ..reports.events import events_file, require_events_file
 from ..runtime.arguments import PatchArg, Precision
-from ..runtime.files import write_atomically
 from ..runtime.terminal import printable
 from ..traintest.setup import fitting
 
@@ -56,6 +56,9 @@ class EventsConfig(EventOptions):
     """Patch size that listens again (default: the curve's most accurate, or the model's base patch)."""
     refine: float = 0.1
     """Listen again to windows in which a class of interest scores at least this; 0: to all, above 1: to none."""
+    unsure: float = 0.2
+    """Listen again also to windows whose confidence, 0 to 1, is below this: the best class's lead over the second (of
+    multi-label models 1 less the largest entropy of a class), with the curve's temperature; 0: to none for that."""
     batch_size: int = 16
     """Windows per forward pass; of a stream always 1."""
     device: str = "auto"
@@ -84,23 +87,32 @@ def run(config: EventsConfig) -> None:
         pieces = pcm_pieces(sys.stdin.buffer, config.sample_rate or rate, rate, step)
     else:
         pieces = iter(pieces_of(config.recording, model.feature_config))
-    events: list[Event] = []
-    done, start = Progress(), time.perf_counter()
+    done, start, found = Progress(), time.perf_counter(), 0
     total = None if config.follow else _seconds(config.recording)
     bar = tqdm(total=total, unit="s", desc="events", disable=not sys.stderr.isatty(), leave=False)
     try:
-        with bar:
+        with bar, _shown(config, done) as show:
             for event in scan(model, _counted(pieces, bar, rate), how, done, str(config.recording)):
-                events.append(event)
-                if config.out is None:
-                    line = f"{event.start:.2f}\t{event.end:.2f}\t{printable(event.label)}\t{event.score:.4f}"
-                    tqdm.write(line, file=sys.stdout)
-                    sys.stdout.flush()
+                show(event)
+                found += 1
     finally:
-        if config.out is not None and done.windows:
-            text = FORMATS[config.out.suffix.lower()](events, str(config.recording))
-            write_atomically(config.out, text.encode("utf-8", "surrogateescape"))
-        _tell(done, len(events), time.perf_counter() - start)
+        _tell(done, found, time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _shown(config: EventsConfig, done: Progress) -> Iterator[Callable[[Event], None]]:
+    """Give a function that prints an event, or appends it to the file; none is kept in memory."""
+
+    def printed(event: Event) -> None:
+        line = f"{event.start:.2f}\t{event.end:.2f}\t{printable(event.label)}\t{event.score:.4f}"
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    if config.out is None:
+        yield printed
+    else:
+        with events_file(config.out, str(config.recording), lambda: done.windows > 0) as add:
+            yield add
 
 
 def _scan(config: EventsConfig, model: AudioClassifier) -> Scan:
@@ -115,11 +127,13 @@ def _scan(config: EventsConfig, model: AudioClassifier) -> Scan:
     coarse = config.coarse or cheap
     fine: PatchSize | None = config.fine or good
     fine = None if fine == coarse or config.refine > 1 else fine
-    again = f", {fine} hears again what scores {config.refine:g}" if fine else ""
+    again = f", {fine} hears again what scores {config.refine:g} or is unsure" if fine else ""
+    point = curve.point(coarse) if curve else None
     logger.info("patch size %s hears every window%s", coarse, again)
     options = {field.name: getattr(config, field.name) for field in dataclasses.fields(EventOptions)}
     return Scan(
-        coarse=coarse, fine=fine, refine=min(config.refine, 1.0), batch_size=1 if config.follow else config.batch_size,
+        coarse=coarse, fine=fine, refine=min(config.refine, 1.0), unsure=config.unsure,
+        temperature=point.temperature if point else 1.0, batch_size=1 if config.follow else config.batch_size,
         precision=config.precision, **options,
     )  # fmt: skip
 
