@@ -39,7 +39,7 @@ def add_curve(model: flexiast.AudioClassifier, sizes: Sequence[flexiast.PatchSiz
     points = [
         Point(s, model.config.grid(s).tokens, cost, 0.5 + 0.4 * cost / most, 1.0, 0, 0) for s, cost in costs.items()
     ]
-    seconds = {str(size): taken for size, taken in measure_seconds(model, sizes).items()}
+    seconds = measure_seconds(model, sizes).to_json()
     cascade = Cascade(Rule((sizes[0],)), (1.0,), costs[sizes[0]], 0.5)
     curve = Curve("accuracy", 0, tuple(points), (cascade,), {machine(model.kernel.device): seconds})
     model.metadata["curve"] = curve.to_json()

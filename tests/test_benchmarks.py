@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from flexiast.classifier.latency import Times
+
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 # Scripts on the shared harness; a script with a harness of its own has a test of its own.
 ON_THE_HARNESS = sorted(p.stem for p in BENCHMARKS.glob("*.py") if "\nfrom harness import Report" in p.read_text())
@@ -113,7 +115,9 @@ def test_contenders_take_turns_and_ratios_are_of_the_same_round(tmp_path: Path, 
 def test_budgets_are_told_as_kept_missed_or_too_tight(tmp_path: Path, monkeypatch) -> None:
     """Times that are made up: at the coarse size 3 ms, at the finer one 15 ms; passes always take 4 ms."""
     budget, harness = importlib.import_module("budget"), importlib.import_module("harness")
-    monkeypatch.setattr(budget, "measure_seconds", lambda model, sizes: dict(zip(sizes, (0.015, 0.003), strict=True)))
+    monkeypatch.setattr(
+        budget, "measure_seconds", lambda model, sizes: Times(0.0, dict(zip(sizes, (0.015, 0.003), strict=True)))
+    )
     monkeypatch.setattr(harness.Report, "_seconds", lambda report, run: (run(), 0.004)[1])
     budget.main(["--quick", "--threads", "1", "--out", str(tmp_path)])
     facts = json.loads((tmp_path / "budget.json").read_text())["facts"]

@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 import tyro
 
+from ..classifier.latency import cache_file, measure_seconds, remember
 from ..classifier.load import load
 from ..errors import ConfigError
 from ..models.geometry import PAPER_SIZES
@@ -38,7 +39,7 @@ class BenchConfig:
     batch_size: int = 8
     """Clips per forward pass when measuring clips per second; latency is always for one clip."""
     seconds: float = 2.0
-    """How long each patch size is timed: once for clips per second, once for latency."""
+    """How long each patch size is timed: once for clips per second, once for latency, once for time budgets."""
     precision: Precision = "auto"
     """`auto`: bfloat16 where the device has fast bfloat16."""
     device: str = "auto"
@@ -60,7 +61,10 @@ class BenchConfig:
 
 
 def bench(config: BenchConfig) -> Bench:
-    """Time, and write the three files if there is an `out`. Raises FlexiASTError for wrong input before any timing."""
+    """Time, and write the three files if there is an `out`. Raises FlexiASTError for wrong input before any timing.
+
+    Times from waveform to scores are kept for time budgets, unless the model is compiled, as `predict` does not do so.
+    """
     if config.out is not None:
         require_no_results(config.out, FILES, config.overwrite)
     if config.threads:
@@ -74,6 +78,9 @@ def bench(config: BenchConfig) -> Bench:
     report = measure_costs(
         model, config.patch_sizes, config.batch_size, config.seconds, config.precision, config.compile
     )
+    if not config.compile:
+        times = measure_seconds(model, config.patch_sizes, config.precision, config.seconds)
+        remember(model, times, config.precision)
     if config.out is not None:
         rows = [dataclasses.asdict(cost) for cost in report.costs]
         precision = resolve_precision(device, config.precision)
@@ -88,6 +95,8 @@ def bench(config: BenchConfig) -> Bench:
 def run(config: BenchConfig) -> None:
     """Time the model and print the table."""
     print(format_bench(bench(config)))
+    if not config.compile:
+        print(f"times for budgets such as 20ms: {cache_file()}")
     if config.out is not None:
         print(f"written: {config.out}/bench.csv, .json, .png")
 

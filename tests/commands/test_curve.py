@@ -37,7 +37,7 @@ def test_what_the_curve_says_is_what_predict_does(trained: Path, sounds: Path, t
     assert [str(p.patch_size) for p in curve.points] == ["48", "24", "16", "16x32"]
     assert all(p.ece_after < 1 and 0.05 <= p.temperature <= 20 for p in curve.points)
     (seconds,) = curve.seconds.values()
-    assert seconds.keys() == {"48", "24", "16", "16x32"}
+    assert seconds.keys() == {"front end", "48", "24", "16", "16x32"}
     best = curve.cascades[-1]
     got = model.predict([clip.path for clip in data.clips], cascade="auto", top_k=1)
     right = [one[0].label == data.labels.names[clip.classes[0]] for one, clip in zip(got, data.clips, strict=True)]
