@@ -39,8 +39,11 @@ test: lint
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
+# One that fails does not keep the others from running; it is named in the end.
 bench: .venv/installed
-	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$script || exit 1; done
+	@failed=; for script in $$(grep -l __main__ benchmarks/*.py); do \
+		echo $(BIN)/python $$script; $(BIN)/python $$script || failed="$$failed $$script"; \
+	done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 # MkDocs is kept below version 2: no need to warn of it.
 docs: .venv/installed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -83,6 +84,7 @@ class Report:
                     "contender": name,
                     "median_ms": 1e3 * median(times),
                     "fastest_ms": 1e3 * min(times),
+                    "p95_ms": 1e3 * sorted(times)[math.ceil(0.95 * len(times)) - 1],
                     "slowest_ms": 1e3 * max(times),
                     "against": against,
                     "times_faster": ratios[name],
@@ -119,7 +121,7 @@ class Report:
     def finish(self) -> None:
         """Print the table and write NAME.json."""
         print(f"\n{self.name}: median (fastest to slowest) in ms over {self.rounds} rounds")
-        width = max(len(row["contender"]) for row in self.rows)
+        width = max((len(row["contender"]) for row in self.rows), default=0)
         for group in dict.fromkeys(row["group"] for row in self.rows):
             print(f"  {group}")
             for row in (row for row in self.rows if row["group"] == group):

@@ -81,7 +81,7 @@ def plot(rows: Rows, clips: int, cascades: Sequence[Comparison]) -> Picture:
         draw_by_cost(by_cost, rows)
         draw_cascades(by_cost, cascades, "gflops")
         if cascades:
-            by_cost.set_title("dots: cascades", fontsize=9, loc="right")
+            by_cost.set_title("dots: cascades, 95 % paired", fontsize=9, loc="right")
         figure.suptitle(f"One flexible model and a specialist for each size, {clips:,} clips", fontsize=11)
 
     return picture(draw, 11, 4.4)

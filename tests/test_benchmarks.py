@@ -4,10 +4,14 @@ import argparse
 import importlib
 import importlib.util
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+
+from flexiast.classifier.latency import Times
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 # Scripts on the shared harness; a script with a harness of its own has a test of its own.
@@ -25,16 +29,31 @@ def _threads_as_before(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_all_benchmarks_are_found() -> None:
-    assert {"frontend", "resize", "metrics", "forward", "train_step", "sweep", "input", "gpu", "startup"} <= set(
-        ON_THE_HARNESS
-    )
+    assert {
+        "frontend",
+        "resize",
+        "metrics",
+        "forward",
+        "train_step",
+        "sweep",
+        "input",
+        "gpu",
+        "startup",
+        "budget",
+    } <= set(ON_THE_HARNESS)
 
 
 @pytest.mark.parametrize(
     "name", [name if name == QUICKEST else pytest.param(name, marks=pytest.mark.slow) for name in ON_THE_HARNESS]
 )
 def test_quick_run_compares_then_times_then_writes(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    without = {"resize", "metrics", "input", "startup"}  # the others compare with transformers, or share parts with it
+    without = {
+        "resize",
+        "metrics",
+        "input",
+        "startup",
+        "budget",
+    }  # the others compare with transformers, or share parts with it
     if name not in without and importlib.util.find_spec("transformers") is None:
         pytest.skip("needs the export extra (transformers)")
     importlib.import_module(name).main(["--quick", "--out", str(tmp_path)])
@@ -45,7 +64,7 @@ def test_quick_run_compares_then_times_then_writes(name: str, tmp_path: Path, ca
     assert content["checks"]
     assert all(check["difference"] <= check["limit"] for check in content["checks"])
     for row in content["rows"]:
-        assert row["fastest_ms"] <= row["median_ms"] <= row["slowest_ms"]
+        assert row["fastest_ms"] <= row["median_ms"] <= row["p95_ms"] <= row["slowest_ms"]
         assert (row["times_faster"] == 1.0) == (row["contender"] == row["against"])
     printed = capsys.readouterr().out
     assert all(row["contender"] in printed for row in content["rows"])
@@ -91,6 +110,40 @@ def test_contenders_take_turns_and_ratios_are_of_the_same_round(tmp_path: Path, 
     assert "".join(calls) == "ab" * 4
     assert ratios == {"a": 1.0, "b": 2.0}
     assert [row["median_ms"] for row in report.rows] == [8000.0, 4000.0]
+
+
+def test_budgets_are_told_as_kept_missed_or_too_tight(tmp_path: Path, monkeypatch) -> None:
+    """Times that are made up: at the coarse size 3 ms, at the finer one 15 ms; passes always take 4 ms."""
+    budget, harness = importlib.import_module("budget"), importlib.import_module("harness")
+    monkeypatch.setattr(
+        budget, "measure_seconds", lambda model, sizes: Times(0.0, dict(zip(sizes, (0.015, 0.003), strict=True)))
+    )
+    monkeypatch.setattr(harness.Report, "_seconds", lambda report, run: (run(), 0.004)[1])
+    budget.main(["--quick", "--threads", "1", "--out", str(tmp_path)])
+    facts = json.loads((tmp_path / "budget.json").read_text())["facts"]
+    assert {told: (row["patch_size"], row["kept"]) for told, row in facts.items()} == {
+        "2 ms, threads: 1": (None, None),
+        "5 ms, threads: 1": ("48", True),
+        "10 ms, threads: 1": ("48", True),
+        "20 ms, threads: 1": ("40", True),
+        "50 ms, threads: 1": ("40", True),
+    }
+    monkeypatch.setattr(harness.Report, "_seconds", lambda report, run: 0.006)
+    budget.main(["--quick", "--threads", "1", "--out", str(tmp_path)])
+    facts = json.loads((tmp_path / "budget.json").read_text())["facts"]
+    assert [row["kept"] for row in facts.values()] == [None, False, True, True, True]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_bench_runs_all_and_names_what_failed(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\ncase $1 in *budget.py) exit 1;; esac\n")
+    python.chmod(0o755)
+    command = ["make", "-o", ".venv/installed", "bench", f"BIN={tmp_path}"]
+    done = subprocess.run(command, cwd=BENCHMARKS.parent, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert [line for line in done.stderr.splitlines() if line.startswith("failed:")] == ["failed: benchmarks/budget.py"]
+    assert f"{python} benchmarks/train_step.py" in done.stdout
 
 
 @pytest.mark.slow

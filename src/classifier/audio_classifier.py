@@ -31,7 +31,7 @@ from .embeddings import Layer, embeddings
 from .frames import Frames, frames
 from .inputs import Audio, is_several
 from .listening import Answer, Hearing, answers, trained_sizes
-from .results import Choice, Prediction, Predictions, Results, Window
+from .results import Choice, Prediction, Predictions, Results, Window, Windows
 from .tally import Aggregate
 
 logger = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class AudioClassifier(FlexiAST, HubMixin):
     def predict_windows(self, audio: list[Any], *args: Any, **kwargs: Any) -> Results[Window]: ...
 
     @overload
-    def predict_windows(self, audio: Audio, *args: Any, **kwargs: Any) -> list[Window]: ...
+    def predict_windows(self, audio: Audio, *args: Any, **kwargs: Any) -> Windows: ...
 
     def predict_windows(
         self,
@@ -187,15 +187,24 @@ class AudioClassifier(FlexiAST, HubMixin):
         workers: int = 0,
         precision: Precision = "fp32",
         top_k: int = 1,
-    ) -> list[Window] | Results[Window]:
+        budget: str | None = None,
+        cascade: Literal["auto"] | Sequence[PatchLike] | None = None,
+        threshold: float | Sequence[float] | None = None,
+    ) -> Windows | Results[Window]:
         """Predictions over time: the windows of a sound, with start and end in seconds, scores (C,) and best classes.
 
-        Arguments, lists and errors are those of `predict`. The last window is padded; a remainder of less than a
-        tenth of a window is dropped.
+        Arguments, lists and errors are those of `predict`; a window's `patch_sizes` are those that scored it. The last
+        window is padded; a remainder of less than a tenth of a window is dropped.
         """
-        how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision, top_k=top_k)
-        self.best(self.head.bias, top_k)  # so that a wrong top_k is reported before the work
-        return self._results(audio, how, lambda answer: answer.windows, by_window=True)
+        self._check_top_k(top_k)
+        choice = self.choose(budget, cascade, threshold, patch_size, precision)
+        rule = choice.rule if choice else None
+        how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision, rule, top_k)
+
+        def result(answer: Answer) -> Windows:
+            return Windows(answer.windows, answer.patch_sizes, choice)
+
+        return self._results(audio, how, result, by_window=True, choice=choice)
 
     def frames(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from ..errors import ConfigError
@@ -12,7 +12,7 @@ from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
 from .cascade import Rule, rule_of
 from .curve import Cascade, Curve, Point
-from .latency import seconds_of
+from .latency import Times, seconds_of
 from .listening import Listener
 from .results import Choice
 
@@ -91,12 +91,12 @@ def choose(
         raise ConfigError(f"{'cascade' if parsed is None else 'budget'}: {MISSING}")
     if parsed and parsed.kind == "score" and parsed.score_name != curve.score_name:
         raise ConfigError(f"budget: found {parsed.score_name}, expected {curve.score_name}, which the curve measures")
-    seconds: dict[PatchSize, float] = {}
+    times = Times(0.0, {})
     if parsed and parsed.kind == "ms":
-        seconds = seconds_of(model, [point.patch_size for point in curve.points], curve.seconds, precision)
+        times = seconds_of(model, [point.patch_size for point in curve.points], curve.seconds, precision)
     if cascade is None:
-        return _choose(curve, parsed, [_alone(point) for point in curve.points], seconds)
-    return _choose(curve, parsed, curve.cascades, seconds)
+        return _choose(curve, parsed, [_alone(point) for point in curve.points], times)
+    return _choose(curve, parsed, curve.cascades, times)
 
 
 def _alone(point: Point) -> Cascade:
@@ -104,17 +104,19 @@ def _alone(point: Point) -> Cascade:
     return Cascade(Rule((point.patch_size,)), (1.0,), point.gflops, point.score)
 
 
-def _choose(
-    curve: Curve, budget: Budget | None, candidates: Sequence[Cascade], seconds: dict[PatchSize, float]
-) -> Choice:
+def _mean_cost(curve: Curve, candidate: Cascade, kind: Kind, times: Times) -> float:
+    """Of a clip, in the unit of a kind of budget; of a cascade, with the shares of clips that validation gave."""
+    if kind == "ms":
+        return 1e3 * times.mean(candidate.rule.sizes, candidate.reach)
+    points = [_point(curve, size) for size in candidate.rule.sizes]
+    costs = [point.gflops if kind == "GFLOPs" else float(point.tokens) for point in points]
+    return sum(share * cost for share, cost in zip(candidate.reach, costs, strict=True))
+
+
+def _choose(curve: Curve, budget: Budget | None, candidates: Sequence[Cascade], times: Times) -> Choice:
     """The best candidate within the budget; of equal ones the cheapest."""
     kind: Kind = "GFLOPs" if budget is None or budget.kind == "score" else budget.kind
-    per_size: Callable[[PatchSize], float] = {
-        "ms": lambda size: 1e3 * seconds[size],
-        "GFLOPs": lambda size: _point(curve, size).gflops,
-        "tokens": lambda size: float(_point(curve, size).tokens),
-    }[kind]
-    costs = [sum(s * per_size(z) for s, z in zip(c.reach, c.rule.sizes, strict=True)) for c in candidates]
+    costs = [_mean_cost(curve, candidate, kind, times) for candidate in candidates]
     rated = sorted(zip(costs, candidates, strict=True), key=lambda pair: pair[0])
     if budget is None:
         within = rated

@@ -55,7 +55,8 @@ class Curve:
     cascades: tuple[Cascade, ...]
     """The Pareto front of mean GFLOPs and score, cheapest first; single sizes and plain averages are among them."""
     seconds: dict[str, dict[str, float]]
-    """Per machine (see `latency.machine`) and patch size: seconds that 95 % of single clips keep within."""
+    """Per machine (see `latency.machine`) and patch size: seconds that 95 % of single clips keep within; and those of
+    the front end."""
 
     def __repr__(self) -> str:
         return (

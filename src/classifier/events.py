@@ -21,8 +21,10 @@ from ..data.audio import as_float
 from ..data.windows import Excerpt, excerpts, hop_in_frames
 from ..errors import ConfigError, require
 from ..features import FeatureConfig
+from ..models.config import Loss
 from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
+from .cascade import confidence, temper
 from .listening import Listener, in_precision
 
 
@@ -60,8 +62,13 @@ class Scan(EventOptions):
     coarse: PatchSize
     """Hears every window."""
     fine: PatchSize | None = None
-    """Hears again the windows in which a class of interest scores at least `refine`; none: no second look."""
+    """Hears again the windows in which a class of interest scores at least `refine`, or that the coarse size is unsure
+    of; none: no second look."""
     refine: float = 0.1
+    unsure: float = 0.0
+    """Confidence (`cascade.confidence`), 0 to 1, below which a window is heard again."""
+    temperature: float = 1.0
+    """What the coarse size's logits are divided by for that confidence."""
     batch_size: int = 16
     precision: Precision = "fp32"
 
@@ -74,7 +81,7 @@ class Scan(EventOptions):
         for size in (self.coarse, self.fine or self.coarse):
             model.config.layout(size, model.feature_config.frames)
         self.hop_frames(model.feature_config)
-        for name in ("refine", "threshold", "release"):
+        for name in ("refine", "unsure", "threshold", "release"):
             value = getattr(self, name)
             require(0 <= value <= 1, name, value, "0 to 1")
         require(self.release <= self.threshold, "release", self.release, f"at most the threshold, {self.threshold}")
@@ -128,11 +135,25 @@ def _scores(model: Listener, batch: tuple[Excerpt, ...], how: Scan, kept: np.nda
     with in_precision(model, how.precision):
         log_mel = model.front_end(waveform.to(device), lengths)
         scores = model.probabilities(model(log_mel, how.coarse).float()).cpu()
-        again = torch.from_numpy(np.flatnonzero(scores.numpy()[:, kept].max(axis=1, initial=0) >= how.refine))
+        again = torch.from_numpy(np.flatnonzero(_to_refine(scores.numpy(), how, kept, model.loss)))
         if how.fine is None or not len(again):
             return scores.numpy(), 0
         scores[again] = model.probabilities(model(log_mel[again.to(device)], how.fine).float()).cpu()
     return scores.numpy(), len(again)
+
+
+def _to_refine(scores: np.ndarray, how: Scan, kept: np.ndarray, loss: Loss) -> np.ndarray:
+    """Whether windows (B,) with these scores (B, C) are heard again.
+
+    Of a single-label model, the classes of no interest count as one: which of them it is does not matter.
+    """
+    tempered = temper(scores, how.temperature, loss)
+    judged = tempered[:, kept]
+    if loss == "ce" and not kept.all():
+        judged = np.column_stack([judged, tempered[:, ~kept].sum(axis=1)])
+    unsure = confidence(judged, loss) < how.unsure if judged.shape[1] else False
+    heard: np.ndarray = (scores[:, kept].max(axis=1, initial=0) >= how.refine) | unsure
+    return heard
 
 
 class _Hop(NamedTuple):

@@ -158,8 +158,9 @@ def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool
         for clip, count in zip(batch.clips, looks_of_windows, strict=True):
             looks[clip] = max(count, looks.get(clip, 0))
         if by_window:
-            for clip, time, window_scores in zip(batch.clips, batch.times, scores, strict=True):
-                windows.setdefault(clip, []).append(Window(*time, window_scores, model.best(window_scores, how.top_k)))
+            for clip, time, of_one, count in zip(batch.clips, batch.times, scores, looks_of_windows, strict=True):
+                window = Window(*time, of_one, model.best(of_one, how.top_k), sizes[:count])
+                windows.setdefault(clip, []).append(window)
         else:
             tally.add(batch.clips, scores)
         for clip, _, _ in batch.ended:
@@ -235,3 +236,9 @@ def trained_sizes(model: Listener) -> list[PatchSize]:
         return sorted(map(PatchSize.parse, sizes)) if isinstance(sizes, (list, tuple)) else []
     except ConfigError:
         return []
+
+
+def trained_at_rectangle(model: Listener, patch: PatchSize) -> bool:
+    """Whether a training drew rectangles, this size among them: a height of one of its sizes, a width of another."""
+    sizes = trained_sizes(model) if model.metadata.get("trained_rectangles") is True else []
+    return any(size.freq == patch.freq for size in sizes) and any(size.time == patch.time for size in sizes)

@@ -40,13 +40,13 @@ class Choice(NamedTuple):
         return f"{self.rule} ({self.reason})"
 
 
-class Predictions(list[Prediction]):
-    """The best classes of a clip, best first; a list that also says how the clip was scored."""
+class Heard(list[T]):
+    """What was made of a clip: a list that also says how the clip was scored."""
 
     def __init__(
-        self, best: Iterable[Prediction] = (), patch_sizes: tuple[PatchSize, ...] = (), choice: Choice | None = None
+        self, made: Iterable[T] = (), patch_sizes: tuple[PatchSize, ...] = (), choice: Choice | None = None
     ) -> None:
-        super().__init__(best)
+        super().__init__(made)
         self.patch_sizes = patch_sizes
         """The sizes that scored this clip, from coarse to fine; for a clip in several windows, all that scored any."""
         self.choice = choice
@@ -58,6 +58,10 @@ class Predictions(list[Prediction]):
         return f"<{super().__repr__()} scored at {' > '.join(map(str, self.patch_sizes))}; {self.choice!r}>"
 
 
+class Predictions(Heard[Prediction]):
+    """The best classes of a clip, best first."""
+
+
 class Window(NamedTuple):
     """Part of a clip, from `start` to `end` in seconds, and its scores (C,)."""
 
@@ -66,6 +70,8 @@ class Window(NamedTuple):
     scores: Tensor
     predictions: list[Prediction]
     """The best classes, best first; as many as were asked for."""
+    patch_sizes: tuple[PatchSize, ...] = ()
+    """The sizes that scored it, from coarse to fine."""
 
     @property
     def best(self) -> Prediction:
@@ -79,6 +85,10 @@ class Window(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Window({self.start:.2f} to {self.end:.2f} s, label={self.label!r}, score={self.best.score:.4g})"
+
+
+class Windows(Heard[Window]):
+    """The windows of a clip, in order of time."""
 
 
 class Results(list[list[T]]):

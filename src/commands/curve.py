@@ -15,7 +15,7 @@ from ..checkpoints.formats.own import VERSION
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.class_order import class_order, reordered
 from ..classifier.curve import Curve
-from ..classifier.listening import trained_sizes
+from ..classifier.listening import trained_at_rectangle, trained_sizes
 from ..classifier.load import load
 from ..data.manifest import read_manifest
 from ..data.table_options import TableOptions
@@ -32,7 +32,9 @@ from ..traintest.evaluate import describe_clips
 from ..traintest.setup import fitting
 
 MOST_SIZES = 13
-"""Sizes taken from a model's training; of more every few are left out."""
+"""Squares taken from a model's training; of more every few are left out."""
+RECTANGLES = tuple(PatchSize(*sides) for sides in ((16, 8), (8, 16), (16, 32), (32, 16)))
+"""Mel bins x frames; measured too where a model was trained at rectangles."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,8 @@ class CurveConfig(TableOptions, OutputOptions):
     root: Path | None = None
     """Where relative paths of the manifest start (default: the manifest's own folder)."""
     patch_sizes: tuple[PatchArg, ...] | None = None
-    """Patch sizes to measure, rectangles such as 16x8 too (default: the ten of the paper, or those of the training)."""
+    """Patch sizes to measure, rectangles such as 16x8 too (default: the ten of the paper, or those of the training, and
+    16x8, 8x16, 16x32 and 32x16 where it drew rectangles)."""
     hop: float | None = None
     """Seconds between the windows of a clip longer than the model's window, whose scores are averaged (default: side
     by side). Overlapping windows cost more, and often score higher."""
@@ -78,13 +81,15 @@ class CurveConfig(TableOptions, OutputOptions):
 
 def ladder(model: AudioClassifier) -> tuple[PatchSize, ...]:
     """The sizes that fit the input: the paper's, if the model was trained at many more or does not say; or the model's
-    own, at most 13 of them.
+    own, at most 13 of them. Four rectangles more, if rectangles of their sides were drawn in training.
     """
     usual = fitting(PAPER_SIZES, model)
     sizes = fitting(trained_sizes(model), model) or usual
     if len(sizes) > MOST_SIZES and set(usual) <= set(sizes):
-        return usual
-    return tuple(sizes[place] for place in spread(len(sizes), MOST_SIZES))
+        sizes = usual
+    chosen = tuple(sizes[place] for place in spread(len(sizes), MOST_SIZES))
+    more = fitting([size for size in RECTANGLES if trained_at_rectangle(model, size)], model)
+    return (*chosen, *(size for size in more if size not in chosen))
 
 
 def curve(config: CurveConfig, progress: bool = True) -> tuple[Curve, Path]:

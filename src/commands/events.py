@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -25,10 +25,10 @@ from ..classifier.listening import trained_sizes
 from ..classifier.load import load
 from ..errors import ConfigError
 from ..models.geometry import PatchSize
-from ..reports.events import FORMATS, as_row, require_events_file
+from ..reports.events import as_row, events_file, require_events_file
 from ..runtime.arguments import PatchArg, Precision
 from ..runtime.bars import tqdm
-from ..runtime.files import to_json_text, write_atomically
+from ..runtime.files import to_json_text
 from ..runtime.output import Outcome, OutputOptions, show
 from ..runtime.terminal import printable
 from ..traintest.setup import fitting
@@ -58,6 +58,9 @@ class EventsConfig(EventOptions, OutputOptions):
     """Patch size that listens again (default: the curve's most accurate, or the model's base patch)."""
     refine: float = 0.1
     """Listen again to windows in which a class of interest scores at least this; 0: to all, above 1: to none."""
+    unsure: float = 0.2
+    """Listen again also to windows whose confidence, 0 to 1, is below this: the best class's lead over the second (of
+    multi-label models 1 less the largest entropy of a class), with the curve's temperature; 0: to none for that."""
     batch_size: int = 16
     """Windows per forward pass; of a stream always 1."""
     device: str = "auto"
@@ -86,21 +89,18 @@ def run(config: EventsConfig) -> Outcome:
         pieces = pcm_pieces(sys.stdin.buffer, config.sample_rate or rate, rate, step)
     else:
         pieces = iter(pieces_of(config.recording, model.feature_config))
-    events: list[Event] = []
-    done, start = Progress(), time.perf_counter()
+    done, start, found = Progress(), time.perf_counter(), 0
     total = None if config.follow else _seconds(config.recording)
     bar = tqdm(total=total, unit="s", desc="events", disable=config.quiet or not sys.stderr.isatty(), leave=False)
     try:
-        with _kept(config, done, events), bar:
+        with bar, _shown(config, done) as tell:
             for event in scan(model, _counted(pieces, bar, rate), how, done, str(config.recording)):
-                events.append(event)
-                if config.out is None:
-                    tqdm.write(_line(event, config.json), file=sys.stdout)
-                    sys.stdout.flush()
+                tell(event)
+                found += 1
     except KeyboardInterrupt:  # as a stream ends
-        show(_outcome(config, done, len(events), time.perf_counter() - start), config)
+        show(_outcome(config, done, found, time.perf_counter() - start), config)
         raise
-    return _outcome(config, done, len(events), time.perf_counter() - start)
+    return _outcome(config, done, found, time.perf_counter() - start)
 
 
 def _line(event: Event, as_json: bool) -> str:
@@ -111,14 +111,18 @@ def _line(event: Event, as_json: bool) -> str:
 
 
 @contextlib.contextmanager
-def _kept(config: EventsConfig, done: Progress, events: list[Event]) -> Iterator[None]:
-    """Write the events in the end, also if it is an error or Ctrl-C."""
-    try:
-        yield
-    finally:
-        if config.out is not None and done.windows:
-            text = FORMATS[config.out.suffix.lower()](events, str(config.recording))
-            write_atomically(config.out, text.encode("utf-8", "surrogateescape"))
+def _shown(config: EventsConfig, done: Progress) -> Iterator[Callable[[Event], None]]:
+    """Give a function that prints an event, or appends it to the file; none is kept in memory."""
+
+    def printed(event: Event) -> None:
+        tqdm.write(_line(event, config.json), file=sys.stdout)
+        sys.stdout.flush()
+
+    if config.out is None:
+        yield printed
+    else:
+        with events_file(config.out, str(config.recording), lambda: done.windows > 0) as add:
+            yield add
 
 
 def _scan(config: EventsConfig, model: AudioClassifier) -> Scan:
@@ -133,11 +137,13 @@ def _scan(config: EventsConfig, model: AudioClassifier) -> Scan:
     coarse = config.coarse or cheap
     fine: PatchSize | None = config.fine or good
     fine = None if fine == coarse or config.refine > 1 else fine
-    again = f", {fine} hears again what scores {config.refine:g}" if fine else ""
+    again = f", {fine} hears again what scores {config.refine:g} or is unsure" if fine else ""
+    point = curve.point(coarse) if curve else None
     logger.info("patch size %s hears every window%s", coarse, again)
     options = {field.name: getattr(config, field.name) for field in dataclasses.fields(EventOptions)}
     return Scan(
-        coarse=coarse, fine=fine, refine=min(config.refine, 1.0), batch_size=1 if config.follow else config.batch_size,
+        coarse=coarse, fine=fine, refine=min(config.refine, 1.0), unsure=config.unsure,
+        temperature=point.temperature if point else 1.0, batch_size=1 if config.follow else config.batch_size,
         precision=config.precision, **options,
     )  # fmt: skip
 

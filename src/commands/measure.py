@@ -24,7 +24,7 @@ from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..models.geometry import PAPER_SIZES
 from ..models.resize import Resize
-from ..reports.cascades import format_cascades
+from ..reports.cascades import format_at_sizes, format_cascades
 from ..reports.flexibility import as_row, best_of, format_table, plot_flexibility
 from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 FILES = (
     *("flexibility.csv", "flexibility.json", "flexibility.png", "flexibility-dark.png", "classes.csv"),
-    *("confusions.csv", "comparisons.csv", "cascades.csv"),
+    *("confusions.csv", "comparisons.csv", "cascades.csv", "cascades_by_size.csv"),
 )
 """What a measurement writes beside the scores."""
 
@@ -58,7 +58,7 @@ class MeasureConfig(TableOptions, OutputOptions):
     """Manifest JSON or table (CSV, TSV, JSONL) of the test clips, or a folder with one sub-folder per class."""
     out: Path
     """Directory for flexibility.csv, .json and .png; classes.csv and confusions.csv; comparisons.csv of several models;
-    cascades.csv of models with a curve."""
+    cascades.csv and cascades_by_size.csv of models with a curve."""
     overwrite: bool = False
     """Replace the results of an earlier measurement in that directory."""
     labels: Path | None = None
@@ -185,19 +185,21 @@ def _write(
         "classes": classes_of(results, targets, data.labels.names),
         "confusions": confusions_of(results, targets, data.labels.names),
         "comparisons": comparisons_of(results, models, targets),
-        "cascades": [dataclasses.asdict(one) for one in cascades],
+        "cascades": [dataclasses.asdict(one) for one in cascades.cascades],
+        "cascades_by_size": [dataclasses.asdict(one) for one in cascades.at_sizes],
     }
-    written = {name: tables[name] for name in ("comparisons", "cascades") if tables[name]}
+    written = {name: tables[name] for name in ("comparisons", "cascades", "cascades_by_size") if tables[name]}
     text = to_json_text({"provenance": source, "results": rows} | written, 1) + "\n"
     write_atomically(config.out / "flexibility.json", text.encode())
-    plot_flexibility(rows, len(data) - len(excluded), cascades).write(config.out / "flexibility.png")
+    plot_flexibility(rows, len(data) - len(excluded), cascades.cascades).write(config.out / "flexibility.png")
     for name, table in {"flexibility": rows, **tables}.items():
         if table:
             write_atomically(config.out / f"{name}.csv", to_csv(table).encode())
     if config.scores:
         _write_scores(config, results, data, targets)
-    for line in format_cascades(cascades).splitlines():
-        logger.info("%s", line)
+    for text in (format_cascades(cascades.cascades), format_at_sizes(cascades.at_sizes)):
+        for line in text.splitlines():
+            logger.info("%s", line)
 
 
 def _write_scores(config: MeasureConfig, results: list[Result], data: Manifest, targets: np.ndarray) -> None:

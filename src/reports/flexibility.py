@@ -99,7 +99,7 @@ def plot_flexibility(
 ) -> Picture:
     """Accuracy against patch size, and against GFLOPs per clip; one line per model and resize.
 
-    cascades: their front over the line of the sizes, and the same against time.
+    cascades: their front by cost and validation score over the line of the sizes, and the same against time.
     front: of the one model's curve, with the accuracy that `flexiast curve` found on its validation clips.
     """
 
@@ -111,7 +111,7 @@ def plot_flexibility(
             draw_by_time(axes, rows)
             draw_cascades(by_cost, cascades, "gflops")
             draw_cascades(axes, cascades, "ms")
-            axes.set_title("dots: cascades", fontsize=9, loc="right")
+            axes.set_title("dots: cascades chosen on validation data, 95 % paired", fontsize=9, loc="right")
         if front:
             points = [(one.gflops, 100 * one.score) for one in front]
             draw_front(by_cost, points, by_cost.get_lines()[0].get_color(), "cascades")

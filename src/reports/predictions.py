@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..classifier.results import Prediction
 from ..errors import ConfigError
-from ..runtime.files import file_errors, require_new, to_json_text, unfinished
+from ..runtime.files import growing, require_new, to_json_text
 from ..runtime.terminal import printable
 
 SUFFIXES = (".csv", ".json")
@@ -106,37 +105,20 @@ def results_file(path: Path, chosen: bool = False) -> Iterator[Callable[[Sequenc
 
     chosen: with the columns CHOSEN.
 
-    Reports go straight to a file *.part, which no other process uses, and which is renamed to `path` at the end. This
-    also happens after an error or Ctrl-C, so the results so far are kept. Raises FileError if the file cannot be
-    written.
+    They are there after an error or Ctrl-C too, see `growing`. Raises FileError if the file cannot be written.
     """
-    is_csv, part = path.suffix.lower() == ".csv", unfinished(path)
-    with file_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(_csv([[*COLUMNS, *(CHOSEN if chosen else ())]]) if is_csv else "[")
-            added = 0
+    is_csv, added = path.suffix.lower() == ".csv", 0
+    with growing(path, lambda: added > 0, "" if is_csv else "\n]\n") as write:
+        write(_csv([[*COLUMNS, *(CHOSEN if chosen else ())]]) if is_csv else "[")
 
-            def add(reports: Sequence[Report]) -> None:
-                nonlocal added
-                for report in reports:
-                    comma = "," if added else ""
-                    file.write(_csv(as_rows(report, chosen)) if is_csv else f"{comma}\n{as_json(report)}")
-                    added += 1
-                with file_errors(path):
-                    file.flush()
+        def add(reports: Sequence[Report]) -> None:
+            nonlocal added
+            for report in reports:
+                comma = "," if added else ""
+                write(_csv(as_rows(report, chosen)) if is_csv else f"{comma}\n{as_json(report)}")
+                added += 1
 
-            try:
-                yield add
-            finally:
-                if not is_csv:
-                    file.write("\n]\n")
-                file.flush()
-                os.fsync(file.fileno())
-                if added:
-                    os.replace(part, path)
-                else:
-                    part.unlink()
+        yield add
 
 
 def _csv(rows: list[list[str]]) -> str:

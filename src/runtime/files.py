@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,6 +64,36 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 part.unlink(missing_ok=True)
             raise
         _sync_directory(path.parent)
+
+
+@contextmanager
+def growing(path: Path, kept: Callable[[], bool], tail: str = "") -> Iterator[Callable[[str], None]]:
+    """Give a function that appends text, and has it on its way to the disk when it returns.
+
+    Text goes straight to a file *.part, see `unfinished`, which is renamed to `path` at the end. This also happens
+    after an error or Ctrl-C, so the results so far are kept, if `kept` says so then; `tail` ends the file in any case.
+    Raises FileError if the file cannot be written.
+    """
+    part = unfinished(path)
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+
+            def add(text: str) -> None:
+                with file_errors(path):
+                    file.write(text)
+                    file.flush()
+
+            try:
+                yield add
+            finally:
+                file.write(tail)
+                file.flush()
+                os.fsync(file.fileno())
+                if kept():
+                    os.replace(part, path)
+                else:
+                    part.unlink()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..classifier.cascade import Rule
+from ..classifier.cascade import ALWAYS, Rule
+from ..classifier.curve import Cascade
 from .cascade_search import worth
 from .curve import Scores, reach_of, replay, score_of
 from .evaluate import Result
@@ -20,6 +22,8 @@ from .metrics import metric_of
 from .resampling import interval
 
 logger = logging.getLogger(__name__)
+Cost = Literal["gflops", "ms"]
+COSTS: tuple[Cost, ...] = ("gflops", "ms")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,31 +55,77 @@ class Comparison:
     """95 % interval of the difference, by resampling clips, the same for both."""
 
 
+@dataclasses.dataclass(frozen=True)
+class AtSize:
+    """One single size, beside the model's cascade of the best validation score among those that cost no more here.
+
+    No label of this data has a part in the choice.
+    """
+
+    model: str
+    patch_size: str
+    by: Cost
+    """The cost in which the cascade costs no more."""
+    cost: float
+    """Of the single size, in GFLOPs or milliseconds; the other costs are in the same unit."""
+    score_name: str
+    score: float
+    """Of the single size."""
+    cascade: str
+    """Its sizes from coarse to fine."""
+    cascade_cost: float
+    """Mean over the clips."""
+    cascade_score: float
+    difference: float
+    """Cascade less single size, of what a clip is worth on average, as in `Comparison`."""
+    low: float
+    high: float
+    """95 % interval of the difference, by resampling clips, the same for both."""
+    plain_cost: float
+    """Of the cascade's sizes all heard by every clip and averaged, with the same temperatures: no routing."""
+    plain_score: float
+    plain_difference: float
+    """Cascade less this plain average."""
+    plain_low: float
+    plain_high: float
+
+
+class CascadeReport(NamedTuple):
+    """The cascades of all models that have a curve."""
+
+    cascades: list[Comparison]
+    """Two for each cascade, by GFLOPs and by time, in the order of the curve: validation scores rise."""
+    at_sizes: list[AtSize]
+    """Two for each size that was measured, by GFLOPs and by time."""
+
+
 def compare_cascades(
     models: dict[str, AudioClassifier], results: Sequence[Result], targets: np.ndarray
-) -> list[Comparison]:
+) -> CascadeReport:
     """Replay the cascades of every model that has a curve, with the thresholds and temperatures found there.
 
     results: of all models, with scores (n, C) at targets (n, C). A cascade with a size that was not measured is left
     out, and logged.
     """
-    rows = []
+    report = CascadeReport([], [])
     for name, model in models.items():
         measured = {r.patch_size: r for r in results if r.model == name and r.resize == "pi"}
         if model.curve is None or not measured:
             continue
-        rules = [cascade.rule for cascade in model.curve.cascades]
-        usable = [rule for rule in rules if set(rule.sizes) <= measured.keys()]
-        if missing := {size for rule in rules for size in rule.sizes} - measured.keys():
+        cascades = model.curve.cascades
+        usable = [cascade for cascade in cascades if set(cascade.rule.sizes) <= measured.keys()]
+        if missing := {size for cascade in cascades for size in cascade.rule.sizes} - measured.keys():
             logger.warning(
                 "model %s: %d of its %d cascades are left out, as patch size %s was not measured",
-                name, len(rules) - len(usable), len(rules), ", ".join(map(str, sorted(missing))),
+                name, len(cascades) - len(usable), len(cascades), ", ".join(map(str, sorted(missing))),
             )  # fmt: skip
-        singles = [_Played(Rule((size,)), list(measured.values()), model, targets) for size in measured]
-        for rule in usable:
-            played = _Played(rule, list(measured.values()), model, targets)
-            rows += [_compare(name, played, singles, by) for by in ("gflops", "ms")]
-    return rows
+        heard = list(measured.values())
+        singles = [_Played(Rule((size,)), heard, model, targets) for size in measured]
+        played = [(cascade, _Played(cascade.rule, heard, model, targets)) for cascade in usable]
+        report.cascades.extend(_compare(name, one, singles, by) for _, one in played for by in COSTS)
+        plain = [_Played(_plain(cascade.rule), heard, model, targets) for cascade in usable]
+        report.at_sizes.extend(_at_sizes(name, singles, played, plain))
+    return report
 
 
 class _Played:
@@ -87,7 +137,7 @@ class _Played:
         followed = replay(rule, scores, model.loss)
         self.rule, self.reach = rule, reach_of(followed, rule)
         looks = list(zip(self.reach, (by_size[size] for size in rule.sizes), strict=True))
-        self.costs = {
+        self.costs: dict[Cost, float] = {
             "gflops": sum(share * result.gflops for share, result in looks),
             "ms": sum(share * 1e3 / result.clips_per_second for share, result in looks),
         }
@@ -96,7 +146,51 @@ class _Played:
         self.worth = worth(followed.scores, targets, model.loss)
 
 
-def _compare(name: str, played: _Played, singles: Sequence[_Played], by: str) -> Comparison:
+def _plain(rule: Rule) -> Rule:
+    """The mean of the same sizes for every clip."""
+    return dataclasses.replace(rule, thresholds=(ALWAYS,) * len(rule.thresholds), average=True)
+
+
+def _at_sizes(
+    name: str, singles: Sequence[_Played], cascades: Sequence[tuple[Cascade, _Played]], plain: Sequence[_Played]
+) -> list[AtSize]:
+    """A row for each single size and cost, cheapest first; none for a size that every cascade costs more than."""
+    rows = []
+    for by in COSTS:
+        for single in sorted(singles, key=lambda one: one.costs[by]):
+            limit = single.costs[by] * (1 + 1e-9)
+            within = [number for number, (_, one) in enumerate(cascades) if one.costs[by] <= limit]
+            if within:
+                best = max(within, key=lambda number: cascades[number][0].score)
+                rows.append(_at_size(name, single, cascades[best][1], plain[best], by))
+    return rows
+
+
+def _at_size(name: str, single: _Played, cascade: _Played, plain: _Played, by: Cost) -> AtSize:
+    difference, routing = cascade.worth - single.worth, cascade.worth - plain.worth
+    (low, high), (plain_low, plain_high) = interval(difference), interval(routing)
+    return AtSize(
+        model=name,
+        patch_size=str(single.rule),
+        by=by,
+        cost=single.costs[by],
+        score_name=single.score_name,
+        score=single.score,
+        cascade=str(cascade.rule),
+        cascade_cost=cascade.costs[by],
+        cascade_score=cascade.score,
+        difference=float(difference.mean()),
+        low=low,
+        high=high,
+        plain_cost=plain.costs[by],
+        plain_score=plain.score,
+        plain_difference=float(routing.mean()),
+        plain_low=plain_low,
+        plain_high=plain_high,
+    )
+
+
+def _compare(name: str, played: _Played, singles: Sequence[_Played], by: Cost) -> Comparison:
     limit = played.costs[by] * (1 + 1e-9)
     cheapest = min(singles, key=lambda one: one.costs[by])
     within = [one for one in singles if one.costs[by] <= limit] or [cheapest]

@@ -50,8 +50,7 @@ def measure_curve(
     for one in dict.fromkeys(("fp32", precision)):
         here = machine(model.kernel.device, one)
         if here not in curve.seconds:
-            times = measure_seconds(model, patch_sizes, one)
-            curve.seconds[here] = {str(patch): seconds for patch, seconds in times.items()}
+            curve.seconds[here] = measure_seconds(model, patch_sizes, one).to_json()
     model.metadata["curve"] = curve.to_json()
     return curve, results
 

@@ -302,6 +302,7 @@ class Trainer:
         """Write the model to use."""
         model.metadata = {
             "trained_patch_sizes": [str(p) for p in self.config.patches.sizes or self.plan.patches.sizes],
+            "trained_rectangles": self.config.patches.rectangles == "yes",
             "trained_steps": self.progress.step,
             "validation": curve,
             "training": to_json(self.config),

@@ -13,6 +13,7 @@ from flexiast.classifier.audio_classifier import AudioClassifier
 from flexiast.classifier.budget import Budget
 from flexiast.classifier.cascade import Rule
 from flexiast.classifier.curve import Cascade, Curve, Point
+from flexiast.classifier.latency import Times
 from flexiast.cli import main
 from flexiast.errors import CheckpointError, ConfigError
 from flexiast.models.geometry import PatchSize
@@ -174,6 +175,34 @@ def test_a_long_clip_is_routed_window_by_window(model: AudioClassifier) -> None:
     assert got.patch_sizes == max((part.patch_sizes for part in parts), key=len)
 
 
+def test_windows_are_routed_as_the_clips_that_they_are() -> None:
+    model, clip = classifier(), torch.cat([noise(0.5), 0.01 * noise(0.5), 3 * noise(0.49)])
+    best = [window.predictions for window in model.predict_windows(clip, 16, top_k=2)]
+    leads = [first.score - second.score for first, second in best]
+    threshold = sum(sorted(leads)[:2]) / 2
+    got = model.predict_windows(clip, cascade=[16, 8], threshold=threshold, top_k=4)
+    assert [len(window.patch_sizes) for window in got] == [1 + (lead < threshold) for lead in leads]
+    assert got.patch_sizes == got.choice.rule.sizes == (COARSE, FINE)
+    for number, window in enumerate(got):
+        alone = model.predict(
+            clip[number * 8000 : number * 8000 + SAMPLES], cascade=[16, 8], threshold=threshold, top_k=4
+        )
+        assert window.patch_sizes == alone.patch_sizes
+        torch.testing.assert_close(window.scores, named(alone), atol=1e-5, rtol=0)
+
+
+def test_windows_are_heard_within_a_budget(model: AudioClassifier) -> None:
+    clip = noise(1.2)
+    got, expected = model.predict_windows(clip, budget="20ms"), model.predict_windows(clip, MIDDLE)
+    assert [window.best for window in got] == [window.best for window in expected]
+    assert got.choice.reason.startswith("best for 20ms")
+    assert model.predict_windows([clip, clip], budget="20ms").choice == got.choice
+    assert expected.choice is None
+    assert repr(expected) == repr(list(expected))
+    with pytest.raises(ConfigError, match="patch_size"):
+        model.predict_windows(clip, MIDDLE, budget="20ms")
+
+
 def test_auto_takes_the_best_of_the_front_or_the_best_within_a_budget(model: AudioClassifier) -> None:
     clip = noise(0.5)
     assert model.predict(clip, cascade="auto").choice.rule.sizes == (COARSE, MIDDLE)
@@ -186,13 +215,39 @@ def test_times_are_measured_once_on_a_machine(tmp_path: Path, monkeypatch) -> No
     model = classifier()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     measured = latency.seconds_of(model, [COARSE, FINE], {"another machine": {"16": 1e-9, "8": 1e-9}})
-    assert all(1e-5 < seconds < 10 for seconds in measured.values())
+    assert all(1e-5 < seconds < 10 for seconds in measured.sizes.values())
+    assert 1e-6 < measured.front_end < min(measured.sizes.values())
     monkeypatch.setattr(latency, "measure_seconds", lambda *a: pytest.fail("measured again"))
     assert latency.seconds_of(model, [COARSE, FINE], {}) == measured
     (tmp_path / "flexiast" / "latency.json").write_text("no JSON")
-    monkeypatch.setattr(latency, "measure_seconds", lambda model, sizes, precision: dict.fromkeys(sizes, 0.5))
-    assert latency.seconds_of(model, [FINE], {}) == {FINE: 0.5}
+    monkeypatch.setattr(
+        latency, "measure_seconds", lambda model, sizes, precision: Times(0.1, dict.fromkeys(sizes, 0.5))
+    )
+    assert latency.seconds_of(model, [FINE], {}) == (0.1, {FINE: 0.5})
     assert json.loads((tmp_path / "flexiast" / "latency.json").read_text())
+
+
+def test_the_front_end_of_a_cascade_is_counted_once(model: AudioClassifier) -> None:
+    here = latency.machine(model.kernel.device)
+    model.metadata["curve"]["seconds"][here][latency.FRONT_END] = 0.0015
+    model.metadata["curve"] = dict(model.metadata["curve"])  # a curve is read once
+    on_average = 1.5 + (2 - 1.5) + (10 - 1.5) / 4
+    clip = noise(0.5)
+    assert model.predict(clip, cascade="auto", budget=f"{on_average + 0.01}ms").choice.rule.sizes == (COARSE, MIDDLE)
+    assert model.predict(clip, cascade="auto", budget=f"{on_average - 0.01}ms").choice.rule.sizes == (COARSE,)
+    with pytest.raises(ConfigError, match="takes 2 ms"):  # a single size takes what it took
+        model.predict(clip, budget="1ms")
+
+
+def test_times_that_are_remembered_replace_older_ones(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(latency, "measure_seconds", lambda *a: pytest.fail("measured again"))
+    model = classifier()
+    latency.remember(model, Times(0.1, {COARSE: 0.5, FINE: 2.0}))
+    latency.remember(model, Times(0.2, {COARSE: 0.6}))
+    assert latency.seconds_of(model, [COARSE, FINE], {}) == (0.2, {COARSE: 0.6, FINE: 2.0})
+    here = latency.machine(model.kernel.device)
+    assert latency.seconds_of(model, [FINE], {here: {"8": 3.0}}) == (0.0, {FINE: 3.0})  # of the curve, an old one
 
 
 def test_the_curve_is_kept_by_the_checkpoint(model: AudioClassifier, tmp_path: Path) -> None:

@@ -82,6 +82,16 @@ def test_a_size_outside_the_training_is_warned_of_once(caplog: pytest.LogCapture
     assert "the model was trained at 8, 16x12" in caplog.text
 
 
+def test_rectangles_that_were_drawn_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    model = classifier()
+    model.metadata |= {"trained_patch_sizes": [str(s) for s in range(8, 17)], "trained_rectangles": True}
+    with caplog.at_level(logging.WARNING):
+        for size in ("16x8", "8x16", "9x11", "16x20"):
+            model.predict(noise(0.5), size)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("patch size 16x20: the model was trained at 8 to 16")
+
+
 def test_a_model_that_does_not_say_how_it_was_trained_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     model = classifier()
     for told in (None, "all", ["many"], []):

@@ -37,7 +37,7 @@ def test_what_the_curve_says_is_what_predict_does(trained: Path, sounds: Path, t
     assert [str(p.patch_size) for p in curve.points] == ["48", "24", "16", "16x32"]
     assert all(p.ece_after < 1 and 0.05 <= p.temperature <= 20 for p in curve.points)
     (seconds,) = curve.seconds.values()
-    assert seconds.keys() == {"48", "24", "16", "16x32"}
+    assert seconds.keys() == {"front end", "48", "24", "16", "16x32"}
     best = curve.cascades[-1]
     got = model.predict([clip.path for clip in data.clips], cascade="auto", top_k=1)
     right = [one[0].label == data.labels.names[clip.classes[0]] for one, clip in zip(got, data.clips, strict=True)]
@@ -68,6 +68,17 @@ def test_the_ladder_is_that_of_the_training(trained: Path) -> None:
     sizes = ladder(model)
     assert len(sizes) == 13
     assert (sizes[0], sizes[-1]) == (PatchSize(17, 17), PatchSize(48, 48))
+
+
+def test_rectangles_are_on_the_ladder_of_a_model_that_was_trained_at_them(trained: Path) -> None:
+    model = flexiast.load(trained)
+    model.metadata |= {"trained_patch_sizes": [str(s) for s in range(8, 49)], "trained_rectangles": True}
+    rectangles = [PatchSize.parse(size) for size in ("16x8", "8x16", "16x32", "32x16")]
+    assert ladder(model) == (*PAPER_SIZES, *rectangles)
+    model.metadata["trained_patch_sizes"] = ["16", "32"]
+    assert [str(size) for size in ladder(model)] == ["16", "32", "16x32", "32x16"]
+    model.metadata["trained_patch_sizes"] = ["16x32", "32x16"]
+    assert [str(size) for size in ladder(model)] == ["16x32", "32x16"]
 
 
 def test_a_multi_label_front_is_by_map(sounds: Path, trained: Path, tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def test_the_command_prints_the_curve_before_and_after(sounds: Path, tmp_path: P
     assert table.split("accuracy, %")[-1].split()[:10] == measured
     assert "before (pi)" in table
     assert "after (pi)" in table
-    assert flexiast.load(tmp_path / "flexible").metadata["trained_patch_sizes"] == [str(size) for size in range(8, 49)]
+    metadata = flexiast.load(tmp_path / "flexible").metadata
+    assert metadata["trained_patch_sizes"] == [str(size) for size in range(8, 49)]
+    assert metadata["trained_rectangles"] is True
     saved = tmp_path / "flexible" / "train_config.json"
     replay = read_arguments(TrainConfig, ["--config", str(saved)], "flexiast train")
     assert to_json(replay) == json.loads(saved.read_text())

@@ -22,6 +22,7 @@ from flexiast.export import export as exporting
 from flexiast.export.export import ExportError, export
 from flexiast.features import FeatureConfig
 from flexiast.models.config import FlexiASTConfig
+from tests.classifier.test_budget import made_curve
 from tests.full_disk import full_disk
 
 FRAMES = 72
@@ -41,6 +42,15 @@ def classifier(loss="ce", frames: int = FRAMES, **settings) -> AudioClassifier:
     return model.eval()
 
 
+def with_curve(model: AudioClassifier) -> AudioClassifier:
+    """The same model with a curve in its description, which no export may mind."""
+    model.metadata["curve"] = made_curve(model).to_json()
+    return model
+
+
+CURVES = pytest.mark.parametrize("curve", [False, True], ids=["plain", "curve"])
+
+
 def waveforms(clips: int, samples: int = SAMPLES) -> Tensor:
     return 0.1 * torch.randn(clips, samples, generator=torch.Generator().manual_seed(clips))
 
@@ -52,12 +62,14 @@ def expected(model: AudioClassifier, waveform: Tensor, patch) -> tuple[np.ndarra
     return model.probabilities(logits).numpy(), logits.numpy()
 
 
-@pytest.mark.parametrize(("coverage", "loss"), [("pad", "bce"), pytest.param("drop", "ce", marks=pytest.mark.slow)])
-def test_onnx_runtime_hears_waveforms(coverage: str, loss: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("coverage", "loss", "curve"), [("pad", "bce", True), pytest.param("drop", "ce", False, marks=pytest.mark.slow)]
+)
+def test_onnx_runtime_hears_waveforms(coverage: str, loss: str, curve: bool, tmp_path: Path) -> None:
     import onnxruntime
 
     model = classifier(loss, coverage=coverage)
-    done = export(model, tmp_path / "m.onnx", "onnx", 24)
+    done = export(with_curve(classifier(loss, coverage=coverage)) if curve else model, tmp_path / "m.onnx", "onnx", 24)
     assert done.difference < 1e-3
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     session = onnxruntime.InferenceSession(done.path)
@@ -102,11 +114,14 @@ def test_onnx_runtime_sees_spectrograms(tmp_path: Path) -> None:
         np.testing.assert_allclose(logits, expected(model, x, "16x24")[1], atol=1e-4)
 
 
+@CURVES
 @pytest.mark.parametrize("kind", ["spectrogram", pytest.param("waveform", marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_torch_program(kind: str, tmp_path: Path) -> None:
+def test_torch_program(kind: str, curve: bool, tmp_path: Path) -> None:
     model = classifier(prefix_tokens=2)
-    done = export(model, tmp_path / "m.pt2", "torch", "12x8", kind)
+    done = export(
+        with_curve(classifier(prefix_tokens=2)) if curve else model, tmp_path / "m.pt2", "torch", "12x8", kind
+    )
     told = {"flexiast.json": ""}
     program = torch.export.load(done.path, extra_files=told).module()
     assert json.loads(json.loads(told["flexiast.json"])["flexiast.patch_size"]) == "12x8"
@@ -136,12 +151,12 @@ def test_transformers_loads_it(patch: int, prefix: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["ce", "bce"])
-def test_pipeline_names_the_sounds_of_a_file(loss: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("loss", "curve"), [("ce", True), ("bce", False)])
+def test_pipeline_names_the_sounds_of_a_file(loss: str, curve: bool, tmp_path: Path) -> None:
     import transformers
 
     model = classifier(loss)
-    done = export(model, tmp_path / "hf", "hf", 8)
+    done = export(with_curve(classifier(loss)) if curve else model, tmp_path / "hf", "hf", 8)
     path = tmp_path / "clip.wav"
     soundfile.write(path, waveforms(1)[0].numpy(), 16_000, subtype="FLOAT")
     listen = transformers.pipeline("audio-classification", str(done.path))
@@ -171,6 +186,15 @@ def test_transformers_directory_is_read_back_by_us(tmp_path: Path, monkeypatch: 
     assert (back.labels.names, back.loss) == (model.labels.names, "bce")
     assert (back.feature_config.mean, back.feature_config.std, back.feature_config.frames) == (-5.0, 4.0, FRAMES)
     np.testing.assert_allclose(expected(back, waveforms(2), None)[1], expected(model, waveforms(2), 8)[1], atol=1e-4)
+
+
+def test_a_curve_changes_nothing_for_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "needed", lambda module: None)
+    monkeypatch.setitem(exporting.FORMATS, "hf", (exporting.write_huggingface, lambda job, path: (0.0, "nothing")))
+    export(classifier(), tmp_path / "plain", "hf", 8)
+    export(with_curve(classifier()), tmp_path / "curve", "hf", 8)
+    plain, curve = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("plain", "curve"))
+    assert plain == curve
 
 
 def test_a_mismatch_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -11,16 +11,21 @@ import transformers
 from flexiast.export.export import export
 from flexiast.export.remote_code import modeling_file
 from tests.classifier.test_audio_classifier import classifier, noise, write
+from tests.classifier.test_budget import made_curve
 
 PATCHES = (8, "16x4", 12)
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["curve", pytest.param("plain", marks=pytest.mark.slow)])
+def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exported from a model with or without a curve; all tests compare with the one without."""
+    model = classifier("bce")
+    if request.param == "curve":
+        model.metadata["curve"] = made_curve(model).to_json()
     out = tmp_path_factory.mktemp("remote") / "model"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(out.parent / "modules"))
-        done = export(classifier("bce"), out, "transformers", 8)
+        done = export(model, out, "transformers", 8)
     assert done.difference < 1e-4
     return out
 

@@ -9,6 +9,8 @@ import flexiast
 from flexiast.errors import ConfigError
 from flexiast.models import resize
 from flexiast.models.frozen import FrozenAST, freeze
+from tests.classifier.test_audio_classifier import classifier
+from tests.classifier.test_budget import made_curve
 from tests.models.test_flexiast import GOLDEN, small
 
 X = torch.randn(3, 64, 32, generator=torch.Generator().manual_seed(1))
@@ -66,6 +68,15 @@ def test_it_is_a_module_of_its_own() -> None:
     torch.optim.SGD(frozen.parameters(), lr=1.0).step()
     assert all(parameter.grad is None for parameter in model.parameters())
     torch.testing.assert_close(model(X, 12), before)
+
+
+@torch.no_grad()
+def test_a_curve_changes_nothing() -> None:
+    model, other = classifier(), classifier()
+    other.metadata["curve"] = made_curve(other).to_json()
+    x = torch.randn(2, model.feature_config.frames, model.config.bins)
+    assert torch.equal(other.freeze(12)(x), model.freeze(12)(x))
+    assert torch.equal(other(x, 12), model(x, 12))
 
 
 @torch.no_grad()

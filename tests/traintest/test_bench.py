@@ -10,6 +10,7 @@ import torch
 
 import flexiast
 from flexiast import PatchSize
+from flexiast.classifier import latency
 from flexiast.cli import main
 from flexiast.commands.bench import BenchConfig, bench
 from flexiast.data.manifest import Labels
@@ -29,6 +30,12 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bench") / "model"
     model.save_pretrained(out)
     return out
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times are not kept in the tester's own cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 def cost(tokens: int, seconds: float) -> Cost:
@@ -71,6 +78,14 @@ def test_command_writes_table_csv_json_and_picture(model_dir: Path, tmp_path: Pa
     assert content["costs"][1]["tokens"] == 48
     assert min(content[k] for k in ("gflops_per_second", "gigabytes_per_second", "front_end_ms")) > 0
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_its_times_are_those_of_budgets(model_dir: Path, monkeypatch) -> None:
+    config = BenchConfig(model_dir, patch_sizes=(PatchSize(24, 24),), seconds=0.0, batch_size=1, precision="fp32")
+    bench(config)
+    monkeypatch.setattr(latency, "measure_seconds", lambda *a: pytest.fail("measured again"))
+    times = latency.seconds_of(flexiast.load(model_dir), [PatchSize(24, 24)], {})
+    assert 0 < times.front_end < times.sizes[PatchSize(24, 24)]
 
 
 def test_without_a_folder_nothing_is_written(model_dir: Path, tmp_path: Path, monkeypatch) -> None:

@@ -92,6 +92,7 @@ def test_a_small_run_learns_collapses_at_other_sizes_and_becomes_flexible(sounds
         assert after[large] >= before[large] + 0.25
     model = flexiast.load(tmp_path / "flexible")
     assert model.metadata["trained_patch_sizes"] == [str(s) for s in SIZES]
+    assert model.metadata["trained_rectangles"] is False
     first = sorted((sounds / "val" / "high_up").iterdir())[0]
     assert model.predict(first, patch_size=32, top_k=1)[0].label == "high_up"
 
