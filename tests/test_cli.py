@@ -105,7 +105,8 @@ def test_measure_flexibility_writes_table_provenance_and_picture(model_dir: Path
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "o" / "flexibility.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == list(COLUMNS)
+    intervals = ["ece", "accuracy_low", "accuracy_high", "mAP_low", "mAP_high"]
+    assert list(rows[0]) == [*COLUMNS, *intervals]
     assert [(r["resize"], r["patch_freq"], r["patch_time"]) for r in rows] == [
         (resize, *patch) for resize in ("pi", "bilinear") for patch in (("16", "16"), ("16", "32"), ("48", "48"))
     ]

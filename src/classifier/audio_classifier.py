@@ -329,9 +329,12 @@ class AudioClassifier(FlexiAST, HubMixin):
 
     def checkpoint(self) -> Checkpoint:
         """Weights, configuration and metadata, ready to be written."""
+        features = dataclasses.asdict(self.feature_config)
+        if features["length"] == "window":  # which versions without native lengths read too
+            del features["length"]
         metadata = {
             **self.metadata,
-            "features": dataclasses.asdict(self.feature_config),
+            "features": features,
             "labels": dataclasses.asdict(self.labels),
             "loss": self.loss,
         }

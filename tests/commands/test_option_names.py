@@ -22,7 +22,7 @@ OTHERS = {
     "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id",  # torchrun
     "--max-restarts", "--log",  # torchrun
     "--features",  # the start of several
-    "--shm-size", "--porcelain", "--model",  # docker, git, hear-eval-kit
+    "--shm-size", "--porcelain", "--model", "--sparse",  # docker, git, hear-eval-kit, tar
     "--editable", "--force-reinstall", "--no-deps",  # pip
     "--body-text-color", "--border-color-primary", "--background-fill-secondary",  # colours of Gradio's pages
 }  # fmt: skip

@@ -36,6 +36,7 @@ def still_open(config: object, prefix: str = "") -> list[str]:
     optional |= {"optim.head_lr", "augment.background", "distill.scores", "patches.draw"}
     optional |= {"data.labels", "data.root", "features.downmix", "model.init", "model.patch_size", "model.pool"}
     optional |= {"data.val_where", "model.prefix_tokens", "model.coverage", "distill.teacher", "distill.patch_size"}
+    optional |= {"data.length"}
     names = []
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), prefix + field.name

@@ -16,7 +16,7 @@ FRONT_END = {"sample_rate": 8000, "bins": 40, "window_ms": 32.0, "hop_ms": 16.0}
 def test_stats_train_and_export_agree(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     asked = [word for name, value in FRONT_END.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     assert main(["stats", str(sounds / "val"), *asked, "--workers", "0"]) == 0
-    options = capsys.readouterr().out.splitlines()[-1].split()
+    options = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("--")).split()
     run = tmp_path / "run"
     size = ["--model.size", "micro", "--model.patch-size", "8", "--epochs", "0.1", "--data.workers", "0"]
     data = ["--data.train", str(sounds / "train"), "--data.val", str(sounds / "val"), "--out", str(run)]
