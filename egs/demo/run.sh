@@ -9,6 +9,8 @@
 # further at these sizes, one each, which takes longer), 4 supervised flexification,
 # 5 flexification by distillation (3, 4 and 5 from the same start, with the same number of steps), 6 measurement
 # on the test split, 7 table and picture. Everything is written below --exp (default: egs/demo/exp).
+# --draw coarse-to-fine: train at every height and width from 8 to 48, as `flexiast flexify` does, instead of at the nine
+# sizes that are measured (egs/demo/RESULTS.md compares them).
 # The same command resumes an interrupted run.
 # --dry-run prints the full commands and runs nothing.
 # --data DIR: use the real Speech Commands V2, or anything in its layout, instead of synthetic speech; its
@@ -30,18 +32,18 @@ std=3.6223
 coverage=pad
 label_weight=0.5  # share of the labels in distillation
 patch_sizes="8 10 12 16 20 24 32 40 48"
-draw=coarse-to-fine  # of the sizes 8 to 48 and their rectangles, as flexiast flexify does
-trained_sizes=$(seq -s ' ' 8 48)
+weights="3 4 7 18 13 13 14 14 14"
+draw=
 specialists=
-options="data exp speakers seed epochs flex_epochs size mean std coverage label_weight patch_sizes trained_sizes draw
-  specialists"
+options="data exp speakers seed epochs flex_epochs size mean std coverage label_weight patch_sizes weights draw"
+options="$options specialists"
 
 . "$here/../common.sh"
 
 manifests=$exp/manifests
 split speakers "$speakers"
 split patch_sizes "$patch_sizes"
-split trained "$trained_sizes"
+split weights "$weights"
 split specialised "$specialists"
 train=(flexiast train --data.train "$manifests/train.json" --data.val "$manifests/val.json"
   --data.labels "$manifests/labels.csv" --data.workers 0 --seed "$seed" --loss ce
@@ -52,8 +54,12 @@ fixed=(--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs "$
 # Control and flexible models: the same start, the same steps, the same optimizer.
 further=(--data.batch-size 16 --optim.lr 1e-3 --optim.warmup-steps 100 --epochs "$flex_epochs"
   --eval-every 2 --augment.roll 4 --threads 1 --model.init "$exp/fixed" --model.coverage "$coverage")
-flexible=(--patches.sizes "${trained[@]}" --patches.rectangles yes --patches.draw "$draw"
-  --eval-patch-sizes "${patch_sizes[@]}")
+flexible=(--patches.sizes "${patch_sizes[@]}" --patches.weights "${weights[@]}")
+if [ -n "$draw" ]; then
+  split every "$(seq 8 48)"
+  flexible=(--patches.sizes "${every[@]}" --patches.rectangles yes --patches.draw "$draw"
+    --eval-patch-sizes "${patch_sizes[@]}")
+fi
 
 if runs 1 "data: spoken words and their manifests"; then
   if [ -z "$data" ]; then

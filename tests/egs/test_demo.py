@@ -16,7 +16,7 @@ MINIATURE = {
     "--epochs": "1",
     "--flex-epochs": "1",
     "--patch-sizes": "16 24 48",
-    "--trained-sizes": "16 24 48",
+    "--weights": "1 1 2",
     "--specialists": "24",
 }
 MODELS = ["fixed", "control", "supervised", "distilled"]

@@ -424,10 +424,16 @@ def test_workers_are_no_more_than_the_cores(commands: Commands) -> None:
     assert training(commands(*only, "--workers", "11")[0]).data.workers == 11
 
 
+def test_the_demo_draws_each_size_as_often_as_its_weight_says(commands: Commands) -> None:
+    trained = [training(c) for c in commands("demo/run.sh", "--stage", "2", "--stop-stage", "5")]
+    assert [run.out.name for run in trained] == ["fixed", "control", "supervised", "distilled"]
+    assert [len(run.patches.weights) for run in trained] == [0, 0, 9, 9]
+    assert trained[2].patches.sizes == squares([8, 10, 12, 16, 20, 24, 32, 40, 48])
+
+
 def test_the_demo_draws_as_flexify_and_trains_specialists_if_asked(commands: Commands) -> None:
     stages = ("--stage", "2", "--stop-stage", "5")
-    trained = [training(c) for c in commands("demo/run.sh", *stages)]
-    assert [run.out.name for run in trained] == ["fixed", "control", "supervised", "distilled"]
+    trained = [training(c) for c in commands("demo/run.sh", *stages, "--draw", FLEXIBLE_DRAW)]
     assert [run.patches.draw for run in trained] == [None, None, FLEXIBLE_DRAW, FLEXIBLE_DRAW]
     assert trained[2].patches.sizes == EVERY_SIZE
     assert trained[2].patches.rectangles == "yes"
