@@ -174,7 +174,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def plot(rows: Sequence[Mapping[str, Any]], title: str) -> Picture:
     """Accuracy of each arm against the patch size, mean over seeds."""
-    points = [
+    points: list[dict[str, Any]] = [
         {"model": arm, "resize": "pi", "patch_freq": size.freq, "patch_time": size.time,
          "accuracy": mean(curve[size] for curve in seeds.values()) / 100}
         for arm, seeds in curves(rows).items()

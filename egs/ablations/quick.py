@@ -197,8 +197,8 @@ def mask(augment: AugmentConfig, arm: Arm, patch: PatchSize) -> AugmentConfig:
     """SpecAugment that is as wide as so many patches."""
     if not arm.mask:
         return augment
-    widest = {"freq_mask": round(arm.mask * patch.freq), "time_mask": round(arm.mask * patch.time)}
-    return dataclasses.replace(augment, **widest)
+    bins, frames = round(arm.mask * patch.freq), round(arm.mask * patch.time)
+    return dataclasses.replace(augment, freq_mask=bins, time_mask=frames)
 
 
 def batch_of(
