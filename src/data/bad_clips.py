@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import DataError, require
 from ..runtime.files import write_atomically
-from .manifest import Clip
+from .clips import Clip
 
 logger = logging.getLogger(__name__)
 

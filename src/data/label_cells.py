@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Mapping
 
 from ..errors import DataError
 from .labels import composed, is_unicode
+from .rows import Cell
 from .table_options import NO_SEPARATOR, TableOptions
 from .tables import Table
 
@@ -19,8 +20,6 @@ _ID = re.compile(r"/[mgt]/\S+|[0-9]+")
 _NOT_A_LABEL = frozenset({"nan", "<na>"})
 _NUMPY_LIST = re.compile(r"""["']\s+["']""")
 
-Cell = str | tuple[str, ...]
-
 
 def read_labels(
     table: Table, options: TableOptions, known: Mapping[str, int] | None = None
@@ -30,9 +29,7 @@ def read_labels(
     known: ids and names of given classes; a cell is then split so that the parts are known. Raises DataError, with the
     line, for `nan`, an empty label between separators, and cells that could hold either one label or several.
     """
-    lines: dict[Cell, int] = {}
-    for row in table.rows:
-        lines.setdefault(row.label, row.line)
+    lines = table.rows.first_lines
     read: dict[Cell, tuple[str, ...]] = {}
     texts: list[str] = []
     for cell, line in lines.items():

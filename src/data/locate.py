@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
+from .arrays import Texts
+from .clips import Paths
+from .rows import Row, Rows
 from .suffixes import AUDIO_SUFFIXES, SUFFIX_ORDER
 from .table_options import PathOptions
-from .tables import Row, Table
+from .tables import Table
 from .youtube import youtube_stems
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,8 @@ AUDIO_FOLDERS = ("audio", "wav", "wavs", "clips", "sounds", "recordings", "data"
 _SPLITS = frozenset({"train", "dev", "val", "valid", "validation", "test", "eval", "evaluation"})
 _PROBES = 50
 """Number of clips to look for when seeking a rule."""
+_TO_NORMALISE = ("//", "./", "/\0", ".\0", "\0\0")
+"""One of these is in names that `Path` spells otherwise, if they stand between zero bytes."""
 _MOST_FOLDERS = 200
 _MOST_RULES = 10
 
@@ -46,8 +51,10 @@ class Rule(NamedTuple):
 
     def place(self, row: Row) -> str:
         """The path of a row's file."""
-        spelled = _spellings(row)
-        name = spelled[min(self.spelling, len(spelled) - 1)]
+        name = row.name
+        if self.spelling or row.span is not None:
+            spelled = _spellings(row)
+            name = spelled[min(self.spelling, len(spelled) - 1)]
         if self.suffix is not None:
             stem, old_suffix = os.path.splitext(name)
             name = (stem if old_suffix.lower() in AUDIO_SUFFIXES else name) + self.suffix
@@ -66,7 +73,18 @@ def on_disk(folder: str, name: str) -> str:
     return next(filter(os.path.exists, forms), path)
 
 
-def locate(table: Table, root: Path | None, options: PathOptions) -> list[Path]:
+def in_folder(folder: str, names: Sequence[str]) -> Paths:
+    """The files of these names in a folder, each as `on_disk` finds it."""
+    marked = "\0".join(("", *names, ""))
+    absolute = marked.count("\0/")
+    usual = os.sep == "/" and marked.isascii() and absolute in (0, len(names))
+    if not usual or any(text in marked for text in _TO_NORMALISE):
+        return Paths.of(Path(on_disk(folder, name)) for name in names)
+    start = str(Path(folder, "_"))[:-1]  # as Path spells it
+    return Paths(Texts.of(names, prefix="" if absolute else start))
+
+
+def locate(table: Table, root: Path | None, options: PathOptions) -> Paths:
     """The path of every row's file. Raises DataError if none is there, or two folders hold files of these names."""
     rows = table.rows
     base = str(table.source.parent if root is None else root)
@@ -76,13 +94,9 @@ def locate(table: Table, root: Path | None, options: PathOptions) -> list[Path]:
     named = any(row.span is None and os.path.exists(plain.place(row)) for row in probes)
     rules = [] if named else _rules(table, root, probes, options)
     if not rules:
-        paths = [Path(plain.place(row)) for row in rows]
+        paths = _all_by([plain], rows)
         require_some(table.source, paths, options)
         return paths
-    if len(rules) == 1:
-        chosen = rules * len(rows)
-    else:
-        chosen = [next((r for r in rules if os.path.exists(r.place(row))), rules[0]) for row in rows]
     example = next(row for row in probes if os.path.exists(rules[0].place(row)))
     others = len({rule.folder for rule in rules} - {rules[0].folder}) if len(rules) > 1 else 0
     logger.info(
@@ -90,12 +104,23 @@ def locate(table: Table, root: Path | None, options: PathOptions) -> list[Path]:
         *(table.source, len(rows), example.name, rules[0].place(example)),
         f", and in the same way in {others} other folders" if others else "",
     )
-    return [Path(rule.place(row)) for rule, row in zip(chosen, rows, strict=True)]
+    return _all_by(rules, rows)
 
 
-def require_some(source: Path, paths: Sequence[Path], options: PathOptions) -> None:
+def _all_by(rules: Sequence[Rule], rows: Rows) -> Paths:
+    """The path of every row's file, by the first rule that finds it."""
+    first, *others = rules
+    if not others and first == Rule(first.folder) and not rows.spans:
+        return in_folder(first.folder, rows.names)
+    if not others:
+        return Paths.of(Path(first.place(row)) for row in rows)
+    chosen = (next((rule for rule in rules if os.path.exists(rule.place(row))), first) for row in rows)
+    return Paths.of(Path(rule.place(row)) for rule, row in zip(chosen, rows, strict=True))
+
+
+def require_some(source: Path, paths: Paths, options: PathOptions) -> None:
     """Raise DataError if none of the files is there, however many there should be."""
-    if not any(os.path.exists(path) for path in paths):
+    if not any(map(os.path.exists, paths.names)):
         raise DataError(
             f"{source}: none of the {len(paths)} files in it is there (the first would be {paths[0]}); say with"
             f" {options.flag('root')} which folder the paths start in"

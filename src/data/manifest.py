@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..runtime.files import to_json_text
+from .arrays import Lists, Texts
+from .ast_json import read_entries
+from .clips import Clip as Clip
+from .clips import Clips, Paths
 from .folders import check_classes, read_class_folders
 from .hugging_face import as_tars, is_dataset
-from .label_cells import Cell, read_labels
-from .labels import IN_TABLE, Labels, composed, is_unicode, reason_of, report_twins, unknown_label
-from .locate import locate, on_disk, require_some
+from .label_cells import read_labels
+from .labels import IN_TABLE, Labels, composed, report_twins, unknown_label
+from .locate import in_folder, locate, require_some
+from .rows import Cell, Rows
 from .shards import INDEX, ShardMember, read_shards
 from .table_options import ONLY_PATHS, USUAL, PathOptions, TableOptions
-from .tables import Table, group_lines, is_table, read_table
+from .tables import group_lines, is_table, read_table
 from .webdataset import read_webdataset, tars_of
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Clip:
-    """One audio file and the indices of its classes."""
-
-    path: Path | ShardMember
-    classes: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,20 +36,24 @@ class Manifest:
     """The clips of a split, their labels, and where they were read from."""
 
     source: Path
-    clips: tuple[Clip, ...]
+    clips: Clips
+    """Any other sequence of clips is made one."""
     labels: Labels
 
     def __len__(self) -> int:
         return len(self.clips)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clips", Clips.of(self.clips))
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over file names (last two parts), sizes and classes: the same for the same data on any machine."""
         digest = hashlib.sha256()
-        for clip in self.clips:
-            name = "/".join(clip.path.parts[-2:])
+        paths = self.clips.paths
+        for name, size, classes in zip(paths.ends(), paths.sizes(), self.clips.classes, strict=True):
             # File names may not be UTF-8.
-            digest.update(f"{name}\t{_size(clip.path)}\t{clip.classes}\n".encode(errors="surrogatepass"))
+            digest.update(f"{name}\t{size}\t{classes}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
 
 
@@ -89,15 +89,16 @@ def read_manifest(
         return _read_table(source, table, root, options, whose)
     if table is None:
         raise DataError(f"{source}: a manifest needs a label table (CSV with index, mid, display_name); none was given")
-    entries, index = _entries(source), table.index(with_names=False)
-    classes = [_classes(f"{source}, data[{e.number}]", _split(e.label), index, whose) for e in entries]
-    return Manifest(source, tuple(map(Clip, _paths(source, entries, root, options), classes)), table)
+    entries, index = read_entries(source), table.index(with_names=False)
+    lines = entries.first_lines.items()
+    classes = [_classes(f"{source}, data[{number}]", _split(str(cell)), index, whose) for cell, number in lines]
+    paths = _paths(source, entries, root, options)
+    return Manifest(source, Clips(paths, Lists.of(classes).take(np.asarray(entries.numbers))), table)
 
 
-def _paths(source: Path, entries: list[_Entry], root: Path | None, options: PathOptions) -> list[Path]:
+def _paths(source: Path, entries: Rows, root: Path | None, options: PathOptions) -> Paths:
     """The paths of the clips of a JSON."""
-    folder = str(source.parent if root is None else root)
-    paths = [Path(on_disk(folder, entry.path)) for entry in entries]
+    paths = in_folder(str(source.parent if root is None else root), entries.names)
     require_some(source, paths, options)
     return paths
 
@@ -112,7 +113,7 @@ def read_paths(source: Path, root: Path | None = None, options: PathOptions = ON
     _require_file(source)
     if is_table(source):
         return [*locate(read_table(source, options), root, options)]
-    return [*_paths(source, _entries(source), root, options)]
+    return [*_paths(source, read_entries(source), root, options)]
 
 
 def require_tables(options: PathOptions, *sources: Path) -> None:
@@ -136,7 +137,7 @@ def distinct_labels(source: Path, options: TableOptions = USUAL) -> Labels:
     _require_file(source)
     if is_table(source):
         return _labels_of(source, read_labels(read_table(source, options), options))
-    return Labels.of(label for entry in _entries(source) for label in _split(entry.label))
+    return Labels.of(label for cell in read_entries(source).cells for label in _split(str(cell)))
 
 
 def write_manifest(path: Path, entries: Iterable[tuple[str, str]]) -> None:
@@ -152,37 +153,6 @@ def write_manifest(path: Path, entries: Iterable[tuple[str, str]]) -> None:
 def _require_file(source: Path) -> None:
     if not source.exists():
         raise DataError(f"{source}: not readable as a manifest (No such file or folder)")
-
-
-class _Entry(NamedTuple):
-    """A clip of a JSON manifest."""
-
-    number: int
-    """Its index in the list."""
-    path: str
-    label: str
-
-
-def _entries(path: Path) -> list[_Entry]:
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as a manifest ({reason_of(error)})") from None
-    data = content.get("data") if isinstance(content, dict) else None
-    if not isinstance(data, list) or not data:
-        raise DataError(
-            f'{path}: expected {{"data": [{{"wav": path, "labels": "id,id"}}, ...]}} with at least one entry'
-        )
-    entries = []
-    for number, entry in enumerate(data):
-        where = f"{path}, data[{number}]"
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in ("wav", "labels")):
-            raise DataError(f"{where}: found {repr(entry)[:120]}, expected the text fields wav and labels")
-        wav = entry["wav"]
-        if not wav or "\0" in wav or not is_unicode(wav):
-            raise DataError(f"{where}: found wav {wav[:120]!r}, which no file can be called")
-        entries.append(_Entry(number, wav, entry["labels"]))
-    return entries
 
 
 def _split(label: str) -> list[str]:
@@ -210,12 +180,12 @@ def _read_table(source: Path, labels: Labels | None, root: Path | None, options:
         if len(labels) == 1 and () not in cells.values():
             raise DataError(f"{source}: found one label, {labels.mids[0]!r}, for every clip, expected at least two")
         index = labels.index()
-    classes: dict[Cell, tuple[int, ...]] = {}
-    for row in table.rows:
-        if row.label not in classes:
-            classes[row.label] = _classes(table.where(row), cells[row.label], index or {}, whose)
+    lines = table.rows.first_lines.items()
+    classes = [_classes(f"{source}, line {line}", cells[cell], index or {}, whose) for cell, line in lines]
     paths = locate(table, root, options)
-    return Manifest(source, _joined(table, paths, classes), labels)
+    return Manifest(
+        source, _joined(source, Clips(paths, Lists.of(classes).take(np.asarray(table.rows.numbers)))), labels
+    )
 
 
 def _labels_of(source: Path, cells: Mapping[Cell, tuple[str, ...]]) -> Labels:
@@ -225,15 +195,16 @@ def _labels_of(source: Path, cells: Mapping[Cell, tuple[str, ...]]) -> Labels:
     return Labels.of(names)
 
 
-def _joined(table: Table, paths: list[Path], classes: Mapping[Cell, tuple[int, ...]]) -> tuple[Clip, ...]:
+def _joined(source: Path, clips: Clips) -> Clips:
     """The clips, with all rows of the same file joined into one clip."""
-    if len(set(paths)) == len(paths):
-        return tuple(Clip(path, classes[row.label]) for path, row in zip(paths, table.rows, strict=True))
-    joined: dict[Path, dict[int, None]] = {}
-    for path, row in zip(paths, table.rows, strict=True):
-        joined.setdefault(path, {}).update(dict.fromkeys(classes[row.label]))
-    logger.info("%s: %d rows belong to %d clips, joined by file", table.source, len(paths), len(joined))
-    return tuple(Clip(path, tuple(indices)) for path, indices in joined.items())
+    names = clips.paths.names
+    if len(set(names)) == len(names):
+        return clips
+    classes_of: dict[str, dict[int, None]] = {}
+    for name, classes in zip(names, clips.classes, strict=True):
+        classes_of.setdefault(name, {}).update(dict.fromkeys(classes))
+    logger.info("%s: %d rows belong to %d clips, joined by file", source, len(names), len(classes_of))
+    return Clips(Paths(Texts.of(list(classes_of))), Lists.of([*map(tuple, classes_of.values())]))
 
 
 def _read_folder(folder: Path, labels: Labels | None, options: TableOptions, whose: str) -> Manifest:
@@ -244,8 +215,10 @@ def _read_folder(folder: Path, labels: Labels | None, options: TableOptions, who
         report_twins(folder, labels)
         classes = {name: classes[name] for name in labels.mids}
     index = labels.index()
-    clips = tuple(Clip(file, (index[name],)) for name, files in classes.items() for file in files)
-    return Manifest(folder, clips, labels)
+    paths = Paths.of(file for files in classes.values() for file in files)
+    own = Lists.of([(index[name],) for name, files in classes.items() if files])
+    counts = [len(files) for files in classes.values() if files]
+    return Manifest(folder, Clips(paths, own.take(np.repeat(np.arange(len(own)), counts))), labels)
 
 
 def _read_packed(folder: Path, labels: Labels | None, whose: str = IN_TABLE) -> Manifest:
@@ -259,8 +232,8 @@ def _read_packed(folder: Path, labels: Labels | None, whose: str = IN_TABLE) -> 
     for c in {c for classes in shards.classes for c in classes}:
         if packed.mids[c] not in index:
             raise unknown_label(folder / INDEX, packed.mids[c], index, whose)
-    clips = zip(shards.members, shards.classes, strict=True)
-    return Manifest(folder, tuple(Clip(m, tuple(index[packed.mids[c]] for c in own)) for m, own in clips), labels)
+    classes = [tuple(index[packed.mids[c]] for c in own) for own in shards.classes]
+    return Manifest(folder, Clips(Paths.of(shards.members), Lists.of(classes)), labels)
 
 
 def _read_tars(source: Path, labels: Labels | None, whose: str = IN_TABLE) -> Manifest:
@@ -269,15 +242,5 @@ def _read_tars(source: Path, labels: Labels | None, whose: str = IN_TABLE) -> Ma
     index = labels.index()
     if not any(label in index for sample in samples for label in sample.labels):
         index |= {str(number): number for number in range(len(labels))}  # a .cls is the number of a class in the table
-    clips = (Clip(member, _classes(str(member), own, index, whose)) for member, own in samples)
-    return Manifest(source, tuple(clips), labels)
-
-
-def _size(path: Path | ShardMember) -> int:
-    """Bytes of a file, -1 if it does not exist; a single system call, for slow disks."""
-    if isinstance(path, ShardMember):
-        return path.size
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
+    classes = [_classes(str(member), own, index, whose) for member, own in samples]
+    return Manifest(source, Clips(Paths.of(member for member, _ in samples), Lists.of(classes)), labels)

@@ -16,7 +16,8 @@ from ..runtime.bars import tqdm
 from ..runtime.files import replacing, require_no_results, to_json_text, write_atomically
 from .audio import check_audio
 from .bad_clips import BadClips
-from .manifest import Clip, Manifest, read_manifest
+from .clips import Clip, Clips
+from .manifest import Manifest, read_manifest
 from .shards import FORMAT, INDEX, ShardMember, read_shards
 
 BAD_FILES = "bad_files.csv"
@@ -44,7 +45,7 @@ def pack(
     if shuffle is not None:
         order = np.random.default_rng(shuffle).permutation(order)
     bad = BadClips(manifest.source, len(manifest), max_bad)
-    clips = tqdm([manifest.clips[i] for i in order], unit="clip", desc="pack", disable=not progress)
+    clips = tqdm(manifest.clips.take(order), unit="clip", desc="pack", disable=not progress)
     packed, shards = _write_shards(out, _usable(clips, bad), shard_size * 1e6, manifest)
     for tar in earlier - {out / shard["file"] for shard in shards}:
         tar.unlink(missing_ok=True)
@@ -54,7 +55,7 @@ def pack(
         "format": FORMAT,
         "source": str(manifest.source),
         "clips": len(packed),
-        "fingerprint": dataclasses.replace(manifest, clips=tuple(packed)).fingerprint,
+        "fingerprint": dataclasses.replace(manifest, clips=Clips.of(packed)).fingerprint,
         "labels": dataclasses.asdict(manifest.labels),
         "shards": shards,
     }
@@ -69,7 +70,7 @@ def _withdraw(out: Path, manifest: Manifest) -> set[Path]:
     if not (out / INDEX).exists():
         return set()
     earlier = {member.shard for member in read_shards(out).members}
-    own = {clip.path.shard.resolve() for clip in manifest.clips if isinstance(clip.path, ShardMember)}
+    own = {tar.resolve() for tar in manifest.clips.paths.tars}
     if any(shard.resolve() in own for shard in earlier):
         raise ConfigError(f"out: {out} holds the shards to be packed, expected another folder")
     (out / INDEX).unlink()

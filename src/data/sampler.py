@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ConfigError
+from .arrays import Lists
 
 
 class Draw(NamedTuple):
@@ -55,13 +55,16 @@ class BatchSchedule:
         return (self[step] for step in range(start, stop))
 
 
-def balancing_weights(classes: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """A weight per clip, given its classes: the sum over these of 1 / (number of clips of the class), as in AST.
+def balancing_weights(classes: Lists) -> np.ndarray:
+    """(n,) a weight per clip, given its classes: the sum over these of 1 / (number of clips of the class), as in AST.
 
     Clips without a class count as one more class.
     """
-    counts = Counter(c for of_clip in classes for c in of_clip or (-1,))
-    return np.array([sum(1.0 / counts[c] for c in of_clip or (-1,)) for of_clip in classes])
+    counts, without = np.bincount(classes.flat), classes.sizes == 0
+    shares = 1.0 / counts[classes.flat]
+    weights = np.bincount(classes.owners, shares, len(classes)).astype(np.float64)  # of no shares, it is integers
+    weights[without] = 1.0 / max(1, without.sum())
+    return weights
 
 
 def share_of(batch: Sequence[Draw], rank: int, size: int, unit: int = 1) -> list[Draw]:

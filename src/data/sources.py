@@ -69,7 +69,7 @@ def _expanded(name: Path, root: Path | None, options: PathOptions) -> list[Path 
     if (name / INDEX).is_file():
         return read_paths(name)
     if tars_of(name) or is_dataset(name):  # labels and clips in one
-        return [clip.path for clip in read_manifest(name).clips]
+        return [*read_manifest(name).clips.paths]
     if name.is_dir():
         return [*audio_below(name)]
     if is_list(name):

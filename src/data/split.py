@@ -11,7 +11,8 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ..errors import ConfigError
-from .manifest import Clip, Manifest
+from .clips import Clip
+from .manifest import Manifest
 
 MOST_GROUPED = 50_000
 """Largest number of clips to keep groups together in; scikit-learn's time grows with groups times classes."""
@@ -33,15 +34,15 @@ def split_off(manifest: Manifest, share: float, seed: int = 0) -> Split:
     The same names, share and seed give the same split. Raises ConfigError if a class is too small to be on both sides.
     """
     folds = max(2, round(1 / share))
-    strata = np.array(_strata(manifest))
+    strata = _strata(manifest)
     if (rare := Counter(strata.tolist()).most_common()[-1])[1] < 2:
         name = manifest.labels.names[rare[0]] if rare[0] >= 0 else "(no class)"
         raise ConfigError(
             f"data.val: class {name!r} has 1 clip, expected at least 2 to split a share off;"
             " give validation data of their own, or 0 for none"
         )
-    how, groups = source_groups(manifest.clips)
-    if groups is None or len(strata) > MOST_GROUPED:
+    how, groups = source_groups(manifest.clips) if len(strata) <= MOST_GROUPED else ("", None)
+    if groups is None:
         how, splitter = "each clip by itself", StratifiedKFold(folds, shuffle=True, random_state=seed)
         folds = splitter.n_splits = min(folds, rare[1])
         parts = splitter.split(strata, strata)
@@ -52,19 +53,19 @@ def split_off(manifest: Manifest, share: float, seed: int = 0) -> Split:
     _, held_out = next(iter(parts))
     in_val = np.zeros(len(strata), dtype=bool)
     in_val[held_out] = True
-    train, val = (
-        dataclasses.replace(
-            manifest, clips=tuple(c for c, v in zip(manifest.clips, in_val, strict=True) if v == wanted)
-        )
-        for wanted in (False, True)
-    )
+    train, val = (dataclasses.replace(manifest, clips=manifest.clips.take(side)) for side in (~in_val, in_val))
     return Split(train, val, how)
 
 
-def _strata(manifest: Manifest) -> list[int]:
-    """The class each clip is balanced by: its rarest one, -1 for a clip without any."""
-    counts = Counter(c for clip in manifest.clips for c in clip.classes)
-    return [min(clip.classes, key=lambda c: (counts[c], c), default=-1) for clip in manifest.clips]
+def _strata(manifest: Manifest) -> np.ndarray:
+    """(n,) the class each clip is balanced by: its rarest one, -1 for a clip without any."""
+    classes = manifest.clips.classes
+    by_rarity = np.argsort(np.bincount(classes.flat, minlength=len(manifest.labels)), kind="stable")
+    strata, some = np.full(len(classes), -1), classes.sizes > 0
+    if some.any():
+        ranks = np.argsort(by_rarity)[classes.flat]
+        strata[some] = by_rarity[np.minimum.reduceat(ranks, classes.offsets[:-1][some])]
+    return strata
 
 
 RULES: dict[str, Callable[[Clip], str]] = {

@@ -9,11 +9,12 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from ..errors import DataError
 from .columns import DELIMITERS, Columns, columns_of, columns_without_header, parse_line, place_of
 from .labels import is_unicode, reason_of
+from .rows import Cell, Rows
 from .suffixes import TABLE_SUFFIXES
 from .table_options import PathOptions, TableOptions
 
@@ -21,20 +22,12 @@ JSON_LINES = frozenset({".jsonl", ".ndjson"})
 TABLES = TABLE_SUFFIXES | {".txt"}
 _SAMPLE = 1000
 """Number of rows to choose the label column from."""
+_AT_ONCE = 256
+"""Number of rows that are checked and taken together; of more, garbage collection takes longer than the rest."""
 
 
-class Row(NamedTuple):
-    """A clip in a table."""
-
-    line: int
-    name: str
-    """File name, with the prefix and suffix from the options; or the id of a video."""
-    label: str | tuple[str, ...]
-    """The label cell, or the list in a JSONL."""
-    span: tuple[float, float] | None = None
-    """Start and end of a segment of a video, in seconds."""
-    groups: tuple[str, ...] = ()
-    """Cells of the columns that may name a folder."""
+_Line = tuple[int, list[str], dict[str, Any] | None]
+"""Number and cells of a line, and what these were taken from, in a JSONL; not named, of which millions are slow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +36,7 @@ class Table:
 
     source: Path
     columns: Columns
-    rows: list[Row]
-
-    def where(self, row: Row) -> str:
-        """Where a row is, for messages."""
-        return f"{self.source}, line {row.line}"
+    rows: Rows
 
 
 def is_table(path: Path) -> bool:
@@ -105,10 +94,10 @@ def _delimited(path: Path, file: TextIO, options: PathOptions) -> Table:
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     if columns.headed and not _is_header(comment, columns):
         next(reader)
-    numbered = ((skipped + reader.line_num, cells) for cells in reader if cells)
+    numbered = ((skipped + reader.line_num, cells, None) for cells in reader if cells)
     sample = list(itertools.islice(numbered, _SAMPLE))
-    columns = columns.with_names_preferred([cells for _, cells in sample])
-    return Table(path, columns, list(_rows(path, columns, itertools.chain(sample, numbered), options)))
+    columns = columns.with_names_preferred([cells for _, cells, _ in sample])
+    return Table(path, columns, _rows(path, columns, itertools.chain(sample, numbered), options))
 
 
 def _is_header(comment: str, columns: Columns) -> bool:
@@ -136,45 +125,65 @@ def _expected_columns(options: PathOptions) -> str:
     return f"expected {expected}; name {pronoun} with {' and '.join(map(options.flag, names))}"
 
 
-def _rows(path: Path, columns: Columns, lines: Iterator[tuple[int, list[str]]], options: PathOptions) -> Iterator[Row]:
-    width, place, label, groups = len(columns.header), columns.path, columns.labels[:1], columns.groups
-    prefix, suffix, needed = options.path_prefix, options.path_suffix, max(place, *label, 0)
-    for line, cells in _chosen(path, columns, lines, options):
+def _rows(path: Path, columns: Columns, lines: Iterator[_Line], options: PathOptions) -> Rows:
+    rows, prefix, suffix = Rows(), options.path_prefix, options.path_suffix
+    chosen = _chosen(path, columns, lines, options) if options.conditions else lines
+    while some := list(itertools.islice(chosen, _AT_ONCE)):
+        numbers, cells, records = zip(*some, strict=True)
+        names = _column(cells, columns.path)
+        _check(path, columns, numbers, cells, names)
+        spans = [_span(path, *one, columns.span) for one in zip(numbers, cells, strict=True)] if columns.span else ()
+        groups = zip(*(_column(cells, place) for place in columns.groups), strict=True)
+        labels: Iterable[Cell] = (
+            _column(cells, columns.labels[0]) if columns.labels else itertools.repeat("", len(some))
+        )
+        if columns.labels and records[0] is not None:
+            key = columns.header[columns.labels[0]]
+            labels = [_labels(path, *one, key) for one in zip(numbers, records, strict=True)]
+        if prefix or suffix:
+            names = [f"{prefix}{name}{suffix}" for name in names]
+        rows.add(numbers, names, labels, spans, groups)
+    return rows
+
+
+def _column(lines: Iterable[Sequence[str]], place: int) -> list[str]:
+    return [cells[place].strip() if place < len(cells) else "" for cells in lines]
+
+
+def _check(path: Path, columns: Columns, numbers: Sequence[int], lines: Sequence[list[str]], names: list[str]) -> None:
+    """Raise DataError for the first line with too many or too few cells, or without the name of a file."""
+    width, needed = len(columns.header), max(columns.path, *columns.labels[:1], 0)
+    widths = set(map(len, lines))
+    if needed < min(widths) and max(widths) <= width and all(names) and _is_path("".join(names)):
+        return
+    for number, cells, name in zip(numbers, lines, names, strict=True):
+        where = f"{path}, line {number}"
         if len(cells) > width:
             raise DataError(
-                f"{path}, line {line}: found {len(cells)} cells, expected {width}; several labels, or a path with a"
-                " comma, go in quotes"
+                f"{where}: found {len(cells)} cells, expected {width}; several labels, or a path with a comma, go in"
+                " quotes"
             )
         if len(cells) <= needed:
-            raise DataError(f"{path}, line {line}: found {len(cells)} cells, expected {width}")
-        name = cells[place].strip()
+            raise DataError(f"{where}: found {len(cells)} cells, expected {width}")
         if not name or not _is_path(name):
-            raise DataError(f"{path}, line {line}: found path {name!r}, expected the name of a file")
-        span = _span(path, line, cells, columns.span) if columns.span else None
-        group_cells = tuple([cells[c].strip() if c < len(cells) else "" for c in groups]) if groups else ()
-        yield Row(line, f"{prefix}{name}{suffix}", cells[label[0]].strip() if label else "", span, group_cells)
+            raise DataError(f"{where}: found path {name!r}, expected the name of a file")
 
 
-def _chosen(
-    path: Path, columns: Columns, lines: Iterator[tuple[int, list[str]]], options: PathOptions
-) -> Iterator[tuple[int, list[str]]]:
+def _chosen(path: Path, columns: Columns, lines: Iterator[_Line], options: PathOptions) -> Iterator[_Line]:
     """The rows that `where` asks for. Raises DataError if it names no column, or no row is left."""
-    if not options.conditions:
-        yield from lines
-        return
     places, seen, left = [], [dict[str, None]() for _ in options.conditions], 0
     for one in options.conditions:
         if (place := place_of(columns.header, one.column)) is None:
             header, flag = list(columns.header), options.flag("where")
             raise DataError(f"{path}: found columns {header}, expected one for {flag} {one}")
         places.append(place)
-    for line, cells in lines:
-        asked_cells = [cells[place].strip() if place < len(cells) else "" for place in places]
+    for line in lines:
+        asked_cells = [line[1][place].strip() if place < len(line[1]) else "" for place in places]
         for values, cell in zip(seen, asked_cells, strict=True):
             values.setdefault(cell)
         if all((cell in one.values) != one.negated for one, cell in zip(options.conditions, asked_cells, strict=True)):
             left += 1
-            yield line, cells
+            yield line
     if not left:
         there = "; ".join(f"{one.column} is {_some(v)}" for one, v in zip(options.conditions, seen, strict=True))
         asked = " ".join(map(str, options.conditions))
@@ -190,7 +199,7 @@ def group_lines(table: Table, options: PathOptions) -> Iterator[str]:
     """A line for each column of folds or splits that was not asked for: its values, all of which are read."""
     asked = {place_of(table.columns.header, one.column) for one in options.conditions}
     for number, place in enumerate(table.columns.groups):
-        values = _some({row.groups[number] for row in table.rows})
+        values = _some({groups[number] for groups in set(table.rows.groups)})
         if place not in asked and "," in values:
             name, first = table.columns.header[place], values.split(",")[0]
             yield (
@@ -217,7 +226,24 @@ def _span(path: Path, line: int, cells: Sequence[str], span: tuple[int, int]) ->
 
 
 def _json_lines(path: Path, file: TextIO, options: PathOptions) -> Table:
-    objects: list[tuple[int, dict[str, Any]]] = []
+    objects = _objects(path, file)
+    sample = list(itertools.islice(objects, _SAMPLE))
+    header = list(dict.fromkeys(key for _, record in sample for key in record))
+    columns = columns_of(header, options)
+    if sample and columns is None:
+        raise DataError(f"{path}: found fields {header}, {_expected_columns(options)}")
+    if columns is None:
+        return Table(path, Columns((), 0, (0,)), Rows())
+    columns = columns.with_names_preferred([[_text(record.get(name)) for name in header] for _, record in sample])
+    lines = (
+        (number, [_text(record.get(name)) for name in header], record)
+        for number, record in itertools.chain(sample, objects)
+    )
+    return Table(path, columns, _rows(path, columns, lines, options))
+
+
+def _objects(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL, and their lines."""
     for line, text in enumerate(file, start=1):
         if not text.strip():
             continue
@@ -227,28 +253,14 @@ def _json_lines(path: Path, file: TextIO, options: PathOptions) -> Table:
             raise DataError(f"{path}, line {line}: not readable as JSON ({error})") from None
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {line}: found {text.strip()[:80]}, expected an object")
-        objects.append((line, record))
-    header = list(dict.fromkeys(key for _, record in objects[:_SAMPLE] for key in record))
-    columns = columns_of(header, options)
-    if objects and columns is None:
-        raise DataError(f"{path}: found fields {header}, {_expected_columns(options)}")
-    if columns is None:
-        return Table(path, Columns((), 0, (0,)), [])
-    texts = [[_text(record.get(name)) for name in header] for _, record in objects[:_SAMPLE]]
-    columns = columns.with_names_preferred(texts)
-    lines = ((line, [_text(found.get(name)) for name in header]) for line, found in objects)
-    rows = list(_rows(path, columns, lines, options))
-    if columns.labels:
-        key, by_line = header[columns.labels[0]], dict(objects)
-        rows = [row._replace(label=_labels(path, row.line, by_line[row.line], key)) for row in rows]
-    return Table(path, columns, rows)
+        yield line, record
 
 
 def _text(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def _labels(path: Path, line: int, record: dict[str, Any], key: str) -> str | tuple[str, ...]:
+def _labels(path: Path, line: int, record: dict[str, Any], key: str) -> Cell:
     value = record.get(key)
     items = value if isinstance(value, list) else [value]
     for item in items:

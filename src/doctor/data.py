@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..classifier.audio_classifier import AudioClassifier
+from ..data.clips import Clip
 from ..data.fingerprint import content_hash
 from ..data.folders import read_class_folders, split_root
 from ..data.labels import Labels, spelling_twins
-from ..data.manifest import Clip, distinct_labels, read_manifest
+from ..data.manifest import distinct_labels, read_manifest
 from ..data.shards import INDEX, ShardMember
 from ..data.split import source_groups
 from ..data.survey import MOST_SURVEYED

@@ -17,7 +17,8 @@ import numpy as np
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.curve import Cascade, Curve
-from ..data.manifest import Clip, Manifest
+from ..data.clips import Clip
+from ..data.manifest import Manifest
 from ..errors import DataError, FileError
 from ..models.geometry import PatchSize
 from ..runtime.terminal import printable

@@ -76,8 +76,10 @@ class BadFiles:
         Older states have indices instead of paths; those clips are named again when they are drawn again. Raises
         ValueError if a reason is no text.
         """
-        paths = {str(clip.path) for clip in self.manifest.clips}
-        for name, known in (("bad_files", self.reasons), ("suspicious", self.suspicious)):
+        lists = {"bad_files": self.reasons, "suspicious": self.suspicious}
+        named = {path for name in lists for path in saved.get(name, {})}
+        paths = named.intersection(map(str, self.manifest.clips.paths)) if named else set()
+        for name, known in lists.items():
             there = {path: reason for path, reason in saved.get(name, {}).items() if path in paths}
             if not all(isinstance(reason, str) for reason in there.values()):
                 raise ValueError(f"{name}: expected a text for every path")

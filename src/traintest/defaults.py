@@ -109,7 +109,7 @@ class Chooser:
 
 def choose_loss(chooser: Chooser, train: Manifest) -> None:
     """The loss, from the labels."""
-    single = all(len(clip.classes) == 1 for clip in train.clips)
+    single = bool((train.clips.classes.sizes == 1).all())
     chooser.choose(
         "loss", "ce" if single else "bce", "one label per clip" if single else "several labels, or none, on some clips"
     )

@@ -190,7 +190,7 @@ def _windows(
 ) -> WindowDataset:
     """This process's share of the clips, as windows."""
     read = partial(pieces_of, features=features)
-    dataset = WindowDataset([clip.path for clip in data.clips], read, features, batch_size, hop, data.source)
+    dataset = WindowDataset(data.clips.paths, read, features, batch_size, hop, data.source)
     dataset.groups = dataset.groups[world.rank :: world.size]
     return dataset
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timm.layers import DropPath
 from torch import Tensor
@@ -22,7 +22,7 @@ from ..data.folders import split_root
 from ..data.manifest import Manifest, read_manifest, require_tables
 from ..data.sampler import BatchSchedule, balancing_weights
 from ..data.scores import scores_of
-from ..data.shards import ShardMember, ShardSchedule
+from ..data.shards import ShardSchedule
 from ..data.split import split_off
 from ..data.survey import Survey, survey
 from ..errors import ConfigError, DataError, require
@@ -105,10 +105,9 @@ def _take_splits(chooser: Chooser) -> None:
 
 
 def _check_labels(train: Manifest, loss: Loss) -> None:
-    if loss == "ce" and (several := [c for c in train.clips if len(c.classes) != 1]):
-        raise ConfigError(
-            f"{train.source}: {several[0].path} has {len(several[0].classes)} labels, expected 1 with loss ce"
-        )
+    if loss == "ce" and len(several := np.flatnonzero(train.clips.classes.sizes != 1)):
+        clip = train.clips[int(several[0])]
+        raise ConfigError(f"{train.source}: {clip.path} has {len(clip.classes)} labels, expected 1 with loss ce")
 
 
 def _setup_validation(chooser: Chooser, train: Manifest, automatic: bool) -> tuple[Manifest, Manifest | None]:
@@ -198,7 +197,7 @@ def setup_emphasis(config: TrainConfig, data: Manifest, device: torch.device) ->
     """Class weights and focusing of the loss, from the settings and the clips of each class."""
     if config.class_weights == "none":
         return Emphasis(focal=config.focal)
-    counts = torch.bincount(torch.tensor([c for clip in data.clips for c in clip.classes]), minlength=len(data.labels))
+    counts = torch.from_numpy(np.bincount(data.clips.classes.flat, minlength=len(data.labels)))
     return Emphasis(class_weights(counts, len(data), config.loss).to(device), config.focal)
 
 
@@ -322,12 +321,12 @@ def setup_schedule(config: DataConfig, seed: int, data: Manifest) -> BatchSchedu
     """Which clips make up which batch. Raises ConfigError if shards are asked for and there are none."""
     size, clips = config.batch_size, data.clips
     if config.sampling == "balanced":
-        return BatchSchedule(len(clips), size, seed, balancing_weights([clip.classes for clip in clips]))
+        return BatchSchedule(len(clips), size, seed, balancing_weights(clips.classes))
     if config.sampling == "local":
-        shards = [clip.path.shard for clip in clips if isinstance(clip.path, ShardMember)]
-        if len(shards) != len(clips):
+        if (shards := clips.paths.shards) is None:
             raise ConfigError(f"data.sampling: found local, expected {data.source} to be shards of `flexiast pack`")
-        return ShardSchedule([len(list(group)) for _, group in groupby(shards)], size, seed)
+        starts = np.flatnonzero(np.diff(shards, prepend=-1))
+        return ShardSchedule(np.diff(starts, append=len(shards)).tolist(), size, seed)
     return BatchSchedule(len(clips), size, seed)
 
 

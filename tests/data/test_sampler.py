@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flexiast.data.arrays import Lists
 from flexiast.data.sampler import BatchSchedule, balancing_weights
 from flexiast.errors import ConfigError
 
@@ -53,4 +54,4 @@ def test_empty_batches_are_refused(clips, batch_size):
 
 
 def test_clips_without_a_class_are_balanced_as_one_class_more():
-    assert balancing_weights([(0,), (0, 1), (), ()]).tolist() == [0.5, 1.5, 0.5, 0.5]
+    assert balancing_weights(Lists.of([(0,), (0, 1), (), ()])).tolist() == [0.5, 1.5, 0.5, 0.5]

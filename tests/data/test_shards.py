@@ -78,7 +78,7 @@ def test_tars_are_in_the_convention_of_webdataset(files, packed: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_are_those_of_the_files(files, packed: Path, workers: int) -> None:
     features = FeatureConfig(frames=50)
-    weights = balancing_weights([clip.classes for clip in files.clips])
+    weights = balancing_weights(files.clips.classes)
     schedule = BatchSchedule(len(files), 8, seed=3, weights=weights)
     manifests = (files, read_manifest(packed))
     ours, theirs = (load_batches(ClipDataset(m, features), schedule.batches(5, 8), workers) for m in manifests)

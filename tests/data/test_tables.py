@@ -9,6 +9,7 @@ import pytest
 from flexiast.data.labels import Labels
 from flexiast.data.manifest import Manifest, distinct_labels, read_manifest, require_tables
 from flexiast.data.table_options import TableOptions
+from flexiast.data.tables import read_table
 from flexiast.errors import ConfigError, DataError
 
 FILES = ("a.wav", "b.wav", "c.wav", "d.wav")
@@ -253,3 +254,53 @@ def test_options_for_tables_are_refused_beside_anything_else(source, tmp_path):
         require_tables(options, tmp_path / source)
     require_tables(options, tmp_path / source, tmp_path / "t.csv")
     require_tables(TableOptions(), tmp_path / source)
+
+
+# Long tables, which are taken in parts ----------------------------------------------------------------------------
+
+
+def test_rows_of_a_long_table_keep_their_lines_cells_and_order(tmp_path):
+    rows = [f'"{n}\n.wav",{"" if n % 5 else "cat;"}k{n % 7},fold{n % 2}\n' + "\n" * (n % 3) for n in range(1000)]
+    lines = [2 + sum(row.count("\n") for row in rows[:n]) + 1 for n in range(1000)]  # in which each row ends
+    (tmp_path / "t.csv").write_text("path,label,fold\n" + "".join(rows))
+    table = read_table(tmp_path / "t.csv", TableOptions(path_suffix="x"))
+    found = [(row.line, row.name, row.label, row.groups) for row in table.rows]
+    expected = [(lines[n], f"{n}\n.wavx", f"{'' if n % 5 else 'cat;'}k{n % 7}", (f"fold{n % 2}",)) for n in range(1000)]
+    assert found == expected
+    assert table.rows.first_lines == {label: line for line, _, label, _ in reversed(expected)}
+
+
+@pytest.mark.parametrize(
+    ("bad", "found"),
+    [
+        ("b.wav", "found 1 cells, expected 2"),
+        ("b.wav,x,y", "found 3 cells, expected 2"),
+        (" ,x", "found path '', expected the name of a file"),
+        ("a\0.wav,x", r"found path 'a\\x00.wav', expected the name of a file"),
+        ("b.wav,nan", "found label 'nan', which pandas writes"),
+        ('b.wav,"x;,y"', "found label 'x;,y', which may be one label or several"),
+    ],
+    ids=["short", "long", "no name", "zero byte", "nan", "two separators"],
+)
+@pytest.mark.parametrize("place", [0, 255, 256, 999])
+def test_a_bad_line_of_a_long_table_is_found(place, bad, found, tmp_path):
+    rows = [f"{n}.wav,k{n % 7}" for n in range(1000)]
+    rows[place] = bad
+    with pytest.raises(DataError, match=f"t.csv, line {place + 2}: {found}"):
+        read(tmp_path, "path,label\n" + "\n".join(rows))
+
+
+def test_the_first_bad_line_of_several_is_named(tmp_path):
+    rows = [f"{n}.wav,x" for n in range(600)]
+    rows[300:310] = ["b.wav"] * 5 + [",x"] * 5
+    with pytest.raises(DataError, match="line 302: found 1 cells"):
+        read(tmp_path, "path,label\n" + "\n".join(rows))
+
+
+def test_long_json_lines_hold_lists_and_texts_and_are_chosen_by_where(tmp_path):
+    records = [{"audio": f"{n}.wav", "label": ["x", f"k{n % 7}"] if n % 2 else "x", "split": n % 3} for n in range(900)]
+    content = "\n".join(map(json.dumps, [*records, {"audio": "a.wav", "label": "x", "split": 9}]))
+    chosen = [one for one in records if one["split"] != 1]
+    manifest = read(tmp_path, content, "t.jsonl", where=("split!=1",))
+    assert [clip.path.name for clip in manifest.clips] == [*(one["audio"] for one in chosen), "a.wav"]
+    assert labels_of(manifest) == [*(tuple(dict.fromkeys([*one["label"]])) for one in chosen), ("x",)]

@@ -1,0 +1,153 @@
+"""The clips of a manifest, in arrays: what they are read from, and their classes; a `Clip` is made when asked for.
+
+Dimensions: n clips.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from .arrays import Lists, Selection, Texts
+from .shards import ShardMember
+
+_MEMBER = np.dtype([("tar", np.int32), ("offset", np.int64), ("size", np.int64)])
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One audio file and the indices of its classes."""
+
+    path: Path | ShardMember
+    classes: tuple[int, ...]
+
+
+class Paths(Sequence["Path | ShardMember"]):
+    """What clips are read from: files, or members of shards."""
+
+    def __init__(self, names: Texts, tars: tuple[Path, ...] = (), members: np.ndarray | None = None) -> None:
+        """names: a file's path as `str(path)` gives it, a member's name.
+
+        members: (n,) for each clip its number in `tars`, -1 for a file, and its offset and size there; None if all are
+        files.
+        """
+        self.names, self.tars, self.members = names, tars, members
+
+    @classmethod
+    def of(cls, paths: Iterable[Path | ShardMember]) -> Paths:
+        """These paths."""
+        names: list[str] = []
+        tars: dict[Path, int] = {}
+        members: list[tuple[int, int, int]] = []
+        for path in paths:
+            if isinstance(path, ShardMember):
+                names.append(path.name)
+                members.append((tars.setdefault(path.shard, len(tars)), path.offset, path.size))
+            else:
+                names.append(str(path))
+                members += [(-1, 0, 0)] if tars else []
+        if not tars:
+            return cls(Texts.of(names))
+        of_files = [(-1, 0, 0)] * (len(names) - len(members))  # before the first member
+        return cls(Texts.of(names), tuple(tars), np.array(of_files + members, dtype=_MEMBER))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, place: int) -> Path | ShardMember: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Paths: ...
+
+    def __getitem__(self, place: int | slice) -> Path | ShardMember | Paths:
+        if isinstance(place, slice):
+            return self.take(place)
+        name = self.names[place]
+        tar, offset, size = (-1, 0, 0) if self.members is None else self.members[place].item()
+        return Path(name) if tar < 0 else ShardMember(self.tars[tar], offset, size, name)
+
+    def __iter__(self) -> Iterator[Path | ShardMember]:
+        return map(Path, self.names) if self.members is None else map(self.__getitem__, range(len(self)))
+
+    def take(self, selection: Selection) -> Paths:
+        """Some of the paths."""
+        members = None if self.members is None else self.members[selection]
+        return Paths(self.names.take(selection), self.tars, members)
+
+    def ends(self) -> Iterator[str]:
+        """The last two parts of each path, with / between them."""
+        for place, name in enumerate(self.names):
+            last = name.rsplit("/", 2)[1:]
+            plain = len(last) == 2 and "" not in last and "." not in last and os.sep == "/"
+            yield "/".join(last if plain else self[place].parts[-2:])
+
+    def sizes(self) -> Iterator[int]:
+        """Bytes of each, -1 if it does not exist; a single system call for a file, for slow disks."""
+        for place, name in enumerate(self.names):
+            if self.members is not None and self.members["tar"][place] >= 0:
+                yield int(self.members["size"][place])
+                continue
+            try:
+                yield os.stat(name).st_size
+            except OSError:
+                yield -1
+
+    @property
+    def shards(self) -> np.ndarray | None:
+        """(n,) number of the shard that each clip is in; None unless all of them are in shards."""
+        if self.members is None or (self.members["tar"] < 0).any():
+            return None
+        return self.members["tar"]
+
+
+class Clips(Sequence[Clip]):
+    """Clips, as a sequence that cannot be changed; equal to any other sequence of equal clips."""
+
+    def __init__(self, paths: Paths, classes: Lists) -> None:
+        self.paths, self.classes = paths, classes
+
+    @classmethod
+    def of(cls, clips: Iterable[Clip]) -> Clips:
+        """These clips."""
+        if isinstance(clips, Clips):
+            return clips
+        clips = list(clips)
+        return cls(Paths.of(clip.path for clip in clips), Lists.of([clip.classes for clip in clips]))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, place: int) -> Clip: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Clips: ...
+
+    def __getitem__(self, place: int | slice) -> Clip | Clips:
+        if isinstance(place, slice):
+            return self.take(place)
+        return Clip(self.paths[place], self.classes[place])
+
+    def __iter__(self) -> Iterator[Clip]:
+        return map(Clip, self.paths, self.classes)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    def __add__(self, others: Sequence[Clip]) -> Clips:
+        return Clips.of([*self, *others])
+
+    def __repr__(self) -> str:
+        return f"Clips({', '.join(map(repr, self[:3]))}{', ...' if len(self) > 3 else ''}; {len(self):,} in all)"
+
+    def take(self, selection: Selection) -> Clips:
+        """Some of the clips."""
+        return Clips(self.paths.take(selection), self.classes.take(selection))
