@@ -72,10 +72,13 @@ def test_two_ranks_with_decoding_processes_save_and_go_on_to_the_same_weights(so
         process.send_signal(signal.SIGTERM if how == "torchrun" else signal.SIGKILL)
     process.wait(TIMEOUT)
     assert_all_end(out)
-    # The other rank cannot finish a step without the one that was killed: its last state is that of every third step.
-    assert saved_step(out) == (steps(out)[-1] // 3 * 3 if how == "rank killed" else steps(out)[-1]) >= 3
+    # Of a killed rank the launcher tells the other one, which saves, unless it is waiting for it in the middle of a step:
+    # then the last state is that of every third step.
+    last = steps(out)[-1]
+    assert saved_step(out) in ({last // 3 * 3, last} if how == "rank killed" else {last})
+    assert last >= 3
     again = start(*two("run"))
     assert again.wait(TIMEOUT) == 0, again.stderr.read()
-    assert steps(out) == steps(tmp_path / "whole") == list(range(1, 31))
+    assert steps(out) == steps(tmp_path / "whole") == list(range(1, 24))  # three epochs of 120 clips, 16 at a time
     expected = flexiast.load(tmp_path / "whole").state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in flexiast.load(out).state_dict().items())
