@@ -72,8 +72,8 @@ def test_two_ranks_with_decoding_processes_save_and_go_on_to_the_same_weights(so
         process.send_signal(signal.SIGTERM if how == "torchrun" else signal.SIGKILL)
     process.wait(TIMEOUT)
     assert_all_end(out)
-    # Of a killed rank the launcher tells the other one, which saves, unless it is waiting for it in the middle of a step:
-    # then the last state is that of every third step.
+    # The launcher stops the other rank too, which saves, unless it is waiting for the killed one in the middle of a
+    # step: then the last state is that of every third step.
     last = steps(out)[-1]
     assert saved_step(out) in ({last // 3 * 3, last} if how == "rank killed" else {last})
     assert last >= 3
