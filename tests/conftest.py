@@ -23,11 +23,11 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _log_level_as_before():
-    """`--quiet` sets the level of the package's logger for the whole process."""
+    """`--quiet` sets the level of the package's logger for the whole process, in fixtures of a module too."""
     logger = logging.getLogger("flexiast")
-    before = logger.level
+    logger.setLevel(logging.NOTSET)
     yield
-    logger.setLevel(before)
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,8 @@ def test_peak_memory_grows_with_the_tokens(tmp_path: Path) -> None:
     if many is None:
         pytest.skip("this system does not tell the memory of a process")
     assert many > few
-    assert many > 8 * 2049 * 4 * 64 * 4 / 1e6  # at the least the hidden layer of the MLP, in float32
+    # At the least the hidden layer of the MLP, in float32, less what the process has free from before.
+    assert many > 0.8 * 8 * 2049 * 4 * 64 * 4 / 1e6
 
 
 def test_growth_is_the_exponent() -> None:
