@@ -31,8 +31,6 @@ AUDIO_FOLDERS = ("audio", "wav", "wavs", "clips", "sounds", "recordings", "data"
 _SPLITS = frozenset({"train", "dev", "val", "valid", "validation", "test", "eval", "evaluation"})
 _PROBES = 50
 """Number of clips to look for when seeking a rule."""
-_TO_NORMALISE = ("//", "./", "/\0", ".\0", "\0\0")
-"""One of these is in names that `Path` spells otherwise, if they stand between zero bytes."""
 _MOST_FOLDERS = 200
 _MOST_RULES = 10
 
@@ -75,10 +73,10 @@ def on_disk(folder: str, name: str) -> str:
 
 def in_folder(folder: str, names: Sequence[str]) -> Paths:
     """The files of these names in a folder, each as `on_disk` finds it."""
-    marked = "\0".join(("", *names, ""))
-    absolute = marked.count("\0/")
-    usual = os.sep == "/" and marked.isascii() and absolute in (0, len(names))
-    if not usual or any(text in marked for text in _TO_NORMALISE):
+    absolute = bool(names) and all(name[:1] == "/" for name in names)
+    # Each between slashes, so that what Path spells otherwise has a part that is empty or a dot.
+    joined = "".join((*names, "/")) if absolute else "/".join(("", *names, ""))
+    if os.sep != "/" or not joined.isascii() or "//" in joined or "/./" in joined:
         return Paths.of(Path(on_disk(folder, name)) for name in names)
     start = str(Path(folder, "_"))[:-1]  # as Path spells it
     return Paths(Texts.of(names, prefix="" if absolute else start))
