@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -77,16 +78,16 @@ def measure_costs(
     with autocast(device, precision):
         rate, bandwidth = matrix_rate(device), copy_rate(device)
         front_end = _times(lambda: model.front_end(waveform[:1]), seconds / 4, device)
-        batch, at_rest = model.front_end(waveform), _memory(device, "now")
-        costs = {}
-        # From few tokens to many: memory that the system does not take back at once belongs to smaller sizes then.
-        for patch in sorted(patch_sizes, key=lambda patch: model.config.flops(patch)):
+        batch = model.front_end(waveform)
+        costs = []
+        for patch in patch_sizes:
             _reset_peak_memory(device)
+            at_rest = _memory(device, "now")
             network = compiled(model, patch) if compile else partial(model, patch_size=patch)
             passes = _times(partial(network, batch), seconds, device)
             peak = _memory(device, "peak")
             latencies = _times(partial(network, batch[:1]), seconds, device)
-            costs[patch] = Cost(
+            cost = Cost(
                 patch_size=str(patch),
                 tokens=model.config.grid(patch, model.feature_config.frames).tokens,
                 gflops=model.config.flops(patch, model.feature_config.frames) / 1e9,
@@ -97,9 +98,10 @@ def measure_costs(
                 roofline_clips_per_second=roofline(model, patch, batch_size, rate, bandwidth),
                 score=_score(model, patch),
             )
+            costs.append(cost)
     return Bench(
-        costs=tuple(costs[patch] for patch in patch_sizes),
-        growth=growth(list(costs.values())),
+        costs=tuple(costs),
+        growth=growth(costs),
         gflops_per_second=rate / 1e9,
         gigabytes_per_second=bandwidth / 1e9,
         front_end_ms=1e3 * float(np.median(front_end)),
@@ -128,9 +130,12 @@ def _times(run: Callable[[], object], seconds: float, device: torch.device) -> n
 
 
 def _reset_peak_memory(device: torch.device) -> None:
+    """On Linux, also give the system what is free: memory taken from a heap that was kept would not be seen."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (switch := Path("/proc/self/clear_refs")).exists():
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc: malloc_trim(3)
+            trim(0)
         switch.write_text("5")  # resets VmHWM: proc(5)
 
 

@@ -106,12 +106,16 @@ def test_peak_memory_grows_with_the_tokens(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     sizes = (PatchSize(8, 8), PatchSize(64, 64))
     config = BenchConfig(tmp_path, patch_sizes=sizes, seconds=0.0, batch_size=8, precision="fp32", device="cpu")
+    kept = [torch.ones(1 << 10) for _ in range(1 << 16)]  # 256 MB of small pieces: the heap keeps them when freed
+    held = kept[-1]  # at the top of the heap
+    del kept[:]
     many, few = (one.peak_memory_mb for one in bench(config).costs)
+    del held
     if many is None:
         pytest.skip("this system does not tell the memory of a process")
     assert many > few
-    # At the least the hidden layer of the MLP, in float32, less what the process has free from before.
-    assert many > 0.8 * 8 * 2049 * 4 * 64 * 4 / 1e6
+    # At the least the hidden layer of the MLP, in float32. Memory that lies free in the process counts all the same.
+    assert many > 8 * 2049 * 4 * 64 * 4 / 1e6
 
 
 def test_growth_is_the_exponent() -> None:
