@@ -6,6 +6,7 @@ Dimensions: B windows, N tokens, H x W token grid, D width, R vectors of a clip.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from ..data.windows import WindowBatch
 from ..errors import ConfigError, DataError, is_whole_number
 from ..models.geometry import PatchSize
 from .frames import column_times
-from .listening import Hearing, in_precision, stacks, windows_of
+from .listening import Hearing, heard_windows, in_precision, stacks
 
 Layer = int | Literal["mean"]
 """Number of a block, counted from 0 or, below 0, from the end; or the mean of all blocks."""
@@ -49,13 +50,13 @@ def embeddings(
 
     Raises ConfigError for a setting that does not fit, DataError when a decoding process dies.
     """
-    batches = windows_of(model, clips, how)
     depth = model.config.depth
     if layer is not None and layer != "mean" and not (is_whole_number(layer) and -depth <= layer < depth):
         raise ConfigError(f"layer: found {layer!r}, expected mean, or {-depth} to {depth - 1}")
+    heard = heard_windows(model, clips, how, partial(_of_windows, model, how=how, layer=layer, time=time))
     parts, done, next_one = dict[int, list[Embedding]](), dict[int, Embedded](), 0
-    for batch in batches:
-        for clip, part in zip(batch.clips, _of_windows(model, batch, how, layer, time), strict=True):
+    for batch, vectors in heard:
+        for clip, part in zip(batch.clips, vectors, strict=True):
             parts.setdefault(clip, []).append(part)
         for clip, _, _ in batch.ended:
             whole = Embedding(*map(torch.cat, zip(*parts.pop(clip), strict=True)))
@@ -71,27 +72,30 @@ def embeddings(
 
 
 @torch.no_grad()
-def _of_windows(model: Any, batch: WindowBatch, how: Hearing, layer: Layer | None, time: bool) -> Iterator[Embedding]:
+def _of_windows(model: Any, batch: WindowBatch, how: Hearing, layer: Layer | None, time: bool) -> list[Embedding]:
     """The vectors of each window, those of columns that hold nothing but padding left out."""
     if not batch.clips:
-        return
+        return []
     device, features = model.kernel.device, model.feature_config
     with in_precision(model, how.precision):
         log_mel = model.front_end.as_trained(*batch.on(device))
         if layer is None and not time:
             pooled = model.features(log_mel, how.patch_size).float().cpu()
-            for vector, (start, end) in zip(pooled, batch.times, strict=True):
-                yield Embedding(torch.tensor([start]), torch.tensor([end]), vector[None])
-            return
+            return [
+                Embedding(torch.tensor([start]), torch.tensor([end]), vector[None])
+                for vector, (start, end) in zip(pooled, batch.times, strict=True)
+            ]
         patch = how.rule_for(model).sizes[0]
         heard = [
             (model.layout(stack, patch), vectors)
             for stack in stacks(model, log_mel, patch)
             for vectors in _columns(model, stack, patch, layer).cpu()  # (n, W, D)
         ]
+    found = []
     for (layout, vectors), span, samples in zip(heard, batch.times, batch.lengths.tolist(), strict=True):
         starts, ends = column_times(layout, features, span, samples)
-        yield Embedding(starts, ends, vectors[: len(starts)])
+        found.append(Embedding(starts, ends, vectors[: len(starts)]))
+    return found
 
 
 def _columns(model: Any, log_mel: Tensor, patch: PatchSize, layer: Layer | None) -> Tensor:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from ..models.config import FlexiASTConfig, Loss
 from ..models.geometry import Layout, PatchLike, PatchSize
 from ..runtime.arguments import Precision
 from ..runtime.device import autocast
+from ..runtime.side_by_side import side_by_side, threads_for
 from .cascade import Rule, follow
 from .curve import Curve
 from .inputs import as_rate, name_of, pieces_of
@@ -34,6 +35,7 @@ from .results import Prediction, Window
 from .tally import Aggregate, Tally
 
 logger = logging.getLogger(__name__)
+R = TypeVar("R")
 
 
 class Listener(Protocol):
@@ -118,6 +120,18 @@ class Answer(NamedTuple):
     """The sizes that scored the clip, or any window of it, from coarse to fine."""
 
 
+def heard_windows(
+    model: Listener, clips: Sequence[Any], how: Hearing, hear: Callable[[WindowBatch], R]
+) -> Generator[tuple[WindowBatch, R], None, None]:
+    """The clips as batches of windows, each with `hear` of it; a small model on a CPU hears several at once.
+
+    Raises ConfigError, at once, for a setting that does not fit the model or this machine.
+    """
+    batches = windows_of(model, clips, how)
+    finest = max(model.config.flops(size, model.feature_config.frames) for size in how.rule_for(model).sizes)
+    return side_by_side(hear, batches, threads_for(model.kernel.device, finest / 1e9))
+
+
 def windows_of(model: Listener, clips: Sequence[Any], how: Hearing) -> Iterator[WindowBatch]:
     """The clips as batches of windows. Raises ConfigError, at once, for a setting that does not fit this machine."""
     how.check(model)
@@ -148,13 +162,12 @@ def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool
 
     Raises ConfigError for a setting that does not fit, DataError when a decoding process dies.
     """
-    batches = windows_of(model, clips, how)
+    heard = heard_windows(model, clips, how, partial(_scores, model, how=how))
     sizes = how.rule_for(model).sizes
     tally, windows = Tally(how.aggregate), dict[int, list[Window]]()
     done, nothing, looks = dict[int, Answer](), torch.zeros(0), dict[int, int]()
     next_one = 0
-    for batch in batches:
-        scores, looks_of_windows = _scores(model, batch, how)
+    for batch, (scores, looks_of_windows) in heard:
         for clip, count in zip(batch.clips, looks_of_windows, strict=True):
             looks[clip] = max(count, looks.get(clip, 0))
         if by_window:

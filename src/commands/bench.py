@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
 from ..classifier.latency import cache_file, measure_seconds, remember
@@ -20,6 +19,7 @@ from ..runtime.device import pick_device, resolve_precision
 from ..runtime.files import require_no_results, require_writable, to_json_text, write_atomically
 from ..runtime.output import Outcome, OutputOptions
 from ..runtime.provenance import provenance
+from ..runtime.side_by_side import use_threads
 from ..traintest.bench import Bench, measure_costs
 
 FILES = ("bench.csv", "bench.json", "bench.png", "bench-dark.png")
@@ -68,8 +68,7 @@ def bench(config: BenchConfig) -> Bench:
     """
     if config.out is not None:
         require_no_results(config.out, FILES, config.overwrite)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     device = pick_device(config.device)
     model = load(config.checkpoint, device, config.heads)
     for patch in config.patch_sizes:

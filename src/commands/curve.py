@@ -27,6 +27,7 @@ from ..runtime.arguments import PatchArg, Precision, require_distinct
 from ..runtime.device import pick_device
 from ..runtime.files import require_new, require_writable, to_json_text, write_atomically
 from ..runtime.output import Outcome, OutputOptions
+from ..runtime.side_by_side import use_threads
 from ..traintest.curve import measure_curve
 from ..traintest.evaluate import describe_clips
 from ..traintest.setup import fitting
@@ -65,6 +66,9 @@ class CurveConfig(TableOptions, OutputOptions):
     """Decoding processes; 0 decodes in this process."""
     precision: Precision = "auto"
     """`auto`: bfloat16 where the device has fast bfloat16; `fp16` for GPUs without it."""
+    threads: int = 0
+    """CPU threads, 0 for torch's own choice. A small model hears a batch in each, a larger one shares every batch
+    among them."""
     device: str = "auto"
     """`auto`: the GPU where there is one, else the CPU."""
     overwrite: bool = False
@@ -95,6 +99,7 @@ def ladder(model: AudioClassifier) -> tuple[PatchSize, ...]:
 def curve(config: CurveConfig, progress: bool = True) -> tuple[Curve, Path]:
     """Measure, and keep the curve in the checkpoint; returns it and the file. Raises FlexiASTError for wrong input."""
     sidecar = _sidecar(config)
+    use_threads(config.threads)
     model = load(config.checkpoint, pick_device(config.device))
     data = read_manifest(config.data, config.labels or model.labels, config.root, config)
     order = class_order(model.labels, data.labels, table=config.labels is not None or None)

@@ -33,6 +33,7 @@ from ..runtime.distributed import TIMEOUT, World, connected
 from ..runtime.files import require_no_results, require_writable, to_json_text, write_atomically
 from ..runtime.output import Outcome, OutputOptions
 from ..runtime.provenance import commit, provenance, sha256
+from ..runtime.side_by_side import use_threads
 from ..traintest.agreement import require_agreement
 from ..traintest.cascade_report import compare_cascades
 from ..traintest.checkpointing import weights_hash
@@ -80,6 +81,9 @@ class MeasureConfig(TableOptions, OutputOptions):
     """Decoding processes; 0 decodes in this process."""
     precision: Precision = "auto"
     """`auto`: bfloat16 where the device has fast bfloat16; `fp16` for GPUs without it."""
+    threads: int = 0
+    """CPU threads, 0 for torch's own choice. A small model hears a batch in each, a larger one shares every batch
+    among them."""
     device: str = "auto"
     """`auto`: the GPU if there is one, else the CPU."""
     heads: int | None = None
@@ -116,6 +120,7 @@ def measure(config: MeasureConfig, progress: bool = True) -> list[Result]:
 
 def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result]:
     world.on_rank0(lambda: require_no_results(config.out, FILES, config.overwrite))
+    use_threads(config.threads)
     device = world.own(pick_device(config.device))
     paths = dict(zip(model_names(config.checkpoints), map(locate, config.checkpoints), strict=True))
     models = {name: load(path, device, config.heads) for name, path in paths.items()}

@@ -19,6 +19,7 @@ from ..runtime.arguments import PatchArg, Precision
 from ..runtime.bars import tqdm
 from ..runtime.device import available_cores
 from ..runtime.output import Outcome, OutputOptions
+from ..runtime.side_by_side import use_threads
 
 Source = Path | ShardMember
 FEW = 64
@@ -39,6 +40,9 @@ class OverFiles(PathOptions, OutputOptions):
     """Windows per forward pass; a batch may span files."""
     workers: int | None = None
     """Decoding processes; 0 decodes in this process (default: 0 for a few files, else one per core, at most 4)."""
+    threads: int = 0
+    """CPU threads, 0 for torch's own choice. A small model hears a batch in each, a larger one shares every batch
+    among them."""
     device: str = "auto"
     """`auto`: the GPU if there is one, else the CPU."""
     precision: Precision = "auto"
@@ -79,6 +83,7 @@ def write_all(
     total = len(sources) + len(refused)
     if not sources:
         raise DataError(_failed(failed, total))
+    use_threads(config.threads)
     model = load(checkpoint, config.device)
     made = results(model, sources, config.hearing(len(sources)))
     done: list[R] = []

@@ -25,6 +25,7 @@ from ..errors import ConfigError, DataError
 from ..reports.predictions import Part, Report, as_json, as_lines, require_results_file, results_file
 from ..runtime.bars import tqdm
 from ..runtime.output import Outcome
+from ..runtime.side_by_side import use_threads
 from ..runtime.terminal import printable
 from .over_files import OverFiles
 
@@ -76,6 +77,7 @@ def run(config: PredictConfig) -> Outcome:
     total = len(sources) + len(refused)
     if not sources and total == 1:
         raise DataError(refused[0].reason)
+    use_threads(config.threads)
     model = load(config.checkpoint, config.device)
     choice = _choice(config, model)
     how = config.hearing(len(sources), hop=config.hop, aggregate=config.aggregate, rule=choice.rule if choice else None)

@@ -16,6 +16,7 @@ from ..data.survey import Survey
 from ..models.config import SIZES
 from ..runtime.arguments import AUTO
 from ..runtime.device import available_cores
+from ..runtime.side_by_side import LEAST_SHARED
 from .config import TrainConfig
 from .options import FeatureOptions
 
@@ -23,8 +24,6 @@ MOST_FRAMES = 1024
 """Longest window that is chosen: ten seconds, as in AST. Longer clips are cut into windows."""
 LARGEST_DATA = {"micro": 20_000, "tiny": 100_000, "small": 500_000}
 """A network from scratch has this size on fewer clips than this; `base` beyond all of them."""
-LEAST_SHARED = 1.0
-"""GFLOPs per clip above which two threads are faster than one."""
 VALIDATIONS = 20
 """Validations of a run at one size, if its epochs are at least as many."""
 VALIDATIONS_OF_MANY_SIZES = 6

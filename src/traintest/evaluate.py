@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from ..runtime.bars import tqdm
 from ..runtime.device import autocast, synchronise
 from ..runtime.distributed import World
 from ..runtime.interruption import Interrupted, never
+from ..runtime.side_by_side import side_by_side, threads_for
 from .losses import classification_loss, logits_of
 from .metrics import Metrics, classification_metrics
 
@@ -72,6 +73,16 @@ class Result:
     """Clips that were used and look wrong, with what looks wrong."""
 
 
+class _Heard(NamedTuple):
+    """What a forward pass gave."""
+
+    seconds: float
+    logits: Tensor
+    """(B, C)."""
+    scores: Tensor
+    """(B, C)."""
+
+
 @dataclasses.dataclass
 class _Pass:
     """What accumulates for one (model, resize, patch size) while the data goes by."""
@@ -98,8 +109,8 @@ class _Pass:
             return cls(model, resize, patch, partial(model, patch_size=patch, resize=resize))
         return cls(model, resize, patch, freeze(model, patch, features.frames, resize, share=True))
 
-    def hear(self, log_mel: Tensor | list[Tensor], clips: Sequence[int]) -> None:
-        """Score windows of these clips."""
+    def hear(self, log_mel: Tensor | list[Tensor]) -> _Heard:
+        """Score windows."""
         if isinstance(log_mel, Tensor):
             log_mel = log_mel.to(self.model.kernel.dtype)
         device = self.model.kernel.device
@@ -107,9 +118,14 @@ class _Pass:
         start = time.perf_counter()
         logits = self.network(log_mel).float()
         synchronise(device)
-        self.seconds += time.perf_counter() - start
-        self.tally.add(clips, self.model.probabilities(logits).cpu())
-        self.logits.update(zip(clips, logits.cpu(), strict=True))
+        seconds = time.perf_counter() - start
+        return _Heard(seconds, logits.cpu(), self.model.probabilities(logits).cpu())
+
+    def note(self, clips: Sequence[int], heard: _Heard) -> None:
+        """Keep what was heard in windows of these clips."""
+        self.seconds += heard.seconds
+        self.tally.add(clips, heard.scores)
+        self.logits.update(zip(clips, heard.logits, strict=True))
 
     def complete(self, ended: Sequence[Ended], targets: Tensor) -> None:
         """Keep scores and loss of clips whose windows are all done; targets (n, C)."""
@@ -195,7 +211,6 @@ def _windows(
     return dataset
 
 
-@torch.no_grad()  # not inference mode, in which autocast casts every weight anew in every call
 def _run_passes(
     passes: list[_Pass],
     dataset: WindowDataset,
@@ -212,15 +227,22 @@ def _run_passes(
     outcome, clips = _Outcome(), sum(map(len, dataset.groups))
     bar = tqdm(total=clips, unit="clip", desc="evaluate", disable=not progress, leave=False)
     batches = _until_stopped(load_windows(dataset, workers, timeout, stopped), stopped)
-    with bar, closing(batches), autocast(device, precision):  # around all batches and sizes: the weights are cast once
-        for batch in batches:
-            _hear(passes, batch, data, device)
+    frames = passes[0].model.feature_config.frames
+    gflops = max(one.model.config.flops(one.patch, frames) for one in passes) / 1e9
+    threads = min(threads_for(device, gflops), max(1, len(dataset.groups)))
+    heard = side_by_side(partial(_hear, passes, precision), batches, threads)
+    # Around all batches and sizes too, so that a large model's weights are cast once.
+    with bar, closing(batches), closing(heard), autocast(device, precision):
+        for batch, of_passes in heard:
+            _note(passes, batch, of_passes, data)
             outcome.ended += batch.ended
             outcome.failures += batch.failures
             outcome.suspicions += batch.suspicions
             bar.update(len(batch.ended) + len(batch.failures))
     if world.any(stopped()):
         raise Interrupted("stopped during an evaluation")
+    for one in passes:
+        one.seconds /= threads  # which were at work at once
     _exchange(passes, outcome, world)
     return outcome
 
@@ -236,12 +258,22 @@ def _until_stopped(
             yield batch
 
 
-def _hear(passes: list[_Pass], batch: WindowBatch, data: Manifest, device: torch.device) -> None:
-    """Score a batch of windows at all sizes, and what it completes."""
-    if batch.clips:
-        log_mel = passes[0].model.front_end.as_trained(*batch.on(device))
-        for one in passes:
-            one.hear(log_mel, batch.clips)
+@torch.no_grad()  # not inference mode, in which autocast casts every weight anew in every call
+def _hear(passes: list[_Pass], precision: Precision, batch: WindowBatch) -> list[_Heard]:
+    """Score a batch of windows at all sizes; nothing for a batch without windows."""
+    if not batch.clips:
+        return []
+    model = passes[0].model
+    device = model.kernel.device
+    with autocast(device, precision):
+        log_mel = model.front_end.as_trained(*batch.on(device))
+        return [one.hear(log_mel) for one in passes]
+
+
+def _note(passes: list[_Pass], batch: WindowBatch, heard: list[_Heard], data: Manifest) -> None:
+    """Keep the scores of a batch of windows, and work out what it completes."""
+    for one, of_one in zip(passes, heard, strict=bool(heard)):
+        one.note(batch.clips, of_one)
     targets = torch.from_numpy(_targets(data, batch.ended))
     for one in passes:
         for failure in batch.failures:

@@ -28,6 +28,7 @@ from ..runtime.device import pick_device
 from ..runtime.distributed import World, connected
 from ..runtime.interruption import LAUNCHER_GRACE, Interrupted, Stopping, noted_signals
 from ..runtime.provenance import commit
+from ..runtime.side_by_side import use_threads
 from .agreement import require_agreement
 from .bad_files import BadFiles
 from .checkpointing import SaveError, WeightAverage
@@ -111,8 +112,7 @@ class Trainer:
             config = flexible_patches(config, self.model)
         self.plan = setup_plan(config, self.train_data, self.model, self.world)
         self.config, self.prepared = config, dataclasses.replace(prepared, config=config)
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        use_threads(config.threads)
         self.validator = Validator(self.val_data, self.plan.eval_patches, config, self.world)
         self.objective = Objective(
             self.model, self.teacher, config.loss, config.label_smoothing, config.augment, config.distill,

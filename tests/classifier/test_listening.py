@@ -157,3 +157,16 @@ def test_what_is_shown_helps() -> None:
     assert three.label == three.predictions[0].label
     with pytest.raises(ConfigError, match="top_k: found 0"):
         model.predict_windows(noise(0.6), top_k=0)
+
+
+def test_batches_heard_side_by_side_give_what_they_give_in_turn(model, files) -> None:
+    before, scores, vectors = torch.get_num_threads(), [], []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        answered = model.predict(files, patch_size=24, top_k=4, batch_size=2)
+        scores.append([named(answer) for place, answer in enumerate(answered) if place != 3])
+        vectors.append(torch.cat(model.embed(files, batch_size=2)))
+        assert list(answered.errors) == [3]
+    torch.set_num_threads(before)
+    assert all(map(torch.equal, *scores))
+    assert torch.equal(*vectors)

@@ -217,3 +217,17 @@ def test_ranks_share_the_clips_and_all_get_all_results(model, data, tmp_path: Pa
         assert (result.loss, result.metrics) == (alone.loss, alone.metrics)
         assert [failure.clip for failure in result.excluded] == [10]
         assert (result.longer, result.shorter) == (1, 0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_batches_heard_side_by_side_give_what_they_give_in_turn(model, data, precision) -> None:
+    patches = [PatchSize(16, 16), PatchSize(32, 8)]
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        results.append(sweep({"m": model}, data, patches, batch_size=4, workers=0, precision=precision, progress=False))
+    torch.set_num_threads(before)
+    for in_turn, together in zip(*results, strict=True):
+        assert np.array_equal(in_turn.scores, together.scores)
+        assert in_turn.loss == together.loss
+        assert together.clips_per_second > 0
