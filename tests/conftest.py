@@ -30,6 +30,12 @@ def _log_level_as_before():
     logger.setLevel(logging.NOTSET)
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times that budgets use are not kept in the tester's own cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture(scope="session")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders `train` (20 clips in each of 6 classes) and `val` (5 each)."""

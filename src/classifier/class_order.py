@@ -59,13 +59,19 @@ def reordered(model: AudioClassifier, labels: Labels, order: list[int]) -> Audio
 def with_classes(model: AudioClassifier, labels: Labels, called: str) -> AudioClassifier:
     """The model with these of its classes alone, found by id or name, in their order; a copy.
 
-    Raises ConfigError, in which the model is `called` so, if it lacks one.
+    Raises ConfigError, in which the model is `called` so, if it lacks one, or if two are the same.
     """
     order = _places(model.labels, labels)
     if lacking := [text for text, place in zip(labels.names, order, strict=True) if place < 0]:
         raise ConfigError(
             f"{called} has {len(model.labels)} classes, not among them {len(lacking)} of the {len(labels)} of the data,"
             f" such as {lacking[0]!r}; expected all, by id or name"
+        )
+    if len(set(order)) < len(order):
+        first = next(text for text, place in zip(labels.names, order, strict=True) if order.count(place) > 1)
+        raise ConfigError(
+            f"{called}: two classes of the data, {first!r} one of them, are the same one of its own by id and by name;"
+            " expected one each"
         )
     config = dataclasses.replace(model.config, classes=len(labels))
     fewer = AudioClassifier(config, model.feature_config, labels, model.loss, model.metadata).to(model.kernel.device)

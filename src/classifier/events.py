@@ -25,7 +25,7 @@ from ..models.config import Loss
 from ..models.geometry import PatchSize
 from ..runtime.arguments import Precision
 from .cascade import confidence, temper
-from .listening import Listener, in_precision
+from .listening import Listener, chosen, in_precision
 
 
 class Event(NamedTuple):
@@ -133,12 +133,13 @@ def _scores(model: Listener, batch: tuple[Excerpt, ...], how: Scan, kept: np.nda
         row[: len(excerpt.waveform)] = as_float(excerpt.waveform)
     lengths = torch.tensor([len(excerpt.waveform) for excerpt in batch], device=device)
     with in_precision(model, how.precision):
-        log_mel = model.front_end(waveform.to(device), lengths)
+        log_mel = model.front_end.as_trained(waveform.to(device), lengths)
         scores = model.probabilities(model(log_mel, how.coarse).float()).cpu()
-        again = torch.from_numpy(np.flatnonzero(_to_refine(scores.numpy(), how, kept, model.loss)))
-        if how.fine is None or not len(again):
+        if how.fine is None:
             return scores.numpy(), 0
-        scores[again] = model.probabilities(model(log_mel[again.to(device)], how.fine).float()).cpu()
+        again = np.flatnonzero(_to_refine(scores.numpy(), how, kept, model.loss))
+        if len(again):
+            scores[again] = model.probabilities(model(chosen(log_mel, again), how.fine).float()).cpu()
     return scores.numpy(), len(again)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..features import FeatureConfig
-from ..models.geometry import Layout, PatchSize
+from ..models.geometry import Layout
 from .inputs import Audio
 from .listening import Hearing, Listener, in_precision, stacks, windows_of
 
@@ -39,7 +39,7 @@ def frames(model: Listener, audio: Audio, how: Hearing) -> Frames:
     """See `AudioClassifier.frames`."""
     batches = windows_of(model, [audio], how)
     features, device = model.feature_config, model.kernel.device
-    patch = PatchSize.parse(model.config.patch_size if how.patch_size is None else how.patch_size)
+    patch = how.rule_for(model).sizes[0]
     parts: list[tuple[Tensor, ...]] = []
     for batch in batches:
         if batch.failures:

@@ -199,14 +199,14 @@ def _scores(model: Listener, batch: WindowBatch, how: Hearing) -> tuple[Tensor, 
         log_mel = model.front_end.as_trained(*batch.on(device))
 
         def hear(step: int, going: np.ndarray) -> np.ndarray:
-            chosen = log_mel if len(going) == len(log_mel) else _chosen(log_mel, going)
-            return model.probabilities(model(chosen, rule.sizes[step]).float()).cpu().numpy()
+            heard = log_mel if len(going) == len(log_mel) else chosen(log_mel, going)
+            return model.probabilities(model(heard, rule.sizes[step]).float()).cpu().numpy()
 
         followed = follow(rule, model.loss, len(log_mel), hear)
     return torch.from_numpy(followed.scores).float(), followed.looks.tolist()
 
 
-def _chosen(log_mel: Tensor | list[Tensor], going: np.ndarray) -> Tensor | list[Tensor]:
+def chosen(log_mel: Tensor | list[Tensor], going: np.ndarray) -> Tensor | list[Tensor]:
     """The clips with these numbers, of log-mel (B, T, F) or of a list."""
     if isinstance(log_mel, Tensor):
         return log_mel[torch.from_numpy(going).to(log_mel.device)]
@@ -236,8 +236,10 @@ def warn_outside_training(model: Listener, patch: PatchSize) -> None:
 def trained_elsewhere(model: Listener, patch: PatchSize) -> str | None:
     """In words, the sizes that a model was trained at, if a patch size lies outside their range; None otherwise."""
     sizes = trained_sizes(model)
-    ranges = [(min(axis), max(axis)) for axis in zip(*sizes, strict=True)] if sizes else []
-    if all(low <= side <= high for side, (low, high) in zip(patch, ranges, strict=False)):
+    if not sizes:
+        return None
+    ranges = [(min(axis), max(axis)) for axis in zip(*sizes, strict=True)]
+    if all(low <= side <= high for side, (low, high) in zip(patch, ranges, strict=True)):
         return None
     return ", ".join(map(str, sizes)) if len(sizes) <= 3 else f"{min(sizes)} to {max(sizes)}"
 

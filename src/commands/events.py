@@ -137,7 +137,8 @@ def _scan(config: EventsConfig, model: AudioClassifier) -> Scan:
     coarse = config.coarse or cheap
     fine: PatchSize | None = config.fine or good
     fine = None if fine == coarse or config.refine > 1 else fine
-    again = f", {fine} hears again what scores {config.refine:g} or is unsure" if fine else ""
+    doubtful = f"{config.refine:g}" + (" or is unsure" if config.unsure else "")
+    again = f", {fine} hears again what scores {doubtful}" if fine else ""
     point = curve.point(coarse) if curve else None
     logger.info("patch size %s hears every window%s", coarse, again)
     options = {field.name: getattr(config, field.name) for field in dataclasses.fields(EventOptions)}

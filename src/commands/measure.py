@@ -200,6 +200,8 @@ def _write(
     for name, table in {"flexibility": rows, **tables}.items():
         if table:
             write_atomically(config.out / f"{name}.csv", to_csv(table).encode())
+        else:
+            (config.out / f"{name}.csv").unlink(missing_ok=True)  # of a measurement that is replaced
     if config.scores:
         _write_scores(config, results, data, targets)
     for text in (format_cascades(cascades.cascades), format_at_sizes(cascades.at_sizes)):

@@ -87,13 +87,15 @@ def growing(path: Path, kept: Callable[[], bool], tail: str = "") -> Iterator[Ca
             try:
                 yield add
             finally:
-                file.write(tail)
-                file.flush()
-                os.fsync(file.fileno())
-                if kept():
-                    os.replace(part, path)
-                else:
-                    part.unlink()
+                try:
+                    file.write(tail)
+                    file.flush()
+                    os.fsync(file.fileno())
+                finally:  # the results so far are kept on a full disk too
+                    if kept():
+                        os.replace(part, path)
+                    else:
+                        part.unlink()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -96,7 +96,7 @@ class CascadeReport(NamedTuple):
     cascades: list[Comparison]
     """Two for each cascade, by GFLOPs and by time, in the order of the curve: validation scores rise."""
     at_sizes: list[AtSize]
-    """Two for each size that was measured, by GFLOPs and by time."""
+    """At most two for each size that was measured, by GFLOPs and by time; none where every cascade costs more."""
 
 
 def compare_cascades(

@@ -5,7 +5,7 @@ Dimensions: B clips, T frames, F mel bins, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -54,10 +54,10 @@ class Inputs(NamedTuple):
 
     def by_length(self) -> Inputs:
         """The clips from short to long, if their lengths differ."""
+        if isinstance(self.student, Tensor):
+            return self
         frames = self.frames
         order = sorted(range(len(frames)), key=frames.__getitem__)
-        if min(frames) == max(frames):
-            return self
         student, teacher, targets, scores = (
             [x[clip] for clip in order] if isinstance(x, list) else None if x is None else x[order] for x in self
         )
@@ -110,17 +110,19 @@ class Objective:
         scores = targets[:, classes:] if self.scores is not None else None
         student: Tensor | list[Tensor]
         shown: Tensor | list[Tensor] | None
+        clean: Callable[[], Tensor | list[Tensor]]
         if features.length == "native":
             clips = self.front_end.raw_clips(waveform, lengths)
-            student, clean = augment_clips(clips, features, augment, keys), [features.normalise(one) for one in clips]
+            student, clean = augment_clips(clips, features, augment, keys), lambda: list(map(features.normalise, clips))
         else:
             log_mel = self.front_end.raw(waveform, lengths)
-            student, clean = augment_features(log_mel, features, augment, keys), features.normalise(log_mel)
-        shown = clean if self.distill.clean_teacher else student
+            student, clean = augment_features(log_mel, features, augment, keys), lambda: features.normalise(log_mel)
         if self.teacher is None:
             shown = None
         elif self.teacher.feature_config != features:
             shown = heard_by(self.teacher, waveform, lengths, features.sample_rate)
+        else:
+            shown = clean() if self.distill.clean_teacher else student
         return Inputs(student, shown, targets[:, :classes], scores)
 
     def __call__(self, network: nn.Module, inputs: Inputs, patch: PatchSize) -> Tensor:
@@ -142,8 +144,11 @@ class Objective:
         return share * supervised + (1 - share) * distilled
 
 
-def heard_by(teacher: AudioClassifier, waveform: Tensor, lengths: Tensor, sample_rate: int) -> Tensor:
-    """The log-mel (B, T, F) of a teacher with a front end of its own, of clips (B, S) at the student's sample rate."""
+def heard_by(teacher: AudioClassifier, waveform: Tensor, lengths: Tensor, sample_rate: int) -> Tensor | list[Tensor]:
+    """The log-mel of a teacher with a front end of its own, of clips (B, S) at the student's sample rate.
+
+    (B, T, F), or for a teacher of native length a list of (T, F).
+    """
     features = teacher.feature_config
     lengths = lengths * features.sample_rate // sample_rate
-    return teacher.front_end(resample(waveform, sample_rate, features.sample_rate), lengths)
+    return teacher.front_end.as_trained(resample(waveform, sample_rate, features.sample_rate), lengths)

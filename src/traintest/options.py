@@ -262,7 +262,8 @@ class DistillConfig:
     label_weight: float = 0.0
     """Share of the labels' own loss in the mix, 0 to 1."""
     clean_teacher: bool = False
-    """Show the teacher the clip without augmentation of the log-mel; by default it sees what the student sees."""
+    """Show the teacher the clip without augmentation of the log-mel; by default it sees what the student sees.
+    A teacher with another front end never sees masks, noise and shifts of the log-mel."""
 
     def __post_init__(self) -> None:
         require(0 < self.temperature < math.inf, "distill.temperature", self.temperature, "a positive number")

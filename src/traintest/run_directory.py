@@ -199,6 +199,10 @@ def _saved_settings(state: Mapping[str, Any]) -> dict[str, Any]:
     settings = json.loads(state["config"])
     if not isinstance(settings, dict) or state["log_bytes"] < 0:
         raise ValueError("config or log_bytes")
+    patches = settings.get("patches")
+    if isinstance(patches, dict) and patches.get("rectangles") is False:  # as written before `auto`
+        uniform = patches.get("draw") == "uniform"
+        settings["patches"] = patches | {"rectangles": "auto", "draw": None if uniform else patches.get("draw")}
     return settings
 
 

@@ -310,10 +310,8 @@ def sampler_of(
     options: PatchOptions, sizes: Sequence[PatchSize], costs: Sequence[float], seed: int, steps: int
 ) -> PatchSampler:
     """The draw of these sizes, `drawn_sizes` as they fit the input; costs: FLOPs of a clip at each."""
-    draw, share = (
-        DRAWS[options.draw or "uniform"],
-        SQUARE_SHARE if options.rectangles == "yes" and not options.weights else None,
-    )
+    draw = DRAWS[options.draw or "uniform"]
+    share = SQUARE_SHARE if options.rectangles == "yes" and not options.weights else None
     return PatchSampler(sizes, options.weights, seed, options.parts, draw, costs, steps, share)
 
 

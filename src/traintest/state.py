@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from ..classifier.audio_classifier import AudioClassifier
@@ -46,10 +47,19 @@ class RunState:
         self.model.load_state_dict(saved["model"])
         self.stepper.load_state_dict(saved["optimizers"])
         if saved.get("scaler"):  # older states lack it, and it is empty without fp16
-            self.stepper.scaler.load_state_dict(saved["scaler"])
+            self._restore_scaler(saved["scaler"])
         self.average.load_state_dict(saved["average"])
         if self.ema:
             self.ema.load_state_dict(saved["ema"])
         restore_rng(saved["rng"])
         self.progress.restore(saved)
         self.bad_files.restore(saved)
+
+    def _restore_scaler(self, saved: dict[str, Any]) -> None:
+        """GradScaler itself takes anything, and fails at the next step."""
+        scaler = self.stepper.scaler
+        for name, own in scaler.state_dict().items():
+            value = saved[name]
+            if type(value) is not type(own) or not 0 <= value < math.inf or (name == "scale" and not value):
+                raise ValueError(f"scaler: {name}")
+        scaler.load_state_dict(saved)

@@ -55,3 +55,11 @@ def test_with_classes_keeps_the_scores_of_those_classes() -> None:
     assert len(model.labels) == 4
     with pytest.raises(ConfigError, match="has 4 classes, not among them 1 of the 2 of the data, such as 'dog'"):
         with_classes(model, named("1", "dog"), "teacher")
+
+
+def test_two_classes_that_are_one_of_the_models_are_refused() -> None:
+    model = classifier()
+    model.labels = Labels(("/m/1", "/m/2", "/m/3", "/m/4"), ("dog", "cat", "cow", "hen"))
+    data = Labels(("/m/1", "/x/9"), ("hound", "dog"))  # the first by id, the second by name
+    with pytest.raises(ConfigError, match="teacher: two classes of the data, 'hound' one of them, are the same one"):
+        with_classes(model, data, "teacher")

@@ -10,9 +10,11 @@ import torch
 import flexiast
 from flexiast import AudioClassifier, FeatureConfig, FlexiASTConfig, PatchSize
 from flexiast.classifier.cascade import confidence
+from flexiast.classifier.events import Progress, Scan, scan
 from flexiast.data.manifest import Labels, read_manifest
 from flexiast.errors import CheckpointError, ConfigError
 from flexiast.traintest.evaluate import describe_clips, sweep
+from flexiast.traintest.objective import heard_by
 
 LENGTHS = (5_000, 9_000, 16_000, 900, 12_345)
 """Samples: the window has 15,600; 900 are 4 frames, less than any patch here."""
@@ -122,3 +124,18 @@ def test_another_length_is_refused_by_name() -> None:
     checkpoint.metadata["features"]["length"] = "long"
     with pytest.raises(CheckpointError, match=message):
         AudioClassifier.from_checkpoint(checkpoint, "broken")
+
+
+def test_a_scan_for_events_hears_a_short_recording_without_padding() -> None:
+    made, clip = model(), clips()[0]
+    patch = PatchSize(16, 16)
+    every = Scan(coarse=patch, threshold=0.0, release=0.0, smooth=1)
+    found = {event.label: event.score for event in scan(made, [clip], every, Progress())}
+    (expected,) = expected_scores(made, 16)[:1]
+    assert found == pytest.approx(dict(zip(made.labels.names, expected.tolist(), strict=True)), abs=1e-6)
+
+
+def test_a_teacher_of_native_length_hears_no_padding() -> None:
+    made, clip = model(), clips()[0]
+    (heard,) = heard_by(made, clip[None], torch.tensor([len(clip)]), made.feature_config.sample_rate)
+    torch.testing.assert_close(heard, own(made, clip, 0)[0])

@@ -95,6 +95,8 @@ def test_models_are_compared_in_pairs_on_the_same_clips(model, sounds, tmp_path)
     for row in (first, second):
         assert float(row["difference"]) == pytest.approx(blind["accuracy"] - one["accuracy"], abs=1e-5)
         assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+    measured(models[0], "--data", sounds / "val", "--overwrite", tmp_path / "out")
+    assert not (tmp_path / "out" / "comparisons.csv").exists()  # nothing of the earlier measurement stands beside it
 
 
 def test_a_hop_averages_over_overlapping_windows_as_predict_does(model, sounds, tmp_path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from flexiast.errors import ConfigError, FileError
-from flexiast.runtime.files import put_in_place, remove_leftovers, replacing, require_new, to_json_text
+from flexiast.runtime.files import growing, put_in_place, remove_leftovers, replacing, require_new, to_json_text
+from tests.full_disk import full_disk
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
@@ -63,3 +64,11 @@ def test_a_folder_of_ours_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_nothing_to_lose(tmp_path: Path) -> None:
     require_new(tmp_path, overwrite=False)
+
+
+def test_what_grew_before_the_disk_was_full_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    with pytest.raises(FileError, match=str(out)), full_disk(10), growing(out, lambda: True, tail="]") as add:
+        list(map(add, ("[1, 2", ", 3, 4, 5, 6")))
+    assert out.read_text().startswith("[1, 2")
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

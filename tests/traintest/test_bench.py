@@ -32,12 +32,6 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times are not kept in the tester's own cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-
-
 def cost(tokens: int, seconds: float) -> Cost:
     return Cost("16", tokens, 1.0, 1 / seconds, 1.0, 2.0, None, 5.0, None)
 

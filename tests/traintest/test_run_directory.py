@@ -56,6 +56,15 @@ def test_contents_and_teacher_are_compared_unless_the_state_is_older(tmp_path: P
     assert directory.resumable_state(SETTINGS, dataclasses.replace(DATA, teacher="t"), override=False)["step"] == 2
 
 
+def test_a_state_from_before_rectangles_were_chosen_goes_on(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path, 2)
+    before, now = {"draw": "uniform", "rectangles": False}, {"draw": None, "rectangles": "auto"}
+    saved(directory, 1, config=json.dumps(SETTINGS | {"patches": before}))
+    assert directory.resumable_state(SETTINGS | {"patches": now}, DATA, override=False)["step"] == 1
+    with pytest.raises(ConfigError, match=r"patches.draw: null -> \"coarse\""):
+        directory.resumable_state(SETTINGS | {"patches": now | {"draw": "coarse"}}, DATA, override=False)
+
+
 NESTED = '{"a": ' * 100_000 + "1" + "}" * 100_000
 
 

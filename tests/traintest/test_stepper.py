@@ -1,6 +1,7 @@
 """A batch in parts gives the gradients of the whole, in less memory; what does not fit is tried in smaller parts."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from flexiast import PatchSize
 from flexiast.data.dataset import load_batches
+from flexiast.errors import CheckpointError
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.objective import Inputs
 from flexiast.traintest.options import FeatureOptions, ModelOptions, OptimConfig
@@ -189,3 +191,15 @@ def test_fp16_trains_and_keeps_the_scale_in_its_state(sounds: Path, tmp_path: Pa
     again.stepper.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**5)
     again.state.restore(saved)
     assert again.stepper.scaler.get_scale() == saved["scaler"]["scale"]
+    hostile = [
+        {"scale": "x"},
+        {"scale": 0.0},
+        {"scale": math.inf},
+        {"growth_factor": None},
+        {"growth_interval": 0.5},
+        {},
+    ]
+    for change in hostile:
+        scaler = saved["scaler"] | change if change else {"scale": 1.0}
+        with pytest.raises(CheckpointError, match="checkpoints: does not fit this training"):
+            again._restore(saved | {"scaler": scaler})
