@@ -9,18 +9,41 @@ Dimensions: n items, m numbers in all lists together.
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias, overload
+from typing import Any, Self, TypeAlias, TypeVar, overload
 
 import numpy as np
 
 _AT_ONCE = 1 << 14
 """Items that are looked up together in an iteration."""
+T = TypeVar("T")
 Selection: TypeAlias = "slice | np.ndarray"
 """Some of n items: a slice, (k,) indices, or (n,) booleans."""
 
 
-class Texts(Sequence[str]):
+class Selectable(Sequence[T]):
+    """A sequence that cannot be changed, and gives selections of itself."""
+
+    @overload
+    def __getitem__(self, place: int) -> T: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Self: ...
+
+    def __getitem__(self, place: int | slice) -> T | Self:
+        return self.take(place) if isinstance(place, slice) else self._one(place)
+
+    @abstractmethod
+    def _one(self, place: int) -> T:
+        """The item at a place."""
+
+    @abstractmethod
+    def take(self, selection: Selection) -> Self:
+        """Some of the items."""
+
+
+class Texts(Selectable[str]):
     """Texts, one after the other as UTF-8, and where each starts and ends; a selection shares the bytes."""
 
     def __init__(self, content: bytes, starts: np.ndarray, ends: np.ndarray) -> None:
@@ -42,15 +65,7 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self.starts)
 
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Texts: ...
-
-    def __getitem__(self, place: int | slice) -> str | Texts:
-        if isinstance(place, slice):
-            return self.take(place)
+    def _one(self, place: int) -> str:
         return _decode(self.content[self.starts[place] : self.ends[place]])
 
     def __iter__(self) -> Iterator[str]:
@@ -73,7 +88,7 @@ class Texts(Sequence[str]):
         return Texts, (content, ends - sizes, ends)
 
 
-class Lists(Sequence[tuple[int, ...]]):
+class Lists(Selectable[tuple[int, ...]]):
     """Short lists of numbers, one after the other."""
 
     def __init__(self, flat: np.ndarray, offsets: np.ndarray) -> None:
@@ -99,15 +114,7 @@ class Lists(Sequence[tuple[int, ...]]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @overload
-    def __getitem__(self, place: int) -> tuple[int, ...]: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Lists: ...
-
-    def __getitem__(self, place: int | slice) -> tuple[int, ...] | Lists:
-        if isinstance(place, slice):
-            return self.take(place)
+    def _one(self, place: int) -> tuple[int, ...]:
         place = range(len(self))[place]
         return tuple(self.flat[self.offsets[place] : self.offsets[place + 1]].tolist())
 

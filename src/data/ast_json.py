@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .labels import is_unicode, reason_of
+from .labels import is_path, reason_of
 from .rows import Rows
 
 _START = re.compile(r'\s*\{\s*"data"\s*:\s*\[\s*(?=\{)')
@@ -38,7 +38,7 @@ def _rows_in_parts(text: str) -> Rows | None:
     try:
         for entries in _parts(text):
             wavs, labels = [entry["wav"] for entry in entries], [entry["labels"] for entry in entries]
-            if {str} != set(map(type, wavs + labels)) or not all(wavs) or not _is_path("".join(wavs)):
+            if {str} != set(map(type, wavs + labels)) or not all(wavs) or not is_path("".join(wavs)):
                 return None
             rows.add(range(len(rows), len(rows) + len(wavs)), wavs, labels)
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -76,11 +76,7 @@ def _rows(path: Path, content: Any) -> Rows:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in ("wav", "labels")):
             raise DataError(f"{where}: found {repr(entry)[:120]}, expected the text fields wav and labels")
         wav = entry["wav"]
-        if not wav or not _is_path(wav):
+        if not wav or not is_path(wav):
             raise DataError(f"{where}: found wav {wav[:120]!r}, which no file can be called")
         rows.add([number], [wav], [entry["labels"]])
     return rows
-
-
-def _is_path(text: str) -> bool:
-    return "\0" not in text and is_unicode(text)

@@ -5,15 +5,15 @@ Dimensions: n clips.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
-from .arrays import Lists, Selection, Texts
+from .arrays import Lists, Selectable, Selection, Texts
 from .shards import ShardMember
 
 _MEMBER = np.dtype([("tar", np.int32), ("offset", np.int64), ("size", np.int64)])
@@ -27,7 +27,7 @@ class Clip:
     classes: tuple[int, ...]
 
 
-class Paths(Sequence["Path | ShardMember"]):
+class Paths(Selectable["Path | ShardMember"]):
     """What clips are read from: files, or members of shards."""
 
     def __init__(self, names: Texts, tars: tuple[Path, ...] = (), members: np.ndarray | None = None) -> None:
@@ -59,21 +59,13 @@ class Paths(Sequence["Path | ShardMember"]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, place: int) -> Path | ShardMember: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Paths: ...
-
-    def __getitem__(self, place: int | slice) -> Path | ShardMember | Paths:
-        if isinstance(place, slice):
-            return self.take(place)
+    def _one(self, place: int) -> Path | ShardMember:
         name = self.names[place]
         tar, offset, size = (-1, 0, 0) if self.members is None else self.members[place].item()
         return Path(name) if tar < 0 else ShardMember(self.tars[tar], offset, size, name)
 
     def __iter__(self) -> Iterator[Path | ShardMember]:
-        return map(Path, self.names) if self.members is None else map(self.__getitem__, range(len(self)))
+        return map(Path, self.names) if self.members is None else map(self._one, range(len(self)))
 
     def take(self, selection: Selection) -> Paths:
         """Some of the paths."""
@@ -83,15 +75,18 @@ class Paths(Sequence["Path | ShardMember"]):
     def ends(self) -> Iterator[str]:
         """The last two parts of each path, with / between them."""
         for place, name in enumerate(self.names):
-            last = name.rsplit("/", 2)[1:]
+            last = f"/{name}".rsplit("/", 2)[1:]
             plain = len(last) == 2 and "" not in last and "." not in last and os.sep == "/"
             yield "/".join(last if plain else self[place].parts[-2:])
 
     def sizes(self) -> Iterator[int]:
         """Bytes of each, -1 if it does not exist; a single system call for a file, for slow disks."""
-        for place, name in enumerate(self.names):
-            if self.members is not None and self.members["tar"][place] >= 0:
-                yield int(self.members["size"][place])
+        known: Iterable[int] = itertools.repeat(-1)
+        if self.members is not None:
+            known = np.where(self.members["tar"] < 0, -1, self.members["size"]).tolist()
+        for name, size in zip(self.names, known, strict=False):
+            if size >= 0:
+                yield size
                 continue
             try:
                 yield os.stat(name).st_size
@@ -106,7 +101,7 @@ class Paths(Sequence["Path | ShardMember"]):
         return self.members["tar"]
 
 
-class Clips(Sequence[Clip]):
+class Clips(Selectable[Clip]):
     """Clips, as a sequence that cannot be changed; equal to any other sequence of equal clips."""
 
     def __init__(self, paths: Paths, classes: Lists) -> None:
@@ -123,15 +118,7 @@ class Clips(Sequence[Clip]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    @overload
-    def __getitem__(self, place: int) -> Clip: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Clips: ...
-
-    def __getitem__(self, place: int | slice) -> Clip | Clips:
-        if isinstance(place, slice):
-            return self.take(place)
+    def _one(self, place: int) -> Clip:
         return Clip(self.paths[place], self.classes[place])
 
     def __iter__(self) -> Iterator[Clip]:
@@ -141,9 +128,6 @@ class Clips(Sequence[Clip]):
         if not isinstance(other, Sequence):
             return NotImplemented
         return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
-
-    def __add__(self, others: Sequence[Clip]) -> Clips:
-        return Clips.of([*self, *others])
 
     def __repr__(self) -> str:
         return f"Clips({', '.join(map(repr, self[:3]))}{', ...' if len(self) > 3 else ''}; {len(self):,} in all)"

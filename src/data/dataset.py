@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
 from ..errors import DataError
 from ..features import FeatureConfig
@@ -22,18 +21,15 @@ from .audio import as_float, decode
 from .crop import Crop
 from .manifest import Manifest
 from .sampler import Draw
-from .shards import ShardMember
 from .workers import (
-    FAILURES,
     MAX_WORKERS,
     PREFETCHED,
+    OfManifest,
     Source,
-    at_nothing,
-    failure,
-    loaded,
     note,
     require_room,
     start_worker,
+    watched,
 )
 
 REPLACEMENTS = 20
@@ -78,7 +74,7 @@ class Batch(NamedTuple):
         return as_float(waveform), lengths, targets  # after the transfer, which takes half as long for int16
 
 
-class ClipDataset(Dataset):
+class ClipDataset(OfManifest):
     """Decodes the clips of a manifest, cut or padded to the features' length, one batch of draws at a time.
 
     replace: put another random clip, seeded by the draw, in place of an unusable one, so that batches keep their size
@@ -90,9 +86,9 @@ class ClipDataset(Dataset):
     def __init__(
         self, manifest: Manifest, features: FeatureConfig, replace: bool = False, crop: bool = False, seed: int = 0
     ) -> None:
-        self.manifest, self.features, self.replace = manifest, features, replace
+        super().__init__(manifest)
+        self.features, self.replace = features, replace
         self.crop, self.seed = crop, seed
-        self.current = at_nothing()
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -100,15 +96,6 @@ class ClipDataset(Dataset):
     def require_room(self, batch_size: int, workers: int) -> None:
         """Raise ConfigError if the workers' batches do not fit into shared memory, or need too many open files."""
         require_room(min(workers, MAX_WORKERS), batch_size * self.features.samples * torch.int16.itemsize)
-
-    @property
-    def source(self) -> Path:
-        """Where the clips are listed."""
-        return self.manifest.source
-
-    def path(self, clip: int) -> Path | ShardMember:
-        """What a clip is read from."""
-        return self.manifest.clips[clip].path
 
     def waveform(self, clip: int, epoch: int = 0, suspicions: list[Failure] | None = None) -> Tensor:
         """One clip (S,), not padded: int16 if it is 16-bit PCM, mono, at the model's rate, else float32.
@@ -207,9 +194,9 @@ def load_batches(
 
 
 def load(
-    dataset: Source, workers: int, timeout: float, stopped: Callable[[], bool], **how: Any
+    dataset: Source, workers: int, timeout: float, stopped: Callable[[], bool], name: str = "data.workers", **how: Any
 ) -> Generator[Any, None, None]:
-    """The dataset's items, from `workers` processes; see `load_batches`. how: options of the DataLoader."""
+    """The dataset's items, from `workers` processes; see `load_batches`, `watched`. how: options of the DataLoader."""
     loader: DataLoader = DataLoader(
         dataset,  # type: ignore[arg-type]
         **how,
@@ -220,11 +207,7 @@ def load(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # unused by the data set; the global one stays as it is
     )
-    try:
-        with closing(loaded(loader, timeout, stopped)) as handed:
-            yield from handed
-    except FAILURES as error:
-        raise failure(dataset, error) from error
+    yield from watched(loader, timeout, stopped, name)
 
 
 def sequential_batches(clips: int, batch_size: int) -> list[list[Draw]]:

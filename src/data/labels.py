@@ -117,6 +117,11 @@ def composed(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def is_path(text: str) -> bool:
+    """Whether a file can be called so."""
+    return "\0" not in text and is_unicode(text)
+
+
 def is_unicode(text: str) -> bool:
     """Whether text can be encoded: JSON may also hold lone surrogates, which cannot."""
     try:

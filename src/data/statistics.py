@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
 from ..features import FeatureConfig, LogMel
@@ -27,7 +26,7 @@ from .bad_clips import BadClips
 from .manifest import Manifest
 from .shards import ShardMember
 from .suspicion import describe_suspicious
-from .workers import as_is, at_nothing, items, note, require_room, start_worker
+from .workers import OfManifest, items, note
 
 logger = logging.getLogger(__name__)
 
@@ -73,28 +72,19 @@ class Statistics:
     """Number of clips that they come from."""
 
 
-class _ClipMoments(Dataset):
+class _ClipMoments(OfManifest):
     """The moments of each clip's log-mel, and what looks wrong about the clip.
 
     For an unusable clip the error is returned, since a worker cannot raise it intact.
     """
 
     def __init__(self, manifest: Manifest, features: FeatureConfig) -> None:
-        self.manifest, self.features = manifest, features
+        super().__init__(manifest)
+        self.features = features
         self.log_mel = features.log_mel()
-        self.current = at_nothing()
 
     def __len__(self) -> int:
         return len(self.manifest)
-
-    @property
-    def source(self) -> Path:
-        """Where the clips are listed."""
-        return self.manifest.source
-
-    def path(self, clip: int) -> Path | ShardMember:
-        """What a clip is read from."""
-        return self.manifest.clips[clip].path
 
     @torch.inference_mode()
     def __getitem__(self, clip: int) -> tuple[Moments | DataError, list[str]]:
@@ -142,16 +132,8 @@ def measure_statistics(
     for the workers, DataError if more clips are unusable (naming some), a decoding process dies or takes too long, or
     all frames are alike.
     """
-    require_room(workers, name="workers")
-    loader: DataLoader = DataLoader(
-        _ClipMoments(manifest, features),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=as_is,
-        worker_init_fn=start_worker,
-    )
     total, bad, suspicious = Moments(), BadClips(manifest.source, len(manifest), max_bad), list[str]()
-    with closing(items(loader, timeout)) as handed:
+    with closing(items(_ClipMoments(manifest, features), workers, timeout, "workers")) as handed:
         results = tqdm(handed, "statistics", total=len(manifest), unit="clip", disable=not progress)
         for clip, (moments, reasons) in zip(manifest.clips, results, strict=True):
             if isinstance(moments, DataError):

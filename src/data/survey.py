@@ -9,19 +9,16 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
 from ..features import FeatureConfig
 from ..runtime.bars import tqdm
 from .manifest import Manifest
-from .shards import ShardMember
 from .statistics import Moments, log_mel_pieces
-from .workers import as_is, at_nothing, items, note, require_room, start_worker
+from .workers import OfManifest, items, note
 
 MOST_SURVEYED = 2_000
 """Most clips to survey; if there are more, an evenly spread selection."""
@@ -49,25 +46,16 @@ class Survey:
         return int(np.quantile(self.frames, share, method="higher"))
 
 
-class _SurveyedClips(Dataset):
+class _SurveyedClips(OfManifest):
     """Frames, moments and summary of each chosen clip; for an unusable clip its error."""
 
     def __init__(self, manifest: Manifest, chosen: Sequence[int], features: FeatureConfig) -> None:
-        self.manifest, self.chosen, self.features = manifest, chosen, features
+        super().__init__(manifest)
+        self.chosen, self.features = chosen, features
         self.log_mel = features.log_mel()
-        self.current = at_nothing()
 
     def __len__(self) -> int:
         return len(self.chosen)
-
-    @property
-    def source(self) -> Path:
-        """Where the clips are listed."""
-        return self.manifest.source
-
-    def path(self, clip: int) -> Path | ShardMember:
-        """What a clip is read from."""
-        return self.manifest.clips[clip].path
 
     @torch.inference_mode()
     def __getitem__(self, place: int) -> tuple[int, Moments, np.ndarray] | DataError:
@@ -99,18 +87,11 @@ def survey(
     Raises ConfigError if too few open files are allowed for the workers, DataError if no clip is usable, all frames
     are alike, or a decoding process dies or takes too long.
     """
-    require_room(workers)
     count = min(len(manifest), MOST_SURVEYED)
     chosen = np.unique(np.linspace(0, len(manifest) - 1, count).round().astype(int))
-    loader: DataLoader = DataLoader(
-        _SurveyedClips(manifest, chosen.tolist(), features),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=as_is,
-        worker_init_fn=start_worker,
-    )
+    clips = _SurveyedClips(manifest, chosen.tolist(), features)
     frames, kept, summaries, total, unusable = [], [], [], Moments(), []
-    with closing(items(loader, timeout)) as handed:
+    with closing(items(clips, workers, timeout)) as handed:
         bar = tqdm(handed, "survey", total=len(chosen), unit="clip", disable=not progress, leave=False, delay=1)
         for clip, item in zip(chosen, bar, strict=True):
             if isinstance(item, DataError):

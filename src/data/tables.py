@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from ..errors import DataError
 from .columns import DELIMITERS, Columns, columns_of, columns_without_header, parse_line, place_of
-from .labels import is_unicode, reason_of
+from .labels import is_path, reason_of
 from .rows import Cell, Rows
 from .suffixes import TABLE_SUFFIXES
 from .table_options import PathOptions, TableOptions
@@ -134,10 +134,12 @@ def _rows(path: Path, columns: Columns, lines: Iterator[_Line], options: PathOpt
         _check(path, columns, numbers, cells, names)
         spans = [_span(path, *one, columns.span) for one in zip(numbers, cells, strict=True)] if columns.span else ()
         groups = zip(*(_column(cells, place) for place in columns.groups), strict=True)
-        labels: Iterable[Cell] = (
-            _column(cells, columns.labels[0]) if columns.labels else itertools.repeat("", len(some))
-        )
-        if columns.labels and records[0] is not None:
+        labels: Iterable[Cell]
+        if not columns.labels:
+            labels = itertools.repeat("", len(some))
+        elif records[0] is None:
+            labels = _column(cells, columns.labels[0])
+        else:
             key = columns.header[columns.labels[0]]
             labels = [_labels(path, *one, key) for one in zip(numbers, records, strict=True)]
         if prefix or suffix:
@@ -154,7 +156,7 @@ def _check(path: Path, columns: Columns, numbers: Sequence[int], lines: Sequence
     """Raise DataError for the first line with too many or too few cells, or without the name of a file."""
     width, needed = len(columns.header), max(columns.path, *columns.labels[:1], 0)
     widths = set(map(len, lines))
-    if needed < min(widths) and max(widths) <= width and all(names) and _is_path("".join(names)):
+    if needed < min(widths) and max(widths) <= width and all(names) and is_path("".join(names)):
         return
     for number, cells, name in zip(numbers, lines, names, strict=True):
         where = f"{path}, line {number}"
@@ -165,7 +167,7 @@ def _check(path: Path, columns: Columns, numbers: Sequence[int], lines: Sequence
             )
         if len(cells) <= needed:
             raise DataError(f"{where}: found {len(cells)} cells, expected {width}")
-        if not name or not _is_path(name):
+        if not name or not is_path(name):
             raise DataError(f"{where}: found path {name!r}, expected the name of a file")
 
 
@@ -206,10 +208,6 @@ def group_lines(table: Table, options: PathOptions) -> Iterator[str]:
                 f"{table.source}: rows of every {name} ({values}) are read; {options.flag('where')} {name}={first}"
                 " takes some of them"
             )
-
-
-def _is_path(text: str) -> bool:
-    return "\0" not in text and (text.isascii() or is_unicode(text))
 
 
 def _span(path: Path, line: int, cells: Sequence[str], span: tuple[int, int]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from ..features import FeatureConfig
 from ..runtime.interruption import never
 from .audio import as_float
 from .dataset import LEAST_NEW, Failure, load
-from .workers import MAX_WORKERS, note, require_room
+from .workers import MAX_WORKERS, at_nothing, note, require_room
 
 
 class Excerpt(NamedTuple):
@@ -125,8 +125,7 @@ class WindowDataset(IterableDataset):
         self.groups = clip_groups(len(sources), batch_size)
         """Groups of clips; one process reads all clips of a group, one after the other."""
         hop_in_frames(hop, features)
-        # The clip each worker is on, in shared memory if there are any, so that it is known if one dies or hangs.
-        self.current = torch.full((MAX_WORKERS,), -1)
+        self.current = at_nothing()
 
     def require_room(self, workers: int) -> None:
         """Raise ConfigError if the workers' batches do not fit into shared memory, or need too many open files."""
@@ -212,8 +211,7 @@ def load_windows(
     if workers == 0:
         yield from dataset
         return
-    dataset.current.share_memory_()
     workers = min(workers, max(1, len(dataset.groups)))
-    with closing(load(dataset, workers, timeout, stopped, batch_size=None)) as handed:
+    with closing(load(dataset, workers, timeout, stopped, "workers", batch_size=None)) as handed:
         for waveform, lengths, *rest in handed:
             yield WindowBatch(waveform, torch.as_tensor(lengths), *rest)

@@ -17,15 +17,19 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import ConfigError, DataError, FlexiASTError
 from ..runtime.interruption import Interrupted, never
 from ..runtime.lifetime import end_with_parent, shield_children
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
+    from .shards import ShardMember
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +50,7 @@ class WorkerError(FlexiASTError):
     """A decoding process has died or takes too long."""
 
 
-FAILURES = (WorkerError, RuntimeError, EOFError, OSError)
+_FAILURES = (WorkerError, RuntimeError, EOFError, OSError)
 """What `loaded` raises if something is wrong with a worker; all but the first are the DataLoader's own."""
 
 
@@ -160,17 +164,36 @@ def _death(pid: int, code: int) -> str:
     return f"process {pid} was killed by signal {name}{hint}"
 
 
-def items(loader: DataLoader, timeout: float = 0) -> Generator[Any, None, None]:
-    """As `loaded`, for a loader whose data set is a `Source`; close the iterator likewise.
+def items(dataset: Source, workers: int, timeout: float = 0, name: str = "data.workers") -> Generator[Any, None, None]:
+    """A dataset's items in order, from `workers` processes (0: this one); see `watched`.
 
-    Raises DataError, naming the files at hand, if a worker dies, fails, or takes more than `timeout` seconds (0: no
-    limit).
+    Raises ConfigError if too few open files are allowed for the workers.
+    """
+    workers = min(workers, MAX_WORKERS)
+    require_room(workers, name=name)
+    loader: DataLoader = DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=as_is,
+        worker_init_fn=start_worker,
+    )
+    yield from watched(loader, timeout, name=name)
+
+
+def watched(
+    loader: DataLoader, timeout: float, stopped: Callable[[], bool] = never, name: str = "data.workers"
+) -> Generator[Any, None, None]:
+    """As `loaded`, for a loader whose dataset is a `Source`; close the iterator likewise.
+
+    name: of the setting with the number of workers. Raises DataError, naming the files at hand, if a worker dies,
+    fails, or takes more than `timeout` seconds (0: no limit).
     """
     try:
-        with closing(loaded(loader, timeout)) as handed:
+        with closing(loaded(loader, timeout, stopped)) as handed:
             yield from handed
-    except FAILURES as error:
-        raise failure(loader.dataset, error) from error  # type: ignore[arg-type]
+    except _FAILURES as error:
+        raise _failure(loader.dataset, error, name) from error  # type: ignore[arg-type]
 
 
 class Source(Protocol):
@@ -187,6 +210,23 @@ class Source(Protocol):
         """What a clip is read from."""
 
 
+class OfManifest(Dataset):
+    """The clips of a manifest, as a `Source`."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.current = at_nothing()
+
+    @property
+    def source(self) -> Path:
+        """Where the clips are listed."""
+        return self.manifest.source
+
+    def path(self, clip: int) -> Path | ShardMember:
+        """What a clip is read from."""
+        return self.manifest.clips[clip].path
+
+
 def at_nothing() -> Tensor:
     """`Source.current` before the first clip, in shared memory, so that it is known if a worker dies or hangs."""
     return torch.full((MAX_WORKERS,), -1).share_memory_()
@@ -198,13 +238,13 @@ def note(current: Tensor, clip: int) -> None:
     current[worker.id if worker else 0] = clip
 
 
-def failure(dataset: Source, error: Exception) -> DataError:
+def _failure(dataset: Source, error: Exception, name: str) -> DataError:
     """The error of a decoding process in one line, with what to do about it, or else the files at hand."""
     lines = (str(error) or type(error).__name__).splitlines()
     # For an error in a worker, the DataLoader gives its traceback; the last line says what happened.
     reason = (lines[-1] if "Traceback" in str(error) else lines[0]).rstrip(". ")
     at_work = [str(dataset.path(int(clip))) for clip in dataset.current if clip >= 0]
-    where = remedy(error) or f" while on {', '.join(at_work)}"
+    where = remedy(error, name) or f" while on {', '.join(at_work)}"
     return DataError(f"{dataset.source}: a decoding process failed ({reason}){where}")
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.listening import trained_sizes
 from ..classifier.load import load
 from ..errors import CheckpointError
-from .finding import Examination, Finding, counted, quoted
+from .finding import Examination, Finding, beside, counted, quoted
 
 
 def examine_checkpoint(source: str) -> Examination:
@@ -33,8 +31,6 @@ def examine_checkpoint(source: str) -> Examination:
 def model_faults(model: AudioClassifier, where: str, train: str = "SOUNDS") -> list[Finding]:
     """What is wrong with a model that could be read. where: its file or folder; train: the data it was trained on."""
     findings = []
-    place = Path(where)
-    flexible = quoted(place.with_name(f"{place.stem}-flexible"))
     odd = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
     if odd:
         findings.append(
@@ -50,8 +46,8 @@ def model_faults(model: AudioClassifier, where: str, train: str = "SOUNDS") -> l
             Finding(
                 "classes-without-names", "warning", f"its {len(model.labels)} classes are only numbered", where,
                 "predictions are numbers, whose order nobody can check",
-                f"flexiast convert {quoted(where)} {quoted(place.with_name(f'{place.stem}-named'))}; then write the"
-                " names into `labels` of its config.json",
+                f"flexiast convert {quoted(where)} {beside(where, 'named')}; then write the names into `labels` of its"
+                " config.json",
             )
         )  # fmt: skip
     if len(trained_sizes(model)) == 1:
@@ -59,7 +55,7 @@ def model_faults(model: AudioClassifier, where: str, train: str = "SOUNDS") -> l
             Finding(
                 "one-patch-size", "warning", f"it was trained at patch size {trained_sizes(model)[0]} alone", where,
                 "accuracy falls away at other sizes",
-                f"flexiast flexify {quoted(where)} --out {flexible} --data.train {quoted(train)}",
+                f"flexiast flexify {quoted(where)} --out {beside(where, 'flexible')} --data.train {quoted(train)}",
             )
         )  # fmt: skip
     return findings

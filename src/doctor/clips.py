@@ -30,11 +30,11 @@ SUSPICIONS: dict[str, tuple[str, str, str, Callable[[Sequence[str]], str]]] = {
     ),
     "DC offset": (
         "dc-offset", "an offset larger than the sound", "the recording's electronics can tell classes apart",
-        lambda paths: converting(paths[0], "-af highpass=f=10"),
+        lambda paths: converting(paths, "-af highpass=f=10"),
     ),
     "samples of up to": (
         "wrong-scale", "samples far beyond 1", "they were integers once, and are thousands of times too loud",
-        lambda paths: converting(paths[0], "-af volume=1/32768 -c:a pcm_f32le"),
+        lambda paths: converting(paths, "-af volume=1/32768 -c:a pcm_f32le"),
     ),
 }  # fmt: skip
 """Words of a suspicion: its kind, what it is, why it matters, what mends such clips."""
@@ -52,7 +52,7 @@ def clip_faults(clips: Named, seen: Sequence[Seen], model: AudioClassifier | Non
         yield Finding(
             "clipped", "warning", f"{counted(len(clipped), 'clip')} whose tops are cut off", some(clipped),
             "clipping adds harmonics that were not in the sound",
-            converting(clipped[0], "-af adeclip") + ", or record them again at a lower level",
+            converting(clipped, "-af adeclip") + "; or record them again at a lower level",
         )  # fmt: skip
     usable = [(clip, one) for clip, one in zip(clips, seen, strict=True) if one.error is None]
     if usable:
@@ -62,20 +62,21 @@ def clip_faults(clips: Named, seen: Sequence[Seen], model: AudioClassifier | Non
 
 
 def _unusable(clips: Named, seen: Sequence[Seen]) -> Iterator[Finding]:
-    errors = {path: one.error for (path, _), one in zip(clips, seen, strict=True) if one.error is not None}
-    foreign = [error for error in errors.values() if "without ffmpeg" in error]
+    errors = [(path, one.error) for (path, _), one in zip(clips, seen, strict=True) if one.error is not None]
+    foreign = [error for _, error in errors if "without ffmpeg" in error]
     if foreign:
         yield Finding(
             "needs-ffmpeg", "serious", f"{counted(len(foreign), 'clip')} in formats that need ffmpeg", some(foreign, 1),
             "they would be left out", "pip install 'flexiast[audio]'",
         )  # fmt: skip
-    broken = {path: error for path, error in errors.items() if error not in foreign}
+    broken = [(path, error) for path, error in errors if error not in foreign]
     if broken:
         allowed = most_bad(MAX_BAD, len(seen))
         yield Finding(
             "unreadable", "serious" if len(broken) > allowed else "warning",
-            f"{len(broken)} of {len(seen)} clips cannot be used", some([*broken.values()]),
-            f"training replaces up to {allowed} of them by others, and stops beyond", removing([*broken]),
+            f"{len(broken)} of {len(seen)} clips cannot be used", some([error for _, error in broken]),
+            f"training replaces up to {allowed} of them by others, and stops beyond",
+            removing(list(dict.fromkeys(path for path, _ in broken))),
         )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def examine_data(
         return Examination(subject, {}, (unreadable,))
     chosen = [clips[i * len(clips) // min(len(clips), MOST_SURVEYED)] for i in range(min(len(clips), MOST_SURVEYED))]
     features = model.feature_config if model else FeatureConfig()
-    seen = listen([clip.path for clip in chosen], features, workers, progress)
+    seen = listen([clip.path for clip in chosen], features, workers, progress, subject)
     sizes = Counter(clip.split for clip in clips)
     facts = {name: f"{counted(count, 'clip')} ({data.splits[name]})" for name, count in sizes.items()}
     facts["classes"] = str(len({name for clip in clips for name in clip.classes}))
@@ -95,11 +95,16 @@ def _listed(data: DataSet, split: str, source: Path) -> Iterator[Listed]:
         yield Listed(split, clip.path, tuple(manifest.labels.names[c] for c in clip.classes))
 
 
+def _has_class_folders(source: Path) -> bool:
+    """Whether a source is a folder with one sub-folder per class, not of shards or tars."""
+    return source.is_dir() and not (source / INDEX).is_file() and not tars_of(source)
+
+
 def _empty_classes(data: DataSet) -> list[Finding]:
     empty = [
         folder / name
         for folder in data.splits.values()
-        if folder.is_dir() and not (folder / INDEX).is_file() and not tars_of(folder)
+        if _has_class_folders(folder)
         for name, files in read_class_folders(folder, data.options).items()
         if not files
     ]
@@ -123,16 +128,18 @@ def _label_faults(data: DataSet, clips: list[Listed], model: AudioClassifier | N
     source = data.splits[first]
     counts = Counter(name for clip in clips if clip.split == first for name in clip.classes)
     for names in spelling_twins({name for clip in clips for name in clip.classes}):
+        ordered = sorted(names, key=counts.__getitem__)
+        split = next(clip.split for clip in clips if ordered[0] in clip.classes)
         yield Finding(
-            "spelling-twins", "serious", f"{' and '.join(map(repr, sorted(names)))} are different classes", first,
-            "one class learnt as two is confused with itself",
-            _respelling(source, sorted(names, key=counts.__getitem__)),
+            "spelling-twins", "serious", f"{' and '.join(map(repr, sorted(names)))} are different classes", split,
+            "one class learnt as two is confused with itself", _respelling(data.splits[split], ordered),
         )  # fmt: skip
     if len(counts) == 1 and all(clip.classes for clip in clips):
         yield Finding(
             "one-class", "serious", f"every clip is of the class {next(iter(counts))!r}", first,
             "there is nothing to tell apart",
-            f"ls {quoted(source)}; expected one sub-folder per class" if source.is_dir() else "--label-column NAME",
+            f"ls {quoted(source)}; expected one sub-folder per class" if _has_class_folders(source)
+            else "--label-column NAME",
         )  # fmt: skip
     elif counts:
         yield from _balance(counts, first)
@@ -165,7 +172,7 @@ def _label_faults(data: DataSet, clips: list[Listed], model: AudioClassifier | N
 
 def _respelling(source: Path, names: list[str]) -> str:
     """What makes one class of those that differ in spelling. names: the most frequent one last."""
-    if not source.is_dir():
+    if not _has_class_folders(source):
         return f"flexiast doctor {quoted(source)}; once they are spelled alike in it"
     return f"mv {quoted(source / names[0])}/* {quoted(source / names[-1])}/; then remove the empty folder"
 
@@ -233,9 +240,12 @@ def _duplicates(clips: list[Listed]) -> Iterator[Finding]:
     ):  # fmt: skip
         if groups := kinds[kind]:
             where = some([" = ".join(str(clip.path) for clip in group[:3]) for group in groups], 2)
-            spare = [clip.path for group in groups for clip in group[1:]]
-            mend = removing(spare) + "; or keep these and remove the others"
+            spare = [p for group in groups for p in dict.fromkeys(c.path for c in group[1:]) if p != group[0].path]
+            mend = removing(spare) + "; or keep these and remove the others" if spare else _LIST_ONCE
             yield Finding(kind, severity, counted(len(groups), one, many), where, why, mend)  # type: ignore[arg-type]
+
+
+_LIST_ONCE = "--data.val 0.2; the same files are listed twice: list each once, in --data.train"
 
 
 def _kind_of(group: list[Listed]) -> str:

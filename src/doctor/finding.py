@@ -60,18 +60,35 @@ def quoted(path: object) -> str:
     return shlex.quote(str(path))
 
 
+def beside(where: object, word: str) -> str:
+    """A new name beside a file or folder, that ends in `word`, as a word of a shell command."""
+    place = Path(str(where))
+    if place.exists():
+        place = place.resolve()
+    return quoted(place.with_name(f"{place.name if place.is_dir() else place.stem}-{word}"))
+
+
 def removing(paths: Sequence[object], most: int = 3) -> str:
     """The command that removes some files, the first few by name; of clips in tars, the one that lists their tar."""
-    if not Path(str(paths[0])).is_file():
-        tar = str(paths[0]).rpartition(":")[0] or str(paths[0])
+    if tar := _tar_of(paths[0]):
         return f"tar tf {quoted(tar)}; write the tar again without them"
-    more = f"; and {len(paths) - most} more" if len(paths) > most else ""
-    return " ".join(["rm", *map(quoted, paths[:most])]) + more
+    there = [path for path in paths if Path(str(path)).exists()]
+    if not there:
+        return f"ls -l {quoted(Path(str(paths[0])).parent)}; put the files back, or take them out of the list"
+    more = f"; and {len(there) - most} more" if len(there) > most else ""
+    return " ".join(["rm", *map(quoted, there[:most])]) + more
 
 
-def converting(path: str, how: str) -> str:
-    """The command that writes a sound again beside itself, with ffmpeg. how: its options."""
-    place = Path(path)
-    return (
-        f"ffmpeg -i {quoted(place)} {how} {quoted(place.with_name(f'{place.stem}-mended.wav'))}; and the others alike"
-    )
+def converting(paths: Sequence[object], how: str) -> str:
+    """The command that writes the first of some sounds again beside itself, with ffmpeg. how: its options."""
+    if tar := _tar_of(paths[0]):
+        return f"tar xf {quoted(tar)}; mend them with ffmpeg {how}, and write the tar again"
+    place = Path(str(paths[0]))
+    others = "; and the others alike" if len(paths) > 1 else ""
+    return f"ffmpeg -i {quoted(place)} {how} {quoted(place.with_name(f'{place.stem}-mended.wav'))}{others}"
+
+
+def _tar_of(path: object) -> str | None:
+    """The tar that a clip lies in, if it does."""
+    tar, inside, _ = str(path).partition(".tar:")
+    return f"{tar}.tar" if inside else None

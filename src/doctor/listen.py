@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..data.audio import decode
 from ..data.opening import opened
 from ..data.shards import ShardMember
 from ..data.statistics import Moments
-from ..data.workers import as_is, loaded, start_worker
+from ..data.workers import at_nothing, items, note
 from ..errors import DataError
 from ..features import FeatureConfig
 from ..runtime.bars import tqdm
@@ -41,9 +42,13 @@ class Seen:
 
 
 class _Listened(Dataset):
-    def __init__(self, paths: Sequence[Path | ShardMember], features: FeatureConfig) -> None:
-        self.paths, self.features = paths, features
+    def __init__(self, paths: Sequence[Path | ShardMember], features: FeatureConfig, source: str) -> None:
+        self.paths, self.features, self.source = paths, features, source
         self.log_mel = features.log_mel()
+        self.current = at_nothing()
+
+    def path(self, place: int) -> Path | ShardMember:
+        return self.paths[place]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -51,6 +56,7 @@ class _Listened(Dataset):
     @torch.inference_mode()
     def __getitem__(self, place: int) -> Seen:
         path, features = self.paths[place], self.features
+        note(self.current, place)
         suspicions: list[str] = []
         try:
             most = MOST_SECONDS * features.sample_rate
@@ -93,14 +99,15 @@ def flat_tops(samples: np.ndarray) -> float:
 
 
 def listen(
-    paths: Sequence[Path | ShardMember], features: FeatureConfig, workers: int = 0, progress: bool = True
+    paths: Sequence[Path | ShardMember],
+    features: FeatureConfig,
+    workers: int = 0,
+    progress: bool = True,
+    source: str = "audio",
 ) -> list[Seen]:
-    """Look at each clip, in order. features: frames, mean and std do not matter."""
-    loader: DataLoader = DataLoader(
-        _Listened(paths, features),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=as_is,
-        worker_init_fn=start_worker,
-    )
-    return list(tqdm(loaded(loader), "listen", total=len(paths), unit="clip", disable=not progress, leave=False))
+    """Look at each clip, in order. features: frames, mean and std do not matter. source: where they are listed.
+
+    Raises ConfigError if too few open files are allowed for the workers, DataError if one of them dies or fails.
+    """
+    with closing(items(_Listened(paths, features, source), workers, name="workers")) as seen:
+        return list(tqdm(seen, "listen", total=len(paths), unit="clip", disable=not progress, leave=False))

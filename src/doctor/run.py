@@ -17,7 +17,7 @@ from ..traintest.finished_run import FinishedRun
 from ..traintest.metrics import metric_of
 from ..traintest.summary import AT_CHANCE
 from .checkpoint import model_faults
-from .finding import Examination, Finding, counted, quoted, some
+from .finding import Examination, Finding, beside, counted, quoted, some
 
 OVERFIT = 1.15
 """Validation loss at the end, relative to its lowest, from which a run has overfitted."""
@@ -130,11 +130,6 @@ def _train(run: FinishedRun) -> str:
     return quoted(run.settings["data"].get("train"))
 
 
-def _beside(run: FinishedRun, word: str) -> str:
-    """A new folder beside the run's, as a word of a shell command."""
-    return quoted(run.path.with_name(f"{run.path.name}-{word}"))
-
-
 def _overfitting(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     curves = [r for r in validations if r["validation"]]
     losses = [float(np.mean([one["loss"] for one in r["validation"].values()])) for r in curves]
@@ -160,7 +155,7 @@ def _dips(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterator[F
             yield Finding(
                 "dip-at-a-size", "warning", f"{metric} is {score:.3f} at patch {patch}, {before:.3f} and {after:.3f} at"
                 " its neighbours", str(run.path), "that size was trained too rarely, or not at all",
-                f"flexiast flexify {quoted(run.path)} --out {_beside(run, 'flexible')} --data.train {_train(run)}",
+                f"flexiast flexify {quoted(run.path)} --out {beside(run.path, 'flexible')} --data.train {_train(run)}",
             )  # fmt: skip
 
 
@@ -174,8 +169,8 @@ def _model(run: FinishedRun) -> tuple[AudioClassifier | None, list[Finding]]:
         return None, [
             Finding(
                 "checkpoint-unreadable", "serious", str(error), str(run.path), "no command can use it",
-                f"flexiast train --config {quoted(run.path)}/train_config.json --out {_beside(run, 'again')}; or put"
-                " model.safetensors and config.json back",
+                f"flexiast train --config {quoted(run.path)}/train_config.json --out {beside(run.path, 'again')}; or"
+                " put model.safetensors and config.json back",
             )
         ]  # fmt: skip
 

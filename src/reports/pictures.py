@@ -115,12 +115,14 @@ def label_points(axes: Axes, points: Iterable[tuple[float, float, str]]) -> None
     Where not all of that can be, the first counts most. Call it when everything else is drawn and all limits are set:
     places are found in pixels.
     """
+    named = list(points)
+    if not named:
+        return
     figure: Any = axes.figure
     figure.draw_without_rendering()
     renderer, inside = figure.canvas.get_renderer(), axes.get_window_extent()
     drawn = np.concatenate([_dense(axes.transData.transform(line.get_xydata())) for line in axes.lines])
-    named = list(points)
-    pixels = axes.transData.transform([(x, y) for x, y, _ in named]) if named else np.empty((0, 2))
+    pixels = axes.transData.transform([(x, y) for x, y, _ in named])
     taken: list[Any] = []
     for number, (x, y, text) in enumerate(named):
         label = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize=9)

@@ -24,7 +24,6 @@ from ..models.geometry import PatchSize
 from ..runtime.terminal import printable
 from ..traintest import mistakes
 from ..traintest.bench import Bench
-from ..traintest.calibration import calibration_error
 from ..traintest.detail import uncertainty
 from ..traintest.evaluate import Result, targets_of
 from ..traintest.finished_run import FinishedRun
@@ -62,7 +61,8 @@ def render(
     """
     from jinja2 import Environment, StrictUndefined
 
-    chosen = next(result for result in results if result.patch_size == patch)
+    place = [result.patch_size for result in results].index(patch)
+    chosen = results[place]
     excluded = {failure.clip for failure in chosen.excluded}
     kept = [clip for number, clip in enumerate(data.clips) if number not in excluded]
     targets = targets_of(data, chosen.excluded)
@@ -82,7 +82,7 @@ def render(
         "classes": sorted(mistakes.class_scores(chosen.scores, targets), key=lambda one: (one.ap, one.number)),
         "confusions": mistakes.confusions(counts, MOST_LISTED),
         "bins": bins,
-        "calibration_error": calibration_error(chosen.scores, targets, model.loss),
+        "calibration_error": curve[place]["ece"],
         "shown": _shown(model, kept, chosen.scores, targets, clips),
         "bench": bench,
         "training": training,

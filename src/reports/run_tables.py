@@ -23,10 +23,8 @@ def csv_link(rows: Sequence[dict[str, Any]]) -> str:
     return "data:text/csv;base64," + base64.b64encode(to_csv(rows).encode(errors="backslashreplace")).decode()
 
 
-def cascade_rows(curve: Curve | None) -> Rows:
+def cascade_rows(curve: Curve) -> Rows:
     """Every cascade on the front of a curve, with what it cost and gave on the validation clips."""
-    if curve is None:
-        return []
     return [
         {
             "sizes": sizes_of(one),
@@ -41,9 +39,9 @@ def cascade_rows(curve: Curve | None) -> Rows:
 
 def cascade_table(curve: Curve | None) -> dict[str, Any] | None:
     """The front as a table of at most MOST_LINES rows, if there is one."""
-    rows = cascade_rows(curve)
-    if curve is None or not rows:
+    if curve is None or not curve.cascades:
         return None
+    rows = cascade_rows(curve)
     shown = [rows[place] | {"score": curve.cascades[place].score} for place in spread(len(rows), MOST_LINES)]
     return {
         "clips": curve.clips,

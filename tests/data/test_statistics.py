@@ -13,6 +13,7 @@ import torch
 from flexiast.cli import main
 from flexiast.data import statistics
 from flexiast.data.audio import decode, decode_pieces
+from flexiast.data.clips import Clips
 from flexiast.data.manifest import Clip, Labels, Manifest, write_manifest
 from flexiast.data.statistics import Moments, measure_statistics
 from flexiast.errors import DataError
@@ -101,7 +102,7 @@ def test_clip_shorter_than_a_window_is_named(manifest):
 def test_so_many_clips_may_be_unusable(manifest, caplog):
     manifest.clips[3].path.write_bytes(b"no audio")
     found = measure_statistics(manifest, FEATURES, workers=0, progress=False, max_bad=0.2)
-    rest = dataclasses.replace(manifest, clips=manifest.clips[:3] + manifest.clips[4:])
+    rest = dataclasses.replace(manifest, clips=Clips.of([*manifest.clips[:3], *manifest.clips[4:]]))
     assert found == measure_statistics(rest, FEATURES, workers=0, progress=False)
     assert caplog.text.count("left out: ") == 1
     assert str(manifest.clips[3].path) in caplog.text

@@ -73,17 +73,17 @@ def test_too_few_open_files_are_named_before_the_clips_are_read(look, name: str,
         look(data, 8)
 
 
-@pytest.mark.parametrize("look", [see, measure])
+@pytest.mark.parametrize(("look", "name"), [(see, "data.workers"), (measure, "workers")])
 @pytest.mark.parametrize(
     ("act", "message"),
     [
         (lambda: os.kill(os.getpid(), signal.SIGSTOP), "timed out after 1 seconds"),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed by signal SIGKILL"),
-        (lambda: np.empty(1 << 50), "Unable to allocate.*; memory has run out: fewer data.workers"),
+        (lambda: np.empty(1 << 50), "Unable to allocate.*; memory has run out: fewer NAME or"),
     ],
     ids=["stopped", "killed", "memory"],
 )
-def test_what_happens_to_a_worker_ends_in_one_line(look, act, message: str, sounds: Path, monkeypatch) -> None:
+def test_what_happens_to_a_worker_ends_in_one_line(look, name, act, message: str, sounds: Path, monkeypatch) -> None:
     data, pieces = read_manifest(sounds / "val"), statistics.log_mel_pieces
 
     def spoiled(path: Path, *rest: object) -> Iterator[torch.Tensor]:
@@ -93,6 +93,7 @@ def test_what_happens_to_a_worker_ends_in_one_line(look, act, message: str, soun
 
     for module in (import_module("flexiast.data.survey"), statistics):
         monkeypatch.setattr(module, "log_mel_pieces", spoiled)
+    message = message.replace("NAME", name)
     where = "" if "memory" in message else f".* while on .*{data.clips[3].path}"
     with pytest.raises(DataError, match=rf"^{data.source}: a decoding process failed \(.*{message}{where}"):
         look(data, 2, timeout=1)

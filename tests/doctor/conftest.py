@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -12,12 +13,14 @@ from flexiast.commands.train import CONFIG
 from flexiast.doctor.finding import Finding
 
 PROGRAMS = {"rm", "mv", "cp", "ls", "tar", "ffmpeg", "pip", "export", "unset", "nvidia-smi"}
+ON_FILES = {"rm": 1, "ls": -1, "tar": 2, "ffmpeg": 2}
+"""Programs that take a file that is there, and its place among their words."""
 TABLE_OPTIONS = {"--path-column", "--label-column"}
 """They stand in the table's own line, and name what only its owner knows."""
 
 
 def require_mend(finding: Finding) -> None:
-    command = shlex.split(finding.mend.split("; ")[0].split(", ")[0])
+    command = shlex.split(finding.mend.split("; ")[0])
     first = command[0]
     assert not re.search(r"\b(DATA|OUT|IN|CHECKPOINT)\b", finding.mend), finding
     if first in TABLE_OPTIONS or command == ["flexiast", "doctor", "nowhere"]:  # the data of a made-up run
@@ -28,6 +31,7 @@ def require_mend(finding: Finding) -> None:
         read_arguments(import_module(f"flexiast.commands.{command[1]}").CONFIG, command[2:], "flexiast")
     else:
         assert first in PROGRAMS, finding
+        assert first not in ON_FILES or Path(command[ON_FILES[first]]).exists(), finding
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,9 @@
 """Faults planted in a data set, each found; a clean one, in which nothing is."""
 
+import os
 import re
 import shutil
+import signal
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +16,11 @@ import torch
 import flexiast
 from flexiast.cli import main
 from flexiast.commands import doctor
+from flexiast.data.audio import decode as decode_whole
 from flexiast.data.manifest import Labels
+from flexiast.doctor import listen
 from flexiast.doctor.data import DataSet, examine_data
-from flexiast.doctor.finding import Examination, counted
+from flexiast.doctor.finding import Examination, beside, counted
 from flexiast.doctor.listen import flat_tops
 from flexiast.errors import DataError
 from tests.sounds import CLASSES, SAMPLE_RATE, sweep, write_folder
@@ -32,8 +36,8 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def examine(data: Path, model: flexiast.AudioClassifier | None = None) -> Examination:
-    return examine_data(DataSet.of(data, None, None), model, progress=False)
+def examine(data: Path, model: flexiast.AudioClassifier | None = None, workers: int = 0) -> Examination:
+    return examine_data(DataSet.of(data, None, None), model, workers, progress=False)
 
 
 def kinds(found: Examination) -> set[str]:
@@ -267,3 +271,61 @@ def test_the_guide_names_every_kind_of_finding_and_no_other() -> None:
     used = set(re.findall(r'(?:Finding|yield Finding)\(\s*"([a-z-]+)"', sources))
     assert len(used) > 25
     assert used <= named
+
+
+def test_clips_of_a_tar_are_mended_in_the_tar(tmp_path: Path) -> None:
+    (tmp_path / "tars").mkdir()
+    samples = np.clip(2 * np.sin(np.arange(SAMPLE_RATE) / 20), -0.9, 0.9)
+    soundfile.write(tmp_path / "loud.wav", samples, SAMPLE_RATE)
+    with tarfile.open(tmp_path / "tars" / "0.tar", "w") as tar:
+        for number, label in enumerate(("Dog", "dog", "cat", "cat")):
+            (tmp_path / "label").write_text(label)
+            tar.add(tmp_path / "loud.wav", f"{number}.wav")
+            tar.add(tmp_path / "label", f"{number}.cls")
+    mends = {finding.kind: finding.mend for finding in examine(tmp_path / "tars").findings}
+    tar_name = tmp_path / "tars" / "0.tar"
+    assert mends["clipped"].startswith(f"tar xf {tar_name}; mend them with ffmpeg -af adeclip")
+    assert mends["duplicates-with-other-labels"].startswith(f"tar tf {tar_name}; write the tar again")
+    assert mends["spelling-twins"].startswith(f"flexiast doctor {tmp_path / 'tars'};")
+
+
+def test_a_file_that_two_splits_share_is_not_to_be_removed(data: Path) -> None:
+    names = [str(path.relative_to(data)) for path in sorted(data.glob("train/*/*.wav"))]
+    for split, rows in (("train", names), ("val", names[::4])):
+        lines = [f"{name},{Path(name).parent.name}" for name in rows]
+        (data / f"{split}.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    found = examine_data(DataSet({"train": data / "train.csv", "val": data / "val.csv"}, None, None), None, 0, False)
+    (finding,) = found.findings
+    assert finding.kind == "duplicates-between-splits"
+    assert finding.mend.startswith("--data.val 0.2; the same files are listed twice")
+
+
+def test_files_that_are_not_there_and_what_counts_them(data: Path) -> None:
+    names = [str(path.relative_to(data)) for path in sorted(data.glob("train/*/*.wav"))]
+    names.append(f"train/{NAMES[0]}/gone.wav")
+    (data / "table.csv").write_text("\n".join(["path,label", *(f"{n},{Path(n).parent.name}" for n in names)]) + "\n")
+    (finding,) = examine(data / "table.csv").findings
+    assert finding.what == f"1 of {len(names)} clips cannot be used"
+    assert finding.mend.startswith(f"ls -l {data / 'train' / NAMES[0]}; put the files back")
+
+
+def test_a_worker_of_the_doctor_that_is_killed_is_named_with_its_file(data: Path, monkeypatch) -> None:
+    killed = data / FIRST
+
+    def decode(path: Path, *rest: object, **more: object) -> torch.Tensor:
+        if path == killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode_whole(path, *rest, **more)
+
+    monkeypatch.setattr(listen, "decode", decode)
+    with pytest.raises(
+        DataError, match=rf"^{data}/train, .*: a decoding process failed .*SIGKILL.* while on .*{killed}"
+    ):
+        examine(data, workers=2)
+
+
+def test_a_name_beside_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lr0.001").mkdir()
+    monkeypatch.chdir(tmp_path / "lr0.001")
+    assert beside(".", "flexible") == str(tmp_path / "lr0.001-flexible")
+    assert beside(tmp_path / "model.pth", "named") == str(tmp_path / "model-named")
