@@ -51,7 +51,8 @@ def take(page: Page, file: Path, first: str | None, last: str) -> None:
 def shoot(address: str, folder: Path) -> None:
     """Both pictures: a desk, light, patch size 12; a phone, dark, a cascade."""
     with sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        installed = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+        browser = engine.chromium.launch(executable_path=next(installed, None), args=["--no-sandbox"])
         page = answered(browser, address, viewport={"width": 1120, "height": 1100}, color_scheme="light")
         page.focus("#size input[type=range]")
         for _ in range(4):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 FIELDS = ("accuracy", "gflops")
+SPEED = "clips_per_second"
+"""Left out: it depends on what else the machine did in each of the measurements."""
 
 
 def read_mean(directory: Path, model: str | None = None) -> Rows:
@@ -67,7 +69,8 @@ def compare(exp: Path) -> str:
     rows.sort(key=lambda row: (patch_of(row), order.index(row["model"])))
     out = exp / "specialists"
     cascades = [one for path in sorted(exp.glob("flexible_*/flexibility/cascades.csv")) for one in read_cascades(path)]
-    write_atomically(out / "comparison.csv", to_csv(rows).encode())
+    kept = [{name: value for name, value in row.items() if name != SPEED} for row in rows]
+    write_atomically(out / "comparison.csv", to_csv(kept).encode())
     plot(rows, clips, cascades).write(out / "comparison.png")
     return table(rows, order)
 

@@ -6,7 +6,6 @@ Six classes each; some files are stereo, some at 44.1 or 48 kHz, some flac, wher
 """
 
 import csv
-import importlib.util
 import itertools
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +15,7 @@ import soundfile
 from scipy.signal import resample_poly
 
 from flexiast.data.manifest import Manifest, read_manifest
+from tests.scripts import script
 from tests.sounds import CLASSES, SAMPLE_RATE, sweep
 
 SWEEPS = tuple(CLASSES.values())
@@ -199,11 +199,7 @@ def write_vggsound(root: Path, train: int = 6, test: int = 2, broken: bool = Fal
 
 def prepare_script(dataset: str) -> ModuleType:
     """egs/DATASET/prepare.py as a module."""
-    path = Path(__file__).resolve().parents[1] / "egs" / dataset / "prepare.py"
-    spec = importlib.util.spec_from_file_location(f"prepare_{dataset}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(f"egs/{dataset}/prepare.py", f"prepare_{dataset}")
 
 
 def run_prepare(dataset: str, *arguments: object) -> int:

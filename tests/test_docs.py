@@ -26,6 +26,7 @@ import yaml
 import flexiast
 from flexiast.cli import COMMANDS, main
 from flexiast.commands.command_line import read_arguments
+from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -52,12 +53,7 @@ GUIDES = (
 
 @cache
 def hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(DOCS / "hooks.py")
 
 
 def generated() -> set[str]:
@@ -209,11 +205,7 @@ def test_methods_of_the_model_exist() -> None:
 
 
 def test_the_drawing_of_how_it_works_can_be_made_again() -> None:
-    spec = importlib.util.spec_from_file_location("how_it_works", DOCS / "how_it_works.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script(DOCS / "how_it_works.py")
     model = flexiast.load(ROOT / "pretrained_models" / "demo_flexible")
     made = module.drawing(model, module.SOUND)
     kept = (DOCS / "how-it-works.png").read_bytes(), (DOCS / "how-it-works-dark.png").read_bytes()

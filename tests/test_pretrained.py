@@ -18,6 +18,7 @@ from flexiast.checkpoints import released
 from flexiast.data.manifest import read_manifest
 from flexiast.errors import CheckpointError
 from flexiast.traintest.evaluate import sweep
+from tests.scripts import script as load_script
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "pretrained_models"
@@ -71,11 +72,7 @@ def test_predict_names_words(words) -> None:
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("fetch_script", SHIPPED / "fetch.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SHIPPED / "fetch.py")
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@
     python egs/ablations/questions.py QUESTION START --train TRAIN --val VAL --out DIR [--seeds 0 1 2] [--epochs 3]
 
 START is a fixed-patch model; TRAIN and VAL are what `flexiast train` takes. --epochs is the length of the published
-procedure (nine sizes drawn uniformly, supervised); every arm trains for as many steps as cost the same FLOPs. Log-mel
-is computed once and kept in memory, the rest is the product's own code; `draws.py` repeats the draws with
-`flexiast train` itself. Only validation data are used. DIR gets results.csv, one row per arm, seed and size, and
-QUESTION.png, light and dark; what is in results.csv is not trained again. A table with mean and standard error over
+procedure (nine sizes drawn uniformly, supervised); every arm trains for as many steps as cost the same FLOPs, or its
+`share` of them. Log-mel is computed once and kept in memory, the rest is the product's own code; `draws.py` repeats the
+draws with `flexiast train` itself. Only validation data are used. DIR gets results.csv, one row per arm, seed and size,
+and QUESTION.png, light and dark; what is in results.csv is not trained again. A table with mean and standard error over
 seeds is printed. RESULTS.md has what we found.
 """
 

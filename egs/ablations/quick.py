@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ from flexiast.traintest.tuning import MovingAverage
 BATCH = 16
 """Clips per step, the product's choice for sets of this size."""
 
-Ties = Literal["none", "twins", "sandwich", "self", "teacher"]
+Ties = Literal["none", "twins", "self", "teacher"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +93,11 @@ class Clips:
         batches = load_batches(dataset, sequential_batches(len(data), 64), 0, 300)
         heard = [(model.front_end.raw(*batch.on(torch.device("cpu"))[:2]).half(), batch.targets) for batch in batches]
         return cls(torch.cat([one for one, _ in heard]), torch.cat([one for _, one in heard]))
+
+    def batches(self, model: AudioClassifier, size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
+        """Log-mel (B, T, F), normalised as the model's, and targets (B, C) of all clips in order."""
+        for some in torch.arange(len(self.targets)).split(size):
+            yield model.feature_config.normalise(self.log_mel[some].float()), self.targets[some]
 
 
 @dataclasses.dataclass
@@ -219,9 +225,21 @@ def accuracies(
 ) -> Iterator[tuple[PatchSize, float]]:
     """Share of the clips whose best class is right, at each size."""
     for size in sizes:
-        right = 0
-        with autocast(model.kernel.device, precision):
-            for some in torch.arange(len(clips.targets)).split(64):
-                log_mel = model.feature_config.normalise(clips.log_mel[some].float())
-                right += int((model(log_mel, size).argmax(1) == clips.targets[some].argmax(1)).sum())
-        yield size, right / len(clips.targets)
+        yield size, score(clips, model, partial(_answer, model, size), precision)[0]
+
+
+def _answer(model: AudioClassifier, size: PatchSize, log_mel: Tensor) -> tuple[Tensor]:
+    return (model(log_mel, size),)
+
+
+@torch.no_grad()
+def score(
+    clips: Clips, model: AudioClassifier, logits_of: Callable[[Tensor], tuple[Tensor, ...]], precision: Any = "auto"
+) -> list[float]:
+    """Accuracy of each of several answers (B, C) over the clips."""
+    right: list[Tensor] = []
+    with autocast(model.kernel.device, precision):
+        for log_mel, targets in clips.batches(model):
+            answers = torch.stack([one.float().argmax(1) for one in logits_of(log_mel)])
+            right.append((answers == targets.argmax(1)).sum(dim=1))
+    return (torch.stack(right).sum(dim=0) / len(clips.targets)).tolist()

@@ -14,14 +14,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from draws import write_rows
-from quick import BATCH, Clips, batch_of
+from quick import BATCH, Clips, batch_of, score
 from torch import Tensor, nn
 from variants import Variant
 
@@ -30,6 +30,7 @@ from flexiast import PatchSize
 from flexiast.classifier.audio_classifier import AudioClassifier
 from flexiast.commands.guard import guarded
 from flexiast.data.sampler import BatchSchedule
+from flexiast.models.geometry import forward_flops
 from flexiast.runtime.device import autocast
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.optim import build_optimizers, lr_factor
@@ -91,18 +92,6 @@ def apart(model: SecondLook, log_mel: Tensor, fine: PatchSize) -> tuple[Tensor, 
     return model(log_mel, COARSE), model(log_mel, fine)
 
 
-@torch.no_grad()
-def score(clips: Clips, model: AudioClassifier, logits_of: Callable[[Tensor], tuple[Tensor, ...]]) -> list[float]:
-    """Accuracy of each of several answers (B, C) over the clips."""
-    right: list[Tensor] = []
-    with autocast(model.kernel.device, "auto"):
-        for some in torch.arange(len(clips.targets)).split(64):
-            log_mel = model.feature_config.normalise(clips.log_mel[some].float())
-            answers = torch.stack([one.float().argmax(1) for one in logits_of(log_mel)])
-            right.append((answers == clips.targets[some].argmax(1)).sum(dim=1))
-    return (torch.stack(right).sum(dim=0) / len(clips.targets)).tolist()
-
-
 def coarse_tokens(
     start: AudioClassifier, train: Clips, val: Clips, epochs: float, seed: int
 ) -> list[dict[str, object]]:
@@ -113,7 +102,13 @@ def coarse_tokens(
         model = SecondLook.of(start)
         train_both(model, train, epochs, seed, with_tokens)
         for fine in fitting(SIZES[:-1], model):
-            gflops = (model.config.flops(COARSE, frames) + model.config.flops(fine, frames)) / 1e9
+            config = model.config
+            extra = config.grid(COARSE, frames).tokens if with_tokens else 0
+            finer = forward_flops(
+                config.grid(fine, frames), fine, config.width, config.depth, config.mlp_ratio,
+                config.prefix_tokens + extra, config.classes,
+            )  # fmt: skip
+            gflops = (config.flops(COARSE, frames) + finer) / 1e9
             coarse, alone, averaged = score(val, model.eval(), partial(answers, model, fine, with_tokens))
             row = {
                 "coarse_tokens": with_tokens,
@@ -152,8 +147,7 @@ def pooled_layers(model: AudioClassifier, clips: Clips, size: PatchSize) -> list
     """Mean of the patch tokens after each block, (n, D) each."""
     batches = []
     with autocast(model.kernel.device, "auto"):
-        for some in torch.arange(len(clips.targets)).split(64):
-            log_mel = model.feature_config.normalise(clips.log_mel[some].float())
+        for log_mel, _ in clips.batches(model):
             layers = model.layers(log_mel, size)
             batches.append(torch.stack([x[:, model.config.prefix_tokens :].float().mean(1) for x in layers]))
     return list(torch.cat(batches, dim=1))

@@ -1,19 +1,16 @@
 """The ablation of draws: equal compute for every arm, resumable, and a table that is the mean of its rows."""
 
 import csv
-import importlib.util
 from pathlib import Path
 
 import pytest
 
 import flexiast
 from flexiast.traintest.train import train
+from tests.scripts import script
 from tests.traintest.test_train import config
 
-SCRIPT = Path(__file__).resolve().parents[2] / "egs" / "ablations" / "draws.py"
-spec = importlib.util.spec_from_file_location("draws", SCRIPT)
-draws = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(draws)
+draws = script("egs/ablations/draws.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,40 +1,23 @@
 """The ablations' quick trainings: equal compute, variants that start as the model they are made from, resumption."""
 
 import csv
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import flexiast
 from flexiast import PatchSize
 from flexiast.classifier.audio_classifier import AudioClassifier
 from flexiast.traintest.objective import Inputs
 from flexiast.traintest.train import train
+from tests.scripts import script
 from tests.traintest.test_train import config
 
-FOLDER = Path(__file__).resolve().parents[2] / "egs" / "ablations"
-
-
-def script(name: str) -> ModuleType:
-    """A script of egs/ablations, which finds its neighbours as if it had been run."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(FOLDER))
-
-
 variants, tried, draws, quick, questions, second_look = (
-    script(name) for name in ("variants", "tried", "draws", "quick", "questions", "second_look")
+    script(f"egs/ablations/{name}.py") for name in ("variants", "tried", "draws", "quick", "questions", "second_look")
 )
 
 
@@ -79,6 +62,21 @@ def test_every_arm_trains(name: str, model: AudioClassifier, clips: object) -> N
         outcome = quick.train_arm(arm, model, clips, 1e9, seed=0)
         assert outcome.tflops > 0
         assert all(torch.isfinite(p).all() for p in outcome.model.parameters())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"lr": 2e-3}, {"optimizer": "muon"}, {"average": 0.5}, {"drop_path": 0.5}, {"mask": 2.0}, {"ties": "self"},
+     {"ties": "teacher"}, {"coverage": "drop"}],
+    ids=str,
+)  # fmt: skip
+def test_what_an_arm_changes_changes_its_model(change: dict, model: AudioClassifier, clips: object) -> None:
+    sizes = (PatchSize(24, 24), PatchSize(32, 32))
+    plain, changed = (
+        quick.train_arm(quick.Arm(sizes=sizes, **more), model, clips, 3e9, seed=0).model for more in ({}, change)
+    )
+    log_mel = torch.randn(2, model.feature_config.frames, model.config.bins)
+    assert (plain.eval()(log_mel, 24) - changed.eval()(log_mel, 24)).abs().max() > 1e-5
 
 
 @pytest.mark.parametrize(
@@ -128,6 +126,22 @@ def test_the_coarser_size_learns_from_the_finer_one(model: AudioClassifier) -> N
     assert torch.equal(first.student, second.student)
     assert torch.equal(first.targets, inputs.targets[:2])
 
+    class Plain:
+        device, precision, loss = torch.device("cpu"), "fp32", "ce"
+
+    shaken = quick.copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in shaken.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    objective = tried.Twins(Plain(), 0.5)
+    of_finer, of_coarser = (objective(shaken, part, size) for part, size in zip((first, second), patches, strict=True))
+    finer, coarser = (shaken(first.student, size) for size in patches)
+    labels = [F.cross_entropy(logits, first.targets) for logits in (finer, coarser)]
+    learnt = F.kl_div(coarser.log_softmax(-1), finer.softmax(-1), reduction="batchmean")
+    torch.testing.assert_close(of_finer, labels[0])
+    torch.testing.assert_close(of_coarser, 0.5 * labels[1] + 0.5 * learnt)
+    assert objective.finer is None
+
 
 def test_a_second_look_without_coarse_tokens_is_the_model(model: AudioClassifier) -> None:
     looking = second_look.SecondLook.of(model).eval()
@@ -147,3 +161,5 @@ def test_second_looks_are_measured(sounds: Path, start: Path, tmp_path: Path) ->
     looks = list(csv.DictReader((tmp_path / "coarse_tokens.csv").open()))
     assert {row["coarse_tokens"] for row in looks} == {"False", "True"}
     assert all(0 <= float(row["averaged"]) <= 1 for row in looks)
+    costs = {(row["coarse_tokens"], row["patch_size"]): float(row["gflops_of_both"]) for row in looks}
+    assert all(costs["True", size] > cost for (tokens, size), cost in costs.items() if tokens == "False")

@@ -1,6 +1,5 @@
 """The synthetic data of egs/demo/speak.py: layout, sound, repeatability and refusals."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -8,11 +7,12 @@ import sys
 import wave
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+
+from tests.scripts import script as load_script
 
 pytest.importorskip("espeakng_loader")
 
@@ -36,18 +36,7 @@ def speak(out_dir: Path, *options: str) -> Run:
     return Run(run.returncode, run.stdout, run.stderr)
 
 
-def load_script() -> ModuleType:
-    """Import the script, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("speak_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
+script = load_script(SCRIPT)
 
 
 @pytest.fixture

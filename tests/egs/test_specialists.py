@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,10 @@ from flexiast.reports.cascades import read_cascades
 from flexiast.reports.flexibility import COLUMNS
 from flexiast.reports.tables import to_csv
 from flexiast.traintest.cascade_report import Comparison
+from tests.scripts import script
 
 SCRIPT = Path(__file__).resolve().parents[2] / "egs" / "specialists.py"
-spec = importlib.util.spec_from_file_location("specialists", SCRIPT)
-specialists = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(specialists)
+specialists = script(SCRIPT)
 
 
 def write(directory: Path, accuracies: dict[tuple[str, int], float]) -> None:

@@ -1,13 +1,12 @@
 """Pictures: no text lies on another, light and dark differ, the axes name their units."""
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,18 +20,9 @@ from flexiast.reports import bench, flexibility, pictures, run_report
 from flexiast.traintest.bench import Bench, Cost
 from flexiast.traintest.cascade_report import Comparison
 from flexiast.traintest.mistakes import Bin
+from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def script(path: Path) -> ModuleType:
-    """A module that is no part of the package."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 specialists, how_it_works = script(ROOT / "egs" / "specialists.py"), script(ROOT / "docs" / "how_it_works.py")
