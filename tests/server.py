@@ -21,6 +21,8 @@ class Behaviour:
         """Whether it says how much is to come; else it sends in chunks of unknown number, as GitHub does."""
         self.status = 0
         """Answer everything with this status."""
+        self.headers: dict[str, str] = {}
+        """Further headers of the answers."""
         self.asked: list[str] = []
         """The Range of each request, empty for the whole file."""
 
@@ -36,7 +38,7 @@ def serving(folder: Path) -> Iterator[tuple[str, Behaviour]]:
         def do_GET(self) -> None:
             asked = self.headers.get("Range", "")
             behaviour.asked.append(asked)
-            path = folder / self.path.lstrip("/")
+            path = folder / self.path.partition("?")[0].lstrip("/")
             self.close_connection = True
             if behaviour.status or not path.exists():
                 self.send_error(behaviour.status or 404)
@@ -51,6 +53,8 @@ def serving(folder: Path) -> Iterator[tuple[str, Behaviour]]:
                 self.end_headers()
                 return
             self.send_response(206 if start else 200)
+            for name, value in behaviour.headers.items():
+                self.send_header(name, value)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self._send(content[start:], behaviour.cut_after.pop(0) if behaviour.cut_after else None)

@@ -11,6 +11,7 @@ import tyro
 from ..checkpoints.hub import is_model_name
 from ..classifier.load import load
 from ..data.hugging_face import is_dataset
+from ..data.remote import is_address
 from ..data.shards import INDEX
 from ..data.table_options import TableOptions
 from ..data.workers import MAX_WORKERS
@@ -50,7 +51,7 @@ class DoctorConfig(TableOptions, OutputOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.workers <= MAX_WORKERS, "workers", self.workers, f"0 to {MAX_WORKERS}")
-        named = self.subject is None or is_dataset(self.subject) or is_model_name(str(self.subject))
+        named = self.subject is None or _is_named_data(self.subject) or is_model_name(str(self.subject))
         if self.subject is not None and not named and not self.subject.exists():
             raise ConfigError(
                 f"subject: found {self.subject}, which is not there; expected data (a file, a folder, hf:NAME), a"
@@ -58,9 +59,14 @@ class DoctorConfig(TableOptions, OutputOptions):
             )
 
 
+def _is_named_data(subject: Path) -> bool:
+    """Whether this is data that need not be on this machine."""
+    return is_dataset(subject) or is_address(subject)
+
+
 def is_checkpoint(subject: Path) -> bool:
     """Whether this is a checkpoint, by its name or its files, rather than data."""
-    if is_dataset(subject):
+    if _is_named_data(subject):
         return False
     packed = (subject / INDEX).is_file()
     return (

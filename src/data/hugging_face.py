@@ -33,8 +33,9 @@ MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
 
 
 def is_dataset(source: Path) -> bool:
-    """Whether this is `hf:NAME[:split]` or a parquet file."""
-    return str(source).startswith(PREFIX) or source.suffix.lower() == ".parquet"
+    """Whether this is `hf:NAME[:split]` or a parquet file; `hf://...` is an address, see `remote`."""
+    name = str(source)
+    return (name.startswith(PREFIX) and not name.startswith(f"{PREFIX}/")) or source.suffix.lower() == ".parquet"
 
 
 def as_tars(source: Path, label_column: str | None = None) -> Path:

@@ -22,6 +22,7 @@ from .hugging_face import as_tars, is_dataset
 from .label_cells import read_labels
 from .labels import IN_TABLE, Labels, composed, report_twins, unknown_label
 from .locate import in_folder, locate, require_some
+from .remote_cache import as_local
 from .rows import Cell, Rows
 from .shards import INDEX, ShardMember, read_shards
 from .table_options import ONLY_PATHS, USUAL, PathOptions, TableOptions
@@ -69,17 +70,24 @@ def read_manifest(
     source: JSON `{"data": [{"wav": path, "labels": "mid,mid"}, ...]}`, which needs `labels`; or a table *.csv, *.tsv,
     *.txt or *.jsonl with a column of files and one of labels, rows of the same file being one clip; or a folder, of
     classes or of shards (`flexiast pack`); or WebDataset tars, a file or a folder of them; or `hf:NAME[:split]` or a
-    parquet file (extra `data`). labels: table or CSV path; the default is the sub-folders of a folder, the distinct
-    labels of a table or of tars, in order, or the table of the shards. root: where relative paths start (default: the
-    manifest's folder; for tables also the folders about it). options: how a table is read. whose: where `labels` are
-    from, for messages. Raises DataError that names the file and the entry or line at fault.
+    parquet file (extra `data`); or any of these at an address (`remote_cache.as_local`). labels: table or CSV path; the
+    default is the sub-folders of a folder, the distinct labels of a table or of tars, in order, or the table of the
+    shards. root: where relative paths start (default: the manifest's folder; for tables also the folders about it).
+    options: how a table is read. whose: where `labels` are from, for messages. Raises DataError that names the file
+    and the entry or line at fault.
     """
     source = Path(source)
     table = Labels.read(labels) if isinstance(labels, Path) else labels
+    with as_local(source) as path:
+        return dataclasses.replace(_read(path, table, root, options, whose), source=source)
+
+
+def _read(source: Path, table: Labels | None, root: Path | None, options: TableOptions, whose: str) -> Manifest:
+    """As `read_manifest`, of a local file or folder."""
     if (source / INDEX).is_file():
         return _read_packed(source, table, whose)
     if is_dataset(source):
-        return dataclasses.replace(_read_tars(as_tars(source, options.label_column), table, whose), source=source)
+        return _read_tars(as_tars(source, options.label_column), table, whose)
     if tars_of(source):
         return _read_tars(source, table, whose)
     if source.is_dir():
@@ -108,6 +116,11 @@ def read_paths(source: Path, root: Path | None = None, options: PathOptions = ON
 
     Raises DataError as `read_manifest`.
     """
+    with as_local(source) as path:
+        return _read_paths(path, root, options)
+
+
+def _read_paths(source: Path, root: Path | None, options: PathOptions) -> list[Path | ShardMember]:
     if (source / INDEX).is_file():
         return [*read_shards(source).members]
     _require_file(source)
@@ -126,6 +139,11 @@ def require_tables(options: PathOptions, *sources: Path) -> None:
 
 def distinct_labels(source: Path, options: TableOptions = USUAL) -> Labels:
     """The labels that a manifest, a table or a folder uses, sorted. Raises DataError as `read_manifest` does."""
+    with as_local(source) as path:
+        return _distinct_labels(path, options)
+
+
+def _distinct_labels(source: Path, options: TableOptions) -> Labels:
     if (source / INDEX).is_file():
         return _read_packed(source, None).labels
     if is_dataset(source):

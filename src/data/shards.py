@@ -109,13 +109,7 @@ def read_shards(folder: Path) -> Shards:
     bytes beyond the end of a tar, or a class that is not in the label table.
     """
     path = folder / INDEX
-    try:
-        index: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as an index of shards ({error})") from None
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        version = index.get("format") if isinstance(index, dict) else type(index).__name__
-        raise DataError(f"{path}: found format {version!r}, expected {FORMAT!r}")
+    index = read_index(path)
     labels, shards = index.get("labels"), index.get("shards")
     if not isinstance(labels, dict) or not all(_texts(labels.get(key)) for key in ("mids", "names")):
         raise DataError(f"{path}: found no label table, expected labels.mids and labels.names")
@@ -127,6 +121,18 @@ def read_shards(folder: Path) -> Shards:
     if not checked.members:
         raise DataError(f"{path}: found no clips")
     return checked
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """The content of an index, of which nothing but its format is checked. Raises DataError if it is of another one."""
+    try:
+        index: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as an index of shards ({error})") from None
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        version = index.get("format") if isinstance(index, dict) else type(index).__name__
+        raise DataError(f"{path}: found format {version!r}, expected {FORMAT!r}")
+    return index
 
 
 def _add(checked: Shards, folder: Path, shard: Any, where: str) -> None:

@@ -13,6 +13,7 @@ from .folders import audio_below
 from .hugging_face import is_dataset
 from .locate import on_disk
 from .manifest import read_manifest, read_paths
+from .remote_cache import as_local
 from .shards import INDEX, ShardMember
 from .table_options import ONLY_PATHS, PathOptions
 from .tables import is_table
@@ -39,14 +40,15 @@ def audio_sources(names: Sequence[Path], root: Path | None = None, options: Path
     """The audio files that these names stand for, in order, each once; and the names that stand for none.
 
     names: audio files; folders, which are searched with all folders below them, or hold shards; patterns with `*`, `?`
-    or `[...]`, `**` for any folders; manifests and tables. root: where relative paths of manifests start. options: how
-    tables are read. A file that is not there is kept, to be reported with the others.
+    or `[...]`, `**` for any folders; manifests and tables; any of these at an address. root: where relative paths of
+    manifests start. options: how tables are read. A file that is not there is kept, to be reported with the others.
     """
     files: dict[Path | ShardMember, None] = {}
     refused: list[Refused] = []
     for name in map(Path, names):
         try:
-            files.update(dict.fromkeys(_expanded(name, root, options)))
+            with as_local(name) as path:
+                files.update(dict.fromkeys(_expanded(path, root, options)))
         except DataError as error:
             refused.append(Refused(name, str(error)))
     return Sources(list(files), refused)

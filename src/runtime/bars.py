@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import TYPE_CHECKING
 
@@ -12,4 +13,9 @@ else:
         warnings.simplefilter("ignore")
         from tqdm.autonotebook import tqdm  # what tqdm.auto takes, without asyncio
 
-__all__ = ["tqdm"]
+__all__ = ["is_quiet", "tqdm"]
+
+
+def is_quiet() -> bool:
+    """Whether only warnings are shown: by `--quiet`, and on ranks other than 0."""
+    return logging.getLogger(__name__.partition(".")[0]).level > logging.INFO

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 import time
@@ -30,13 +31,14 @@ _held: set[int] = set()
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a directory, which is created if needed.
 
-    The system releases the lock when its process ends, so a killed process leaves none behind. Raises ConfigError,
-    naming the process, if another one holds it. If the file system has no locks, a warning is logged instead.
+    wait: until it is free. The system releases the lock when its process ends, so a killed process leaves none behind.
+    Raises ConfigError, naming the process, if another one holds it and there is no waiting. If the file system has no
+    locks, a warning is logged instead.
     """
-    descriptor, has_locks = _take(directory)
+    descriptor, has_locks = _take(directory, wait)
     try:
         if has_locks:
             if previous := _read(descriptor):
@@ -64,9 +66,9 @@ def _open(directory: Path) -> int:
         raise ConfigError(f"out: {directory} is not writable ({error.strerror})") from None
 
 
-def _take(directory: Path) -> tuple[int, bool]:
+def _take(directory: Path, wait: bool = False) -> tuple[int, bool]:
     """Open and lock the lock file; returns its descriptor, and False if the file system has no locks."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = math.inf if wait else time.monotonic() + _PATIENCE
     while True:
         descriptor = _open(directory)
         try:
@@ -82,18 +84,25 @@ def _take(directory: Path) -> tuple[int, bool]:
 
 
 def _lock(descriptor: int, directory: Path, deadline: float) -> bool:
-    """Lock an open file, waiting for the children of a killed process; False if the file system has no locks."""
+    """Lock an open file, waiting for the children of a killed process; False if the file system has no locks.
+
+    deadline: when to give up; infinite to wait for a living process too.
+    """
+    told = False
     while fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             holder = _read(descriptor)
-            if _is_alive(holder) or time.monotonic() > deadline:
+            if deadline < math.inf and (_is_alive(holder) or time.monotonic() > deadline):
                 raise ConfigError(
                     f"out: {directory} is in use by {_describe(holder)}; wait until it is done, stop it, or choose"
                     " another folder"
                 ) from None
+            if deadline == math.inf and not told:
+                logger.info("%s: waiting for %s, which works there", directory, _describe(holder))
+                told = True
             time.sleep(0.1)
         except OSError as error:
             logger.warning(

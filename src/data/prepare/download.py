@@ -17,7 +17,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from ...errors import ConfigError, DataError
-from ...runtime.bars import tqdm
+from ...runtime.bars import is_quiet, tqdm
 from ...runtime.files import write_atomically
 
 DATA_ROOT = "FLEXIAST_DATA"
@@ -25,6 +25,10 @@ DATA_ROOT = "FLEXIAST_DATA"
 TIMEOUT = 60.0
 """Seconds to wait for an answer before giving up a connection."""
 _CHUNK = 1 << 20
+
+
+class Unreachable(DataError):
+    """A server cannot be asked now; later it may answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +103,7 @@ def _fetch_rest(url: str, part: Path, size: int | None) -> bool:
     before = part.stat().st_size if part.exists() else 0
     if before and before == size:
         return True
-    response = _request(url, before)
+    response = request(url, before)
     with response:
         sent = response.headers["Content-Range"] or ""
         if response.status == 416:  # no bytes from there on: the file is complete, or it is a different one
@@ -122,8 +126,11 @@ def _fetch_rest(url: str, part: Path, size: int | None) -> bool:
     return False
 
 
-def _request(url: str, start: int) -> Any:
-    """The server's answer to a request for the bytes from `start` on; 416 if it has none there."""
+def request(url: str, start: int = 0) -> Any:
+    """The server's answer to a request for the bytes from `start` on; 416 if it has none there.
+
+    Raises DataError for any other status of 400 or more, Unreachable if there is no answer.
+    """
     headers = {"User-Agent": "flexiast"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
@@ -132,12 +139,12 @@ def _request(url: str, start: int) -> Any:
             return error
         raise DataError(f"{url}: the server answers {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise DataError(f"{url}: not reachable ({getattr(error, 'reason', error)})") from None
+        raise Unreachable(f"{url}: not reachable ({getattr(error, 'reason', error)})") from None
 
 
 def _copy(response: Any, file: IO[bytes], start: int, total: int | None, name: str) -> str | None:
     """Write all received bytes to the file; returns the reason if the connection breaks."""
-    with tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True) as bar:
+    with tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True, disable=is_quiet()) as bar:
         while True:
             try:
                 chunk = response.read1(_CHUNK)  # `read` would lose bytes if the rest does not come
