@@ -14,6 +14,7 @@ from ..data.hugging_face import is_dataset
 from ..data.remote import is_address
 from ..data.shards import INDEX
 from ..data.table_options import TableOptions
+from ..data.webdataset import tars_of
 from ..data.workers import MAX_WORKERS
 from ..doctor.checkpoint import examine_checkpoint
 from ..doctor.data import DataSet, examine_data
@@ -60,8 +61,8 @@ class DoctorConfig(TableOptions, OutputOptions):
 
 
 def _is_named_data(subject: Path) -> bool:
-    """Whether this is data that need not be on this machine."""
-    return is_dataset(subject) or is_address(subject)
+    """Whether this is data that is no path: a data set of the Hub, an address, a pattern of tars."""
+    return is_dataset(subject) or is_address(subject) or bool(tars_of(subject))
 
 
 def is_checkpoint(subject: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -211,7 +212,7 @@ def _write(
 
 def _write_scores(config: MeasureConfig, results: list[Result], data: Manifest, targets: np.ndarray) -> None:
     left_out = {failure.clip for failure in results[0].excluded}
-    base = config.root or (config.data if config.data.is_dir() else config.data.parent)
+    base = config.root or (config.data if os.path.isdir(config.data) else config.data.parent)
     clips = [clip_name(clip.path, base) for number, clip in enumerate(data.clips) if number not in left_out]
     for result in results:
         name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npz"

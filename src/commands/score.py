@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,7 @@ class ScoreConfig(OverFiles):
 
 def run(config: ScoreConfig) -> Outcome:
     """Score and write. What was scored before Ctrl-C is written too. The outcome holds a DataError for bad clips."""
-    base = config.root or (config.data if config.data.is_dir() else config.data.parent)
+    base = config.root or (config.data if os.path.isdir(config.data) else config.data.parent)
 
     def save(model: AudioClassifier, sources: list[Source], done: list[Answer]) -> None:
         names = [clip_name(source, base) for source in sources]

@@ -6,10 +6,12 @@ other data.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import logging
+import os
 import re
 import shutil
 import tarfile
@@ -33,13 +35,27 @@ MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
 
 
 def is_dataset(source: Path) -> bool:
-    """Whether this is `hf:NAME[:split]` or a parquet file; `hf://...` is an address, see `remote`."""
+    """Whether this is `hf:NAME[:split]` or a parquet file, or a folder of nothing else; `hf://` is an address."""
     name = str(source)
-    return (name.startswith(PREFIX) and not name.startswith(f"{PREFIX}/")) or source.suffix.lower() == ".parquet"
+    return (name.startswith(PREFIX) and not name.startswith(f"{PREFIX}/")) or bool(_parquets(source))
+
+
+def _parquets(source: Path) -> list[str]:
+    """A parquet file, there or not, or those in a folder that holds nothing else."""
+    if not os.path.isdir(source):
+        return [str(source)] if source.suffix.lower() == ".parquet" else []
+    inside = []
+    with contextlib.suppress(OSError), os.scandir(source) as entries:
+        for entry in entries:
+            if entry.name[0] != ".":
+                if not entry.name.lower().endswith(".parquet"):
+                    return []
+                inside.append(entry.path)
+    return sorted(inside)
 
 
 def as_tars(source: Path, label_column: str | None = None) -> Path:
-    """The folder of tars that holds the clips of `hf:NAME[:split]` (default: train) or of a parquet file.
+    """The folder of tars that holds the clips of `hf:NAME[:split]` (default: train) or of parquet files.
 
     label_column: default: the first column of class labels, else labels, label, class, category, ... Raises DataError
     for a data set that is not there, has no column of audio or labels, or an empty clip; ConfigError without
@@ -72,7 +88,7 @@ def as_tars(source: Path, label_column: str | None = None) -> Path:
 def _load(datasets: Any, source: Path) -> Any:
     try:
         if not str(source).startswith(PREFIX):
-            return datasets.load_dataset("parquet", data_files=str(source), split="train")
+            return datasets.load_dataset("parquet", data_files=_parquets(source), split="train")
         name, _, split = str(source).removeprefix(PREFIX).partition(":")
         return datasets.load_dataset(name, split=split or "train")
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:

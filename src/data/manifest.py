@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -132,7 +133,7 @@ def _read_paths(source: Path, root: Path | None, options: PathOptions) -> list[P
 def require_tables(options: PathOptions, *sources: Path) -> None:
     """Raise ConfigError if options for tables are given and none of the sources is a table."""
     given = options.given()
-    if given and not any(is_table(source) and not source.is_dir() for source in sources):
+    if given and not any(is_table(source) and not os.path.isdir(source) for source in sources):
         beside = ", ".join(map(str, sources))
         raise ConfigError(f"{', '.join(given)}: found beside {beside}, expected a table of clips (CSV, TSV, JSONL)")
 

@@ -19,6 +19,7 @@ from ..errors import ConfigError, DataError, FlexiASTError
 from .labels import reason_of
 from .prepare.download import Unreachable, fetch, request
 from .shards import INDEX
+from .webdataset import expanded
 
 WEB = ("http", "https")
 VERSIONS = (
@@ -27,7 +28,6 @@ VERSIONS = (
 )
 """Fields in which file systems tell the version of a file, the surest first."""
 _ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/+(.*)", re.DOTALL)  # a drive of Windows has one letter
-_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _CHUNK = 16 << 20
 
 
@@ -44,7 +44,7 @@ class RemoteFile(NamedTuple):
 
 def is_address(source: Path) -> bool:
     """Whether this is `SCHEME://...`, of which `Path` keeps one slash, and no local file."""
-    return bool(_ADDRESS.fullmatch(str(source))) and not source.exists()
+    return bool(_ADDRESS.fullmatch(str(source))) and not os.path.exists(source)
 
 
 def address_of(source: Path) -> str:
@@ -61,19 +61,6 @@ def name_of(url: str) -> str:
     """The file's name, without the query of a web address."""
     path = unquote(urlsplit(url).path) if scheme_of(url) in WEB else url
     return path.rpartition("/")[2]
-
-
-def expanded(pattern: str) -> list[str]:
-    """The texts that `{000..012}` and `{a,b}` stand for, in order."""
-    match = _BRACES.search(pattern)
-    if match is None:
-        return [pattern]
-    first, last, words = match.groups()
-    if words is None:
-        step = 1 if int(first) <= int(last) else -1
-        words = ",".join(str(number).zfill(len(first)) for number in range(int(first), int(last) + step, step))
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    return [text for word in words.split(",") for text in expanded(before + word + after)]
 
 
 def remote_files(url: str) -> list[RemoteFile]:

@@ -5,8 +5,10 @@ The tars are read through once for the places of their members; after that a cli
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
+import re
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -23,6 +25,7 @@ FIELDS = ("labels", "label", "classes", "class", "class_name", "category", "cls"
 """Fields of a .json that may hold the labels, in the order in which they are looked for."""
 LONGEST_LABEL = 1 << 20
 """Bytes of a label member; larger ones are no labels."""
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
 class Sample(NamedTuple):
@@ -32,10 +35,30 @@ class Sample(NamedTuple):
     labels: tuple[str, ...]
 
 
+def expanded(pattern: str) -> list[str]:
+    """The texts that `{000..012}` and `{a,b}` stand for, in order."""
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    first, last, words = match.groups()
+    if words is None:
+        step = 1 if int(first) <= int(last) else -1
+        words = ",".join(str(number).zfill(len(first)) for number in range(int(first), int(last) + step, step))
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [text for word in words.split(",") for text in expanded(before + word + after)]
+
+
 def tars_of(source: Path) -> list[Path]:
-    """The tars that a data set consists of: a .tar file, or those in a folder without sub-folders; else none."""
+    """The tars that a data set consists of: a .tar file, those of a pattern (`part-{000..012}.tar`, `part-*.tar`), or
+    those in a folder without sub-folders; else none.
+    """
     if source.suffix.lower() == ".tar" and source.is_file():
         return [source]
+    if source.suffix.lower() == ".tar" and not source.is_dir():
+        names = expanded(str(source))
+        if len(names) == 1 and not glob.has_magic(names[0]):
+            return []
+        return [Path(path) for name in names for path in (sorted(glob.glob(name)) if glob.has_magic(name) else [name])]
     if not source.is_dir() or any(path.is_dir() for path in source.iterdir() if not path.name.startswith(".")):
         return []
     return sorted(path for path in source.iterdir() if path.suffix.lower() == ".tar")

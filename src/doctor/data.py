@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,7 @@ class DataSet:
     @classmethod
     def of(cls, data: Path, val: Path | None, test: Path | None, **how: object) -> DataSet:
         """The splits that were given; of a folder that holds the folders of splits, those."""
-        splits = (split_root(data) if data.is_dir() else None) or {"train": data}
+        splits = (split_root(data) if os.path.isdir(data) else None) or {"train": data}
         given = {name: path for name, path in (("val", val), ("test", test)) if path is not None}
         return cls(splits | given, **how)  # type: ignore[arg-type]
 
@@ -97,7 +98,7 @@ def _listed(data: DataSet, split: str, source: Path) -> Iterator[Listed]:
 
 def _has_class_folders(source: Path) -> bool:
     """Whether a source is a folder with one sub-folder per class, not of shards or tars."""
-    return source.is_dir() and not (source / INDEX).is_file() and not tars_of(source)
+    return os.path.isdir(source) and not (source / INDEX).is_file() and not tars_of(source)
 
 
 def _empty_classes(data: DataSet) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ SETTINGS = "train_config.json"
 
 def is_run(path: Path) -> bool:
     """Whether a folder is the `out` of a training."""
-    return (path / SETTINGS).is_file()
+    return os.path.isfile(path / SETTINGS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
 def _take_splits(chooser: Chooser) -> None:
     """For a folder that holds the folders of the splits: the one to train on, and the one to validate on."""
     root = chooser.config.data.train
-    splits = split_root(root) if root.is_dir() else None
+    splits = split_root(root) if os.path.isdir(root) else None
     if splits is None:
         return
     what = "folder" if splits["train"].is_dir() else "table"

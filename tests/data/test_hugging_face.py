@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 
 import flexiast
@@ -51,6 +52,26 @@ def test_a_parquet_file_holds_the_clips_and_names_it_was_made_of(sounds: Path, t
     again = read_manifest(tmp_path / "val.parquet")
     assert again.clips == data.clips  # from the cache
     assert again.source == tmp_path / "val.parquet"
+
+
+def test_parquet_files_at_an_address_are_those_of_a_folder(sounds: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("FLEXIAST_CACHE", str(tmp_path / "fetched"))
+    folder = tmp_path / "parquet"
+    folder.mkdir()
+    for split in ("train", "val"):
+        parquet(sounds / split, folder / f"{split}-00.parquet")
+    here = read_manifest(folder)
+    assert (len(here), here.labels.names) == (150, tuple(NAMES))
+    system = fsspec.filesystem("memory")
+    for file in folder.iterdir():
+        system.pipe(f"/parquets/{file.name}", file.read_bytes())
+    there = read_manifest(Path("memory://parquets/*.parquet"))
+    assert (there.fingerprint, there.labels) == (here.fingerprint, here.labels)
+    one = read_manifest(Path("memory://parquets/val-00.parquet"))
+    assert one.fingerprint == read_manifest(folder / "val-00.parquet").fingerprint
+    (folder / "README.md").touch()
+    with pytest.raises(DataError, match="found no sub-folders, expected one per class"):
+        read_manifest(folder)
 
 
 @pytest.fixture

@@ -22,9 +22,10 @@ from flexiast.data.audio import decode
 from flexiast.data.manifest import distinct_labels, read_manifest
 from flexiast.data.pack import pack
 from flexiast.data.prepare.download import Unreachable
-from flexiast.data.remote import address_of, expanded, is_address, remote_files
+from flexiast.data.remote import address_of, is_address, remote_files
 from flexiast.data.remote_cache import as_local, cache_folder
 from flexiast.data.sources import audio_sources
+from flexiast.data.webdataset import expanded
 from flexiast.errors import ConfigError, DataError, FileError
 from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.train import train

@@ -60,6 +60,22 @@ def test_clips_and_labels_are_those_that_went_in(kind: str, sounds: Path, tmp_pa
     assert distinct_labels(tmp_path / "tars").names == (numbers if kind == "cls" else tuple(sorted(CLASSES)))
 
 
+@pytest.mark.parametrize("pattern", ["part-{0..2}.tar", "part-*.tar", "part-[0-2].tar", "{part-0,part-1,part-2}.tar"])
+def test_patterns_stand_for_tars(pattern: str, sounds: Path, tmp_path: Path) -> None:
+    write_tars(tmp_path / "tars", sounds / "val", "txt", shards=3)
+    data, whole = read_manifest(tmp_path / "tars" / pattern), read_manifest(tmp_path / "tars")
+    assert data.clips == whole.clips
+    assert audio_sources([tmp_path / "tars" / pattern]).files == list(whole.clips.paths)
+
+
+def test_a_tar_that_braces_name_is_not_left_out(sounds: Path, tmp_path: Path) -> None:
+    write_tars(tmp_path, sounds / "val", "txt", shards=2)
+    with pytest.raises(DataError, match=r"part-2\.tar: not readable as a WebDataset tar \(No such file or directory\)"):
+        read_manifest(tmp_path / "part-{0..2}.tar")
+    with pytest.raises(DataError, match=r"other-\*\.tar: not readable as a manifest \(No such file or folder\)"):
+        read_manifest(tmp_path / "other-*.tar")
+
+
 def test_a_run_trains_on_tars_as_on_their_files_shard_by_shard(sounds: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_tars(tmp_path / "data" / split, sounds / split, "txt")

@@ -48,6 +48,17 @@ def test_a_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> No
     process.join()
 
 
+def test_a_second_process_may_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    process = hold(tmp_path, seconds=0.5)
+    start = time.monotonic()
+    with locked(tmp_path, wait=True):
+        assert time.monotonic() - start > 0.3
+    process.join()
+    assert f"{tmp_path}: waiting for process {process.pid} on" in caplog.text
+    assert process.exitcode == 0
+
+
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     process = hold(tmp_path, children=1)
