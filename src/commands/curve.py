@@ -47,7 +47,8 @@ class CurveConfig(TableOptions, OutputOptions):
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Model directory, or any other readable checkpoint; the curve is written into a directory's config.json."""
     data: Path
-    """Manifest JSON or table (CSV, TSV, JSONL) of validation clips, or a folder with one sub-folder per class."""
+    """Manifest JSON or table (CSV, TSV, JSONL) of validation clips, a folder with one sub-folder per class, or whatever
+    `--data.train` takes."""
     out: Path | None = None
     """New directory for the model with its curve (default: the checkpoint's own, if it is in our format)."""
     labels: Path | None = None

@@ -34,8 +34,8 @@ class DoctorConfig(TableOptions, OutputOptions):
     """Find what is wrong with an installation, a data set, a checkpoint or a run. Exit code 1: it is serious."""
 
     subject: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[SUBJECT]")] = None
-    """Data (folder, table, manifest, `hf:NAME[:split]`), a checkpoint (file, folder, name of the Hub), or the folder of
-    a run (default: the installation)."""
+    """Data (folder, table, manifest, `hf:NAME[:split]`, an address), a checkpoint (file, folder, name of the Hub), or
+    the folder of a run (default: the installation)."""
     val: Path | None = None
     """Validation data, to be compared with the data."""
     test: Path | None = None

@@ -47,7 +47,8 @@ class EmbedConfig(OverFiles):
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Checkpoint of any readable format."""
     audio: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="AUDIO [AUDIO ...]")]
-    """Audio files, folders (with all folders below), patterns in quotes such as 'calls/**/*.wav', manifests."""
+    """Audio files, folders (with all folders below), patterns in quotes such as 'calls/**/*.wav', manifests; or an
+    address, such as s3://bucket/calls/*.wav."""
     out: Path
     """File to write: *.npz (arrays path, start, end, embedding) or *.parquet (columns of the same names)."""
     layer: LayerArg | None = None

@@ -57,7 +57,8 @@ class MeasureConfig(TableOptions, OutputOptions):
     checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]")]
     """Checkpoints of any readable format: directories, files, Hub ids."""
     data: Path
-    """Manifest JSON or table (CSV, TSV, JSONL) of the test clips, or a folder with one sub-folder per class."""
+    """Manifest JSON or table (CSV, TSV, JSONL) of the test clips, a folder with one sub-folder per class, or whatever
+    `--data.train` takes."""
     out: Path
     """Directory for flexibility.csv, .json and .png; classes.csv and confusions.csv; comparisons.csv of several models;
     cascades.csv and cascades_by_size.csv of models with a curve."""

@@ -39,7 +39,8 @@ class PredictConfig(OverFiles):
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Checkpoint of any readable format: a directory, a file, a Hub id."""
     audio: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="AUDIO [AUDIO ...]")]
-    """Audio files, folders (with all folders below), patterns in quotes such as 'calls/**/*.wav', manifests."""
+    """Audio files, folders (with all folders below), patterns in quotes such as 'calls/**/*.wav', manifests; or an
+    address, such as s3://bucket/calls/*.wav."""
     budget: str | None = None
     """Take the best patch size within 20ms, 5GFLOPs or 256tokens for each window, or the cheapest of accuracy>=0.9, by
     the curve that `flexiast curve` has put into the checkpoint."""

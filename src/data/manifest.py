@@ -23,6 +23,7 @@ from .hugging_face import as_tars, is_dataset
 from .label_cells import read_labels
 from .labels import IN_TABLE, Labels, composed, report_twins, unknown_label
 from .locate import in_folder, locate, require_some
+from .remote import Address, is_address
 from .remote_cache import as_local
 from .rows import Cell, Rows
 from .shards import INDEX, ShardMember, read_shards
@@ -80,7 +81,8 @@ def read_manifest(
     source = Path(source)
     table = Labels.read(labels) if isinstance(labels, Path) else labels
     with as_local(source) as path:
-        return dataclasses.replace(_read(path, table, root, options, whose), source=source)
+        read = _read(path, table, root, options, whose)
+    return dataclasses.replace(read, source=Address(source) if is_address(source) else source)
 
 
 def _read(source: Path, table: Labels | None, root: Path | None, options: TableOptions, whose: str) -> Manifest:

@@ -42,6 +42,13 @@ class RemoteFile(NamedTuple):
     """Changes with the file; empty where the server tells nothing."""
 
 
+class Address(type(Path())):  # type: ignore[misc]
+    """A path that is written as the address it stands for."""
+
+    def __str__(self) -> str:
+        return _ADDRESS.sub(r"\1://\2", super().__str__())
+
+
 def is_address(source: Path) -> bool:
     """Whether this is `SCHEME://...`, of which `Path` keeps one slash, and no local file."""
     return bool(_ADDRESS.fullmatch(str(source))) and not os.path.exists(source)
@@ -49,7 +56,7 @@ def is_address(source: Path) -> bool:
 
 def address_of(source: Path) -> str:
     """The address, with the slashes that `Path` has dropped."""
-    return _ADDRESS.sub(r"\1://\2", str(source))
+    return str(Address(source))
 
 
 def scheme_of(url: str) -> str:

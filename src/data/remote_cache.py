@@ -7,6 +7,7 @@ address are a folder of further names (hard links) of them.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import logging
@@ -103,18 +104,21 @@ def _fetched_earlier(url: str, cache: Path) -> Path | None:
 
 
 def _require_room(url: str, files: Sequence[RemoteFile], cache: Path) -> None:
-    """Make the cache. Raises FileError if it cannot be made, or has not the room for what is still to be fetched."""
+    """Make the cache, and tell what is still to be fetched. Raises FileError if it cannot be made, or has no room."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache).free
     except OSError as error:
         raise _unwritable(cache, error) from None
-    missing = sum(file.size or 0 for file in files if not _place(file, cache).exists())
-    if missing > free:
+    missing = [file.size or 0 for file in files if not _place(file, cache).exists()]
+    needed, there = (tqdm.format_sizeof(size, "B") for size in (sum(missing), free))
+    if sum(missing) > free:
         raise FileError(
-            f"{cache}: found {free / 1e9:.3g} GB free, expected {missing / 1e9:.3g} GB for {url}; make room, or say"
+            f"{cache}: found {there} free, expected {needed} for {url}; make room, or say"
             f" with {CACHE} where there is some"
         )
+    if missing:
+        logger.info("%s: fetched once, %d of %d files (%s), to %s", url, len(missing), len(files), needed, cache)
 
 
 def _place(file: RemoteFile, cache: Path) -> Path:
@@ -128,9 +132,10 @@ def _in_cache(file: RemoteFile, cache: Path) -> Path:
         return path
     try:
         path.parent.mkdir(exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path.parent))
         with locked(path.parent, wait=True):
             if not path.exists():
-                logger.info("%s: fetched once, to %s", file.url, path)
                 _fetch(file, path)
     except OSError as error:
         raise _unwritable(path.parent, error) from None
@@ -141,7 +146,7 @@ def _fetch(file: RemoteFile, path: Path) -> None:
     """Fetch to `part/`, taking up what was broken off there; rename what is whole and still the same version."""
     whole = path.parent / "part" / path.name
     whole.parent.mkdir(exist_ok=True)
-    bar = functools.partial(tqdm, unit="B", unit_scale=True, disable=is_quiet())
+    bar = functools.partial(tqdm, unit="B", unit_scale=True, leave=False, disable=is_quiet())
     copy(file, whole, bar)
     if remote_files(file.url) != [file]:
         shutil.rmtree(whole.parent)

@@ -29,7 +29,8 @@ class DataConfig(TableOptions):
 
     train: Path
     """Manifest JSON, table (CSV, TSV, JSONL) of files and labels, a folder with one sub-folder per class, WebDataset
-    tars, a parquet file, or `hf:NAME[:split]`, a data set of Hugging Face (extra `data`)."""
+    tars, parquet files, or `hf:NAME[:split]`, a data set of Hugging Face (extra `data`); any file of these also at an
+    address such as s3://bucket/train-{000..012}.tar, fetched once."""
     val: PathOrShare = AUTO
     """Validation data, never the test set: a manifest or folder, or the share of the training clips to split off, whole
     recordings or speakers at a time where file names tell; 0 for none."""
