@@ -171,7 +171,7 @@ def _in_folder(url: str, infos: Sequence[Any]) -> list[Any]:
 
 def _version(info: Any) -> str:
     value = next((info[field] for field in VERSIONS if info.get(field)), "")
-    return str(value.timestamp() if isinstance(value, datetime.datetime) else value)
+    return str(value.timestamp() if isinstance(value, datetime.datetime) else value).strip('"')
 
 
 def _file_system(url: str) -> tuple[Any, str]:

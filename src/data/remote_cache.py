@@ -147,8 +147,9 @@ def _fetch(file: RemoteFile, path: Path) -> None:
     whole = path.parent / "part" / path.name
     whole.parent.mkdir(exist_ok=True)
     bar = functools.partial(tqdm, unit="B", unit_scale=True, leave=False, disable=is_quiet())
+    before = remote_files(file.url)  # a listing may spell the version otherwise
     copy(file, whole, bar)
-    if remote_files(file.url) != [file]:
+    if remote_files(file.url) != before:
         shutil.rmtree(whole.parent)
         raise DataError(f"{file.url}: has changed while it was fetched; run this again")
     os.replace(whole, path)

@@ -244,7 +244,7 @@ def test_a_web_server_tells_the_version(tells: str, web) -> None:
 def test_a_download_from_the_web_goes_on_after_a_break(web) -> None:
     folder, address, behaviour = web
     (folder / "x.bin").write_bytes(bytes(range(256)) * 400)
-    behaviour.cut_after = [10, 50_000]  # the answer to the question, then the download
+    behaviour.cut_after = [10, 10, 50_000]  # the answers to two questions, then the download
     assert local(f"{address}/x.bin").read_bytes() == bytes(range(256)) * 400
     assert behaviour.asked[-2:] == ["bytes=50000-", ""]
 
