@@ -36,7 +36,7 @@ def test_every_package_is_installed_and_marked_as_typed() -> None:
     setuptools = PROJECT["tool"]["setuptools"]
     folders = [path.parent.relative_to(ROOT / "src").parts for path in (ROOT / "src").rglob("__init__.py")]
     assert sorted(setuptools["packages"]) == sorted(".".join(("flexiast", *parts)) for parts in folders)
-    assert setuptools["package-data"] == {"flexiast": ["py.typed", "reports/*.html"]}
+    assert setuptools["package-data"] == {"flexiast": ["py.typed", "export/*.html", "reports/*.html"]}
     assert (ROOT / "src" / "py.typed").is_file()
 
 

@@ -1,4 +1,4 @@
-"""Export a model at one fixed patch size for ONNX Runtime, transformers or plain PyTorch.
+"""Export a model at one fixed patch size, or at several in one file, for ONNX Runtime, transformers or plain PyTorch.
 
 An export is written to a temporary folder, run there, compared with the model, and only then moved into place.
 """
@@ -6,73 +6,36 @@ An export is written to a temporary folder, run there, compared with the model, 
 from __future__ import annotations
 
 import copy
-import dataclasses
-import io
+import logging
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..errors import ConfigError, FlexiASTError
+from ..errors import ConfigError, require
 from ..models.flexiast import FlexiAST
 from ..models.geometry import PatchLike, PatchSize
-from ..runtime.extras import optional
+from ..runtime.arguments import require_distinct
 from ..runtime.files import file_errors, put_in_place, require_new, to_json_text, told_as, write_atomically
 from .huggingface import INSTEAD, huggingface_ast
-from .plain_description import plain_description
+from .job import Exported, ExportError, Input, Job, clips, largest, needed
+from .programs import run_onnx, run_torch, write_onnx, write_torch
 from .remote_code import MODULE, configuration, modeling_file
-from .waveform_network import MatrixFrontEnd, Scorer
 
+logger = logging.getLogger(__name__)
 Format = Literal["onnx", "hf", "transformers", "torch"]
-Input = Literal["waveform", "spectrogram"]
-OPSET = 18
-"""ONNX operator set: the one that torch's exporter targets; every maintained runtime supports it."""
-INPUTS = {
-    "waveform": {
-        "waveform": "float32 (batch, samples) in [-1, 1]",
-        "lengths": "int64 (batch,): samples of each clip, without padding",
-    },
-    "spectrogram": {"log_mel": "float32 (batch, frames, bins), normalised"},
-}
-"""Inputs of onnx and torch exports, by name and in order."""
-OUTPUTS = ("scores", "logits")
 HUGGING_FACE_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", f"{MODULE}.py")
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "hf": None, "transformers": None}
 """Required file suffix; None for a directory."""
 TOLERANCE = {"waveform": 1e-3, "spectrogram": 1e-4, "directory": 1e-4}
 """Largest accepted difference of logits; for waveforms the spectrum is computed in another order."""
-
-
-class ExportError(FlexiASTError):
-    """An export's results differ from the model's, or a package that it needs is missing."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Exported:
-    """An export that was run and agrees with the model."""
-
-    path: Path
-    """The file or directory."""
-    difference: float
-    """Largest absolute difference of its logits from the model's."""
-    runtime: str
-    """The runtime that ran it, with its version."""
-
-
-class Job(NamedTuple):
-    """What to export."""
-
-    model: AudioClassifier
-    patch: PatchSize
-    input: Input
 
 
 def export(
@@ -82,16 +45,21 @@ def export(
     patch_size: PatchLike | None = None,
     input: Input = "waveform",
     overwrite: bool = False,
+    patch_sizes: Sequence[PatchLike] = (),
 ) -> Exported:
     """Write `model` at one patch size (default: its base) to `out`, once a run agrees with the model.
+
+    patch_sizes: several sizes in one onnx or torch file, whose last input `patch`, an int64 scalar, is the place of the
+    size in this list. They share the transformer's weights.
 
     onnx: a file for ONNX Runtime; torch: a `torch.export` program (.pt2); hf: a directory for transformers'
     audio-classification pipeline; transformers: a directory for its AutoModelForAudioClassification with
     `trust_remote_code`, which keeps every patch size and has this one by default. Input of the first two: `waveform`
     (batch, samples) at the model's sample rate, of any length of at least two frames, with `lengths` (batch,), int64,
     the samples of each clip without padding (for a single clip, all its samples); or `spectrogram`, the normalised
-    log-mel (batch, frames, bins). Outputs: `scores` and `logits` (batch, classes). `out` ends in .onnx or .pt2, or is a
-    directory; what already exists is replaced only with `overwrite`.
+    log-mel (batch, frames, bins), with `lengths` in frames if the model hears clips at their native length. What is
+    longer than the model's window is cut to it. Outputs: `scores` and `logits` (batch, classes). `out` ends in .onnx or
+    .pt2, or is a directory; what already exists is replaced only with `overwrite`.
     Raises ConfigError for what the format cannot express, ExportError if the results differ; the export then stays in
     the temporary folder next to `out`.
     """
@@ -100,12 +68,17 @@ def export(
             raise ConfigError(f"{name}: found {value!r}, expected one of {known}")
     if SUFFIX[format] is None and input != "waveform":
         raise ConfigError(f"input: found {input!r}, a transformers model comes with its own feature extractor")
-    patch = model.config.patch_size if patch_size is None else PatchSize.parse(patch_size)
-    model.config.grid(patch, model.feature_config.frames)
+    patches = _sizes(model, format, patch_size, patch_sizes)
     out = Path(out)
     beside = _place_beside(out, SUFFIX[format], overwrite)
     part = beside / out.name
-    job = Job(_reference(model), patch, input)
+    job = Job(_reference(model), patches, input)
+    if SUFFIX[format] is None and job.native:
+        logger.warning(
+            "features.length: the model hears short clips at their native length, transformers' feature extractor pads"
+            " them to %d frames; so their scores differ from the model's; onnx and torch exports pad nothing",
+            model.feature_config.frames,
+        )
     try:
         write, run = FORMATS[format]
         with told_as(out, part), file_errors(part):
@@ -124,6 +97,24 @@ def export(
     return Exported(out, difference, runtime)
 
 
+def _sizes(
+    model: AudioClassifier, format: Format, patch_size: PatchLike | None, patch_sizes: Sequence[PatchLike]
+) -> tuple[PatchSize, ...]:
+    """The sizes to export. Raises ConfigError for one that does not fit, and for several where a format has one."""
+    require(patch_size is None or not patch_sizes, "patch_size", f"{patch_size} beside patch_sizes", "one of them")
+    wanted = patch_sizes or (model.config.patch_size if patch_size is None else patch_size,)
+    patches = tuple(map(PatchSize.parse, wanted))
+    require_distinct("patch_sizes", patches)
+    if len(patches) > 1 and SUFFIX[format] is None:
+        kept = (
+            "transformers keeps every size, and takes one as its default" if format == "transformers" else "hf has one"
+        )
+        raise ConfigError(f"patch_sizes: found {', '.join(map(str, patches))}, expected one ({kept})")
+    for patch in patches:
+        model.config.grid(patch, model.feature_config.frames)
+    return patches
+
+
 def _place_beside(out: Path, suffix: str | None, overwrite: bool) -> Path:
     """A new temporary directory next to `out`, for the export until it is verified."""
     if suffix is not None and (out.suffix != suffix or out.is_dir()):
@@ -139,76 +130,6 @@ def _place_beside(out: Path, suffix: str | None, overwrite: bool) -> Path:
 def _reference(model: AudioClassifier) -> AudioClassifier:
     """The model in float32 on the CPU, in eval mode, as exports are; a copy, the model itself is unchanged."""
     return copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
-
-
-def needed(module: str) -> Any:
-    """Import an optional package. Raises ExportError, which says what to install, if it is missing."""
-    try:
-        return optional(module, "export")
-    except ConfigError as error:
-        raise ExportError(str(error)) from None
-
-
-def description(job: Job) -> dict[str, str]:
-    """What a user of the file needs to know, as JSON texts."""
-    model = job.model
-    facts = {
-        "labels": model.labels.names,
-        "patch_size": str(job.patch),
-        "features": dataclasses.asdict(model.feature_config),
-        "input": job.input,
-        "inputs": INPUTS[job.input],
-        "scores": "softmax" if model.loss == "ce" else "sigmoid",
-        "model": dataclasses.asdict(model.config),
-    }
-    return {f"flexiast.{name}": to_json_text(value) for name, value in facts.items()}
-
-
-def _scorer(job: Job) -> Scorer:
-    model = job.model
-    front_end = MatrixFrontEnd(model.feature_config) if job.input == "waveform" else None
-    return Scorer(model.freeze(job.patch, model.feature_config.frames), model.loss == "bce", front_end).eval()
-
-
-def _example(job: Job) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
-    """Inputs for tracing, and their dynamic axes."""
-    features, batch = job.model.feature_config, torch.export.Dim("batch")
-    if job.input == "spectrogram":
-        return (torch.zeros(2, features.frames, features.bins),), ({0: batch},)
-    window, hop = features.window, features.hop
-    samples = torch.export.Dim("samples", min=window + hop)  # two frames: one would be traced as a special case
-    waveform = torch.zeros(2, features.samples + 2 * hop)
-    return (waveform, torch.tensor([waveform.shape[1], 0])), ({0: batch, 1: samples}, {0: batch})
-
-
-def write_torch(job: Job, path: Path) -> None:
-    """A `torch.export` program, with the description in `flexiast.json`."""
-    example, axes = _example(job)
-    program = torch.export.export(_scorer(job), example, dynamic_shapes=axes)
-    content = io.BytesIO()  # torch's own writer aborts the process when the disk is full
-    torch.export.save(program, content, extra_files={"flexiast.json": to_json_text(description(job))})
-    write_atomically(path, content.getvalue())
-
-
-def write_onnx(job: Job, path: Path) -> None:
-    """A single ONNX file, with the description in its metadata."""
-    for module in ("onnx", "onnxscript", "onnxruntime"):
-        needed(module)
-    example, axes = _example(job)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns about its own code
-        program: Any = torch.onnx.export(
-            _scorer(job),
-            example,
-            dynamo=True,
-            dynamic_shapes=axes,
-            input_names=list(INPUTS[job.input]),
-            output_names=list(OUTPUTS),
-            opset_version=OPSET,
-            verbose=False,
-        )
-    program.model.metadata_props.update(description(job) | plain_description(job.model))
-    program.save(path, external_data=False)
 
 
 def write_huggingface(job: Job, directory: Path) -> None:
@@ -264,56 +185,6 @@ def _write_directory(job: Job, directory: Path, settings: dict[str, Any], state:
     write_atomically(directory / "model.safetensors", save(contiguous, {"format": "pt"}))
 
 
-def clips(job: Job) -> list[Tensor]:
-    """Waveforms (B, S) for the comparison: three clips of one window, one shorter clip, one longer clip."""
-    features, generator = job.model.feature_config, torch.Generator().manual_seed(0)
-    time = torch.arange(features.samples) / features.sample_rate
-    sweep = 0.3 * torch.sin(2 * torch.pi * (100 + 0.2 * features.sample_rate * time / time[-1]) * time)
-    noise = torch.randn(3, features.samples, generator=generator) * torch.tensor([0.1, 0.001, 0.01])[:, None]
-    noise[2] += sweep
-    return [noise, noise[2:, : features.samples // 2], torch.cat([noise[:1], noise[1:2]], dim=1)]
-
-
-@torch.no_grad()
-def _difference(job: Job, run: Callable[..., Tensor], inputs: str | None = None) -> float:
-    """Largest difference of `run`'s logits from the model's over `clips`; with lengths, the last of a batch shorter.
-
-    inputs: what `run` takes, `waveform` (with lengths), `spectrogram` (default: the job's) or `clips` alone.
-    """
-    worst = 0.0
-    inputs = inputs or job.input
-    for waveform in clips(job):
-        lengths = torch.full((len(waveform),), waveform.shape[1])
-        if inputs == "waveform":
-            lengths[-1] = 3 * waveform.shape[1] // 4
-        log_mel = job.model.front_end(waveform, lengths)
-        given = {"waveform": (waveform, lengths), "spectrogram": (log_mel,), "clips": (waveform,)}
-        logits = run(*given[inputs])
-        difference = (logits - job.model(log_mel, job.patch)).abs().max()
-        worst = max(worst, float(difference.nan_to_num(torch.inf)))
-    return worst
-
-
-def run_torch(job: Job, path: Path) -> tuple[float, str]:
-    """Compare the program with the model."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the loader warns about its own buffers
-        program = torch.export.load(path).module()
-    return _difference(job, lambda *inputs: program(*inputs)[1]), f"torch {torch.__version__}"
-
-
-def run_onnx(job: Job, path: Path) -> tuple[float, str]:
-    """Compare ONNX Runtime with the model."""
-    runtime = needed("onnxruntime")
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def run(*inputs: Tensor) -> Tensor:
-        given = {name: x.numpy() for name, x in zip(INPUTS[job.input], inputs, strict=True)}
-        return torch.from_numpy(session.run(["logits"], given)[0])
-
-    return _difference(job, run), f"ONNX Runtime {runtime.__version__}"
-
-
 def run_transformers(job: Job, directory: Path) -> tuple[float, str]:
     """Compare transformers, feature extractor included, with the model, which it finds by its configuration."""
     transformers = needed("transformers")
@@ -329,11 +200,13 @@ def run_transformers(job: Job, directory: Path) -> tuple[float, str]:
         if shown:
             log.enable_progress_bar()
 
-    def run(x: Tensor) -> Tensor:
-        rate = job.model.feature_config.sample_rate
-        return network(**extractor(list(x.numpy()), sampling_rate=rate, return_tensors="pt")).logits
-
-    return _difference(job, run, "clips"), f"transformers {transformers.__version__}"
+    worst, rate = 0.0, job.model.feature_config.sample_rate
+    for x in clips(job.model):
+        with torch.no_grad():
+            logits = network(**extractor(list(x.numpy()), sampling_rate=rate, return_tensors="pt")).logits
+            expected = job.model(job.model.front_end(x), job.patch)
+        worst = max(worst, largest(logits - expected))
+    return worst, f"transformers {transformers.__version__}"
 
 
 Write = Callable[[Job, Path], None]

@@ -15,6 +15,7 @@ from torchaudio.compliance.kaldi import get_mel_banks
 
 from ..features import FeatureConfig
 from ..models.frozen import FrozenAST
+from .sizes_network import SizesAST
 
 
 class MatrixFrontEnd(nn.Module):
@@ -51,9 +52,13 @@ class MatrixFrontEnd(nn.Module):
         fitted = torch.cat([log_mel, padding], dim=1)[:, : self.config.frames]
         if lengths is None:
             return self.config.normalise(fitted)
-        valid = (lengths - self.analysis.shape[2]).div(self.hop, rounding_mode="floor") + 1  # whole windows
+        valid = self.frame_count(lengths)
         inside = torch.arange(self.config.frames, device=fitted.device) < valid[:, None]  # (B, frames)
         return self.config.normalise(fitted * inside[:, :, None])
+
+    def frame_count(self, lengths: Tensor) -> Tensor:
+        """Whole windows in so many samples."""
+        return (lengths - self.analysis.shape[2]).div(self.hop, rounding_mode="floor") + 1
 
 
 def analysis_matrix(size: int, n_fft: int) -> Tensor:
@@ -68,14 +73,33 @@ def analysis_matrix(size: int, n_fft: int) -> Tensor:
 
 
 class Scorer(nn.Module):
-    """A frozen network with its front end and score function; returns scores (B, C) and logits (B, C)."""
+    """A network with its front end and score function; returns scores (B, C) and logits (B, C)."""
 
-    def __init__(self, network: FrozenAST, multi_label: bool, front_end: MatrixFrontEnd | None = None) -> None:
-        """front_end: for waveforms (B, S) and lengths (B,) as input; otherwise the input is normalised log-mel."""
+    def __init__(
+        self,
+        network: FrozenAST | SizesAST,
+        multi_label: bool,
+        front_end: MatrixFrontEnd | None = None,
+        inputs: tuple[str, ...] = ("waveform", "lengths"),
+        native: bool = False,
+    ) -> None:
+        """front_end: for waveforms (B, S) and lengths (B,) as input; otherwise the input is normalised log-mel.
+
+        inputs: what `forward` takes, in order: a sound, then `lengths` and `patch`, if they are there.
+        native: hear short clips at their own length.
+        """
         super().__init__()
-        self.front_end = front_end
-        self.network, self.multi_label = network, multi_label
+        self.front_end, self.network, self.multi_label = front_end, network, multi_label
+        self.inputs, self.native = inputs, native
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        logits = self.network(x if self.front_end is None else self.front_end(x, lengths))
+    def forward(self, x: Tensor, second: Tensor | None = None, third: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        given = dict(zip(self.inputs[1:], (second, third), strict=False))
+        lengths = given.get("lengths")
+        if self.front_end is not None:
+            x = self.front_end(x, lengths)
+            lengths = None if lengths is None else self.front_end.frame_count(lengths)
+        if isinstance(self.network, SizesAST):
+            logits = self.network(x, lengths if self.native else None, given.get("patch"))
+        else:
+            logits = self.network(x)
         return (logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)), logits

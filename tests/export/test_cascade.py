@@ -29,7 +29,7 @@ def test_members_and_rule_give_what_predict_gives(loss: str, input: str, tmp_pat
     done = export_cascade(model, tmp_path / "c", rule, input)
     assert done.difference < 1e-3
     assert {path.name for path in tmp_path.iterdir()} == {"c"}
-    assert {path.name for path in done.path.iterdir()} == {"1_patch_48.onnx", "2_patch_24.onnx", "cascade.json"}
+    assert {path.name for path in done.path.iterdir()} == {"model.onnx", "cascade.json"}
     expected = model.predict(list(clips), cascade=[48, 24], threshold=threshold, top_k=4)
     lengths = np.full(8, clips.shape[1])
     given = (clips.numpy(), lengths) if input == "waveform" else (model.front_end(clips).numpy(),)
@@ -46,9 +46,9 @@ def test_members_and_rule_give_what_predict_gives(loss: str, input: str, tmp_pat
         export_cascade(model, tmp_path / "c", rule, input)
 
 
-@pytest.mark.parametrize(("member", "file"), [(200, "1_patch_48.onnx"), (50, "cascade.json")])
-def test_a_full_disk_names_the_file_and_leaves_nothing(member: int, file: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(cascade, "export", lambda model, out, *rest: write_atomically(out, bytes(member)))
+@pytest.mark.parametrize(("size", "file"), [(200, "model.onnx"), (50, "cascade.json")])
+def test_a_full_disk_names_the_file_and_leaves_nothing(size: int, file: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(cascade, "export", lambda model, out, *rest, **named: write_atomically(out, bytes(size)))
     monkeypatch.chdir(tmp_path)
     with full_disk(100), pytest.raises(FileError, match=rf"^c/{file}: File too large"):
         export_cascade(classifier(), "c", Rule(SIZES, (0.5,), average=True))

@@ -19,7 +19,10 @@ from flexiast.cli import main
 from flexiast.data.manifest import Labels
 from flexiast.errors import ConfigError, FileError
 from flexiast.export import export as exporting
-from flexiast.export.export import ExportError, export
+from flexiast.export import programs
+from flexiast.export.export import export
+from flexiast.export.job import ExportError, Job, program_difference
+from flexiast.export.waveform_network import Scorer
 from flexiast.features import FeatureConfig
 from flexiast.models.config import FlexiASTConfig
 from tests.classifier.test_budget import made_curve
@@ -201,7 +204,7 @@ def test_a_mismatch_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     classifier().save_pretrained(tmp_path / "model")
     out = tmp_path / "m.pt2"
     out.write_bytes(b"what was here before")
-    monkeypatch.setattr(exporting, "_scorer", _wrong_scorer)
+    monkeypatch.setattr(programs, "scorer", _wrong_scorer)
     command = f"export {tmp_path / 'model'} --format torch --input spectrogram --patch-size 24 --out {out}"
     command += " --overwrite"
     assert main(command.split()) == 2
@@ -222,8 +225,8 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(format, tmp_path: Path, m
     assert not list(tmp_path.iterdir())
 
 
-def _wrong_scorer(job: exporting.Job):
-    scorer = exporting.Scorer(job.model.freeze(job.patch), multi_label=False)
+def _wrong_scorer(job: Job):
+    scorer = Scorer(job.model.freeze(job.patch), multi_label=False)
     with torch.no_grad():
         scorer.network.head.bias[1] += 0.01
     return scorer
@@ -239,8 +242,8 @@ def test_what_does_not_agree_is_no_success(difference: float, tmp_path: Path, mo
 
 
 def test_not_a_number_is_the_largest_difference() -> None:
-    job = exporting.Job(classifier(), flexiast.PatchSize(8, 8), "waveform")
-    assert exporting._difference(job, lambda x, lengths: torch.full((len(x), 4), torch.nan)) == torch.inf
+    job = Job(classifier(), (flexiast.PatchSize(8, 8),), "waveform")
+    assert program_difference(job, lambda given: torch.full((len(given["waveform"]), 4), torch.nan)) == torch.inf
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
