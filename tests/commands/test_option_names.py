@@ -24,6 +24,7 @@ OTHERS = {
     "--features",  # the start of several
     "--shm-size", "--porcelain", "--model", "--sparse",  # docker, git, hear-eval-kit, tar
     "--editable", "--force-reinstall", "--no-deps",  # pip
+    "--no-save",  # npm
     "--body-text-color", "--border-color-primary", "--background-fill-secondary",  # colours of Gradio's pages
 }  # fmt: skip
 

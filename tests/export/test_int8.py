@@ -55,6 +55,24 @@ def test_weights_are_int8_the_log_mel_is_not_and_both_are_measured(
     assert any(name.startswith("front_end.") for node in nodes if node.op_type == "MatMul" for name in node.input)
 
 
+def test_several_sizes_are_measured_one_by_one(model: Path, sounds: Path, tmp_path: Path, capsys) -> None:
+    out, data = tmp_path / "small.onnx", sounds / "val"
+    command = ["export", str(model), "--out", str(out), "--int8", "--data", str(data), "--patch-size", "16", "8"]
+    assert main([*command, "--input", "spectrogram"]) == 0
+    said = capsys.readouterr().out
+    found = re.findall(r"accuracy on 30 clips at (\d+) +([\d.]+) % before, ([\d.]+) % after", said)
+    assert [size for size, _, _ in found] == ["16", "8"]
+    assert all(abs(float(before) - float(after)) <= 100 * 3 / 30 for _, before, after in found)
+    whole = AudioClassifier.from_pretrained(model)
+    clips = [clip.path for clip in read_manifest(data, whole.labels).clips]
+    right = [one[0].label == Path(clip).parent.name for one, clip in zip(whole.predict(clips, 8), clips, strict=True)]
+    assert float(found[1][1]) == pytest.approx(100 * sum(right) / 30, abs=0.01)
+    nodes = onnx.load(out).graph.node
+    assert (
+        sum(node.op_type == "MatMulInteger" for node in nodes) == 2 * 4 + 1
+    )  # not the patches, whose kernel is chosen
+
+
 def test_scores_of_a_file_are_those_of_predict_over_windows(model: Path, sounds: Path, tmp_path: Path) -> None:
     loaded = AudioClassifier.from_pretrained(model)
     export(loaded, tmp_path / "whole.onnx", "onnx", 8)
