@@ -55,6 +55,7 @@ def test_weights_are_int8_the_log_mel_is_not_and_both_are_measured(
     assert any(name.startswith("front_end.") for node in nodes if node.op_type == "MatMul" for name in node.input)
 
 
+@pytest.mark.slow
 def test_several_sizes_are_measured_one_by_one(model: Path, sounds: Path, tmp_path: Path, capsys) -> None:
     out, data = tmp_path / "small.onnx", sounds / "val"
     command = ["export", str(model), "--out", str(out), "--int8", "--data", str(data), "--patch-size", "16", "8"]
