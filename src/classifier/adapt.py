@@ -33,7 +33,8 @@ def adapt(
 
     - Other labels get a new classifier; the same labels in another order get its rows in that order. A model without
       class names keeps its classifier if the labels are its numbers, or come from a label table (`table`) in its
-      order; see `class_order`. `new_head` gives a new classifier in any case.
+      order; see `class_order`. `new_head` gives a new classifier in any case. Between classes and numbers to predict
+      (`mse`) it is always new; numbers of the same names keep the units of the model.
     - Another `patch_size` resizes the kernel by PI-resize and the positions with it.
     - Another number of mel bins, or another hop, changes the unit in which patches are measured. Without a `patch_size`
       the base patch keeps its extent in hertz and seconds (16x16 at 128 bins is 8x16 at 64), the kernel is resized to
@@ -58,11 +59,13 @@ def adapt(
         coverage=coverage or old.coverage,
         pad_value=features.pad_value,
     )
-    adapted = AudioClassifier(config, features, labels, loss)
+    other = new_head or (model.loss == "mse") != (loss == "mse")  # classes are no numbers to predict
+    order = None if other else class_order(model.labels, labels, table, REMEDY)
+    kept = {"targets": model.scale.take(order).to_json()} if loss == "mse" and order is not None else {}
+    adapted = AudioClassifier(config, features, labels, loss, kept)
     state = model.state_dict()
     state["kernel"] = pi_resize(state["kernel"], patch)
     state["pos_embed"] = fit_positions(_rebased(state["pos_embed"], old, config, scale), config.base.grid)
-    order = None if new_head else class_order(model.labels, labels, table, REMEDY)
     for name in ("head.weight", "head.bias"):
         state[name] = adapted.state_dict()[name] if order is None else state[name][order]
     adapted.load_state_dict(state)

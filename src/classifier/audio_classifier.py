@@ -32,6 +32,7 @@ from .frames import Frames, frames
 from .inputs import Audio, is_several
 from .listening import Answer, Hearing, answers, trained_sizes
 from .results import Choice, Prediction, Predictions, Results, Window, Windows
+from .scale import Scale
 from .tally import Aggregate
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class AudioClassifier(FlexiAST, HubMixin):
         loss: Loss = "ce",
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """loss: training loss, `ce` or `bce`. metadata: anything else known about its training."""
+        """loss: training loss. metadata: anything else known about its training."""
         super().__init__(config)
         if loss not in get_args(Loss):
             raise ConfigError(f"loss: found {loss!r}, expected one of {get_args(Loss)}")
@@ -74,8 +75,15 @@ class AudioClassifier(FlexiAST, HubMixin):
         """How a waveform becomes this model's input."""
         return self.front_end.config
 
+    @property
+    def scale(self) -> Scale:
+        """The units of a regression's values, in the metadata under `targets`."""
+        return Scale.from_json(self.metadata.get("targets"), len(self.labels))
+
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Scores (B, C) from logits (B, C): softmax for single-label models, sigmoid for multi-label ones."""
+        """Scores (B, C) from logits (B, C): softmax (`ce`), sigmoid (`bce`), values in their units (`mse`)."""
+        if self.loss == "mse":
+            return self.scale.values(logits)
         return logits.softmax(dim=-1) if self.loss == "ce" else logits.sigmoid()
 
     def features(
@@ -162,11 +170,12 @@ class AudioClassifier(FlexiAST, HubMixin):
         return self._curve[1]
 
     def best(self, scores: Tensor, top_k: int = 5) -> list[Prediction]:
-        """The `top_k` classes of scores (C,) by name, best first. Raises ConfigError for a number below 1."""
+        """The `top_k` best classes of scores (C,), or every target (`mse`). Raises ConfigError for a number below 1."""
         self._check_top_k(top_k)
-        top = scores.topk(min(top_k, len(self.labels)))
-        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        return [Prediction(self.labels.names[number], score) for number, score in pairs]
+        if self.loss == "mse":
+            return [Prediction(name, value) for name, value in zip(self.labels.names, scores.tolist(), strict=True)]
+        values, places = scores.topk(min(top_k, len(self.labels)))
+        return [Prediction(self.labels.names[c], v) for c, v in zip(places.tolist(), values.tolist(), strict=True)]
 
     def _check_top_k(self, top_k: int) -> None:
         require(is_whole_number(top_k) and top_k >= 1, "top_k", repr(top_k), "a whole number of at least 1")
@@ -280,16 +289,14 @@ class AudioClassifier(FlexiAST, HubMixin):
     def __repr__(self) -> str:
         """One line: classes, window, patch sizes, weights."""
         config, features, names = self.config, self.feature_config, self.labels.names
+        what = f"{len(names)} {'targets' if self.loss == 'mse' else 'classes'}"
         few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         trained = trained_sizes(self)
-        sizes = (
-            ", ".join(map(str, trained))
-            if len(trained) <= 12
-            else f"{len(trained)} sizes, {trained[0]} to {trained[-1]}"
-        )
+        several = f"{len(trained)} sizes, {trained[0]} to {trained[-1]}" if len(trained) > 12 else ""
+        sizes = several or ", ".join(map(str, trained))
         weights = sum(parameter.numel() for parameter in self.parameters())
         return (
-            f"AudioClassifier({len(names)} classes ({few}), window {features.seconds:g} s at"
+            f"AudioClassifier({what} ({few}), window {features.seconds:g} s at"
             f" {features.sample_rate} Hz, base patch {config.patch_size}"
             + (f", trained at {sizes}" if sizes else "")
             + f", {config.depth} blocks of width {config.width}, {weights / 1e6:.3g} M parameters)"
@@ -321,6 +328,7 @@ class AudioClassifier(FlexiAST, HubMixin):
             else:
                 labels = Labels(tuple(table["mids"]), tuple(table["names"]))
             model = cls(config, features, labels, metadata.pop("loss", "ce"), metadata)
+            model.scale  # noqa: B018 (raises if it is not valid)
         except (KeyError, TypeError, FlexiASTError) as error:
             raise CheckpointError(f"{source}: its description is not valid ({error})") from None
         model.load_state_dict(checkpoint.state)

@@ -39,7 +39,7 @@ class Budget:
     text: str
     """As it was given."""
     score_name: str = ""
-    """accuracy or mAP, for a `score`."""
+    """accuracy, mAP or R2, for a `score`."""
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -51,10 +51,11 @@ class Budget:
                 if unit in _UNITS and float(match[1]) > 0:
                     kind, factor = _UNITS[unit]
                     return cls(kind, float(match[1]) * factor, text.strip())
-            elif match := re.fullmatch(rf"\s*(accuracy|mAP)\s*>=\s*{_NUMBER}\s*(%?)\s*", text, re.IGNORECASE):
+            elif match := re.fullmatch(rf"\s*(accuracy|mAP|R2)\s*>=\s*{_NUMBER}\s*(%?)\s*", text, re.IGNORECASE):
                 limit = float(match[2]) / (100 if match[3] else 1)
                 if limit <= 1:
-                    return cls("score", limit, text.strip(), "mAP" if match[1].lower() == "map" else "accuracy")
+                    names = {"map": "mAP", "r2": "R2", "accuracy": "accuracy"}
+                    return cls("score", limit, text.strip(), names[match[1].lower()])
         raise ConfigError(f"budget: found {text!r}, expected a form such as {FORMS}")
 
     def __str__(self) -> str:
@@ -76,6 +77,11 @@ def choose(
     """
     parsed = None if budget is None else Budget.parse(budget)
     curve = model.curve
+    if cascade is not None and model.loss == "mse":
+        raise ConfigError(
+            "cascade: found one for a model that predicts numbers, which have no confidence to go by; expected a patch"
+            " size, or a budget by the curve"
+        )
     if cascade is not None and cascade != "auto":
         if parsed:
             raise ConfigError("budget: found it beside the sizes of a cascade, expected one of them, or cascade='auto'")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 
 from ..data.manifest import Labels
 from ..errors import ConfigError
 from .audio_classifier import AudioClassifier
+from .scale import Scale
 
 
 def class_order(
@@ -53,7 +55,23 @@ def reordered(model: AudioClassifier, labels: Labels, order: list[int]) -> Audio
     model.head.weight.copy_(model.head.weight[order])
     model.head.bias.copy_(model.head.bias[order])
     model.labels = labels
+    model.metadata |= _targets(model, order)
     return model
+
+
+@torch.no_grad()
+def in_units(model: AudioClassifier) -> AudioClassifier:
+    """A regression, in place, whose outputs themselves are values in the targets' units; other models as they are."""
+    if model.loss == "mse":
+        model.head.weight.copy_(model.head.weight * torch.tensor(model.scale.std)[:, None])
+        model.head.bias.copy_(model.scale.values(model.head.bias))
+        model.metadata = model.metadata | {"targets": Scale.none(len(model.labels)).to_json()}
+    return model
+
+
+def _targets(model: AudioClassifier, order: list[int]) -> dict[str, Any]:
+    """The metadata of a regression's units, of these targets alone."""
+    return {"targets": model.scale.take(order).to_json()} if model.loss == "mse" else {}
 
 
 def with_classes(model: AudioClassifier, labels: Labels, called: str) -> AudioClassifier:
@@ -74,7 +92,8 @@ def with_classes(model: AudioClassifier, labels: Labels, called: str) -> AudioCl
             " expected one each"
         )
     config = dataclasses.replace(model.config, classes=len(labels))
-    fewer = AudioClassifier(config, model.feature_config, labels, model.loss, model.metadata).to(model.kernel.device)
+    metadata = model.metadata | _targets(model, order)
+    fewer = AudioClassifier(config, model.feature_config, labels, model.loss, metadata).to(model.kernel.device)
     state = model.state_dict()
     fewer.load_state_dict(state | {name: state[name][order] for name in ("head.weight", "head.bias")})
     return fewer.train(model.training).requires_grad_(model.kernel.requires_grad)

@@ -23,7 +23,7 @@ class Point:
     gflops: float
     """10^9 floating-point operations of one window's forward pass."""
     score: float
-    """Accuracy or mAP, see `Curve.score_name`."""
+    """Accuracy, mAP or R2, see `Curve.score_name`."""
     temperature: float
     """What logits are divided by to be calibrated: least negative log-likelihood."""
     ece_before: float
@@ -49,7 +49,8 @@ class Curve:
     """What each patch size gives and costs, and the cascades of them."""
 
     score_name: str
-    """`accuracy` (single-label models) or `mAP`."""
+    """`accuracy` (single-label models), `mAP`, or `R2` of numbers to predict, which have neither cascades nor
+    calibration."""
     clips: int
     points: tuple[Point, ...]
     cascades: tuple[Cascade, ...]

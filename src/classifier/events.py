@@ -78,6 +78,11 @@ class Scan(EventOptions):
 
     def check(self, model: Listener) -> None:
         """Raise ConfigError for a setting that is out of range or does not fit the model."""
+        if model.loss == "mse":
+            raise ConfigError(
+                "checkpoint: found a model that predicts numbers, expected one of classes: events are when a class is"
+                " heard; flexiast predict --windows gives the numbers over time"
+            )
         for size in (self.coarse, self.fine or self.coarse):
             model.config.layout(size, model.feature_config.frames)
         self.hop_frames(model.feature_config)

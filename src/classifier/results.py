@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 
 class Prediction(NamedTuple):
-    """One class and its score: a softmax probability (`ce`) or the class's own probability (`bce`)."""
+    """One class and its score: a softmax probability (`ce`) or the class's own probability (`bce`); of a regression
+    (`mse`) a target's name and its value."""
 
     label: str
     score: float

@@ -30,6 +30,7 @@ from ..runtime.output import Outcome, OutputOptions
 from ..runtime.side_by_side import use_threads
 from ..traintest.curve import measure_curve
 from ..traintest.evaluate import describe_clips
+from ..traintest.metrics import figure
 from ..traintest.setup import fitting
 
 MOST_SIZES = 13
@@ -102,7 +103,8 @@ def curve(config: CurveConfig, progress: bool = True) -> tuple[Curve, Path]:
     sidecar = _sidecar(config)
     use_threads(config.threads)
     model = load(config.checkpoint, pick_device(config.device))
-    data = read_manifest(config.data, config.labels or model.labels, config.root, config)
+    numbers = model.loss == "mse"
+    data = read_manifest(config.data, config.labels or model.labels, config.root, config, numbers=numbers)
     order = class_order(model.labels, data.labels, table=config.labels is not None or None)
     if order is None:
         raise ConfigError(
@@ -147,11 +149,11 @@ def run(config: CurveConfig) -> Outcome:
     """Measure; the outcome has the table and the front."""
     measured, path = curve(config, not config.quiet)
     best = max(measured.points, key=lambda point: point.score)
-    figure = f"{100 * best.score:.1f} % at patch size {best.patch_size}"
+    reached = f"{figure(measured.score_name, best.score)} at patch size {best.patch_size}"
     return Outcome(
         written=path,
         text=format_curve(measured),
-        summary={"clips": f"{measured.clips:,}", f"best {measured.score_name}": figure},
+        summary={"clips": f"{measured.clips:,}", f"best {measured.score_name}": reached},
         results=measured.to_json(),
     )
 

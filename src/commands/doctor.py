@@ -46,6 +46,8 @@ class DoctorConfig(TableOptions, OutputOptions):
     """Label CSV (index, mid, display_name), for manifests."""
     root: Path | None = None
     """Where relative paths of the manifests start (default: the manifest's own folder)."""
+    numbers: bool = False
+    """The labels are numbers to predict (loss mse), not classes."""
     workers: int = 2
     """Decoding processes; 0 decodes in this process."""
 
@@ -86,10 +88,11 @@ def examine(config: DoctorConfig, progress: bool = True) -> Examination:
         return examine_run(FinishedRun(subject), config.workers, progress)
     if is_checkpoint(subject):
         return examine_checkpoint(str(subject))
-    data = DataSet.of(
-        subject, config.val, config.test, labels=config.labels, root=config.root, options=config
-    )  # fmt: skip
     model = load(config.checkpoint) if config.checkpoint else None
+    numbers = config.numbers or (model is not None and model.loss == "mse")
+    data = DataSet.of(
+        subject, config.val, config.test, labels=config.labels, root=config.root, options=config, numbers=numbers
+    )  # fmt: skip
     return examine_data(data, model, config.workers, progress)
 
 

@@ -24,7 +24,7 @@ from ..runtime.arguments import PatchArg
 from ..runtime.output import Outcome, OutputOptions
 from ..traintest.curve import score_of
 from ..traintest.evaluate import targets_of
-from ..traintest.metrics import metric_of
+from ..traintest.metrics import figure, metric_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,8 @@ def _opening(config: ExportConfig) -> dict[str, str]:
 
 def _int8(config: ExportConfig, model: AudioClassifier, sizes: tuple[PatchSize, ...]) -> Outcome:
     """Export with 8-bit weights; the outcome says what they cost. Raises ConfigError for data of other classes."""
-    data = None if config.data is None else read_manifest(config.data, model.labels)
+    numbers = model.loss == "mse"
+    data = None if config.data is None else read_manifest(config.data, model.labels, numbers=numbers)
     sounds = [clip.path for clip in data.clips] if data else []
     result, scores = export_int8(model, config.out, sizes, config.input, config.overwrite, sounds)
     kept, metric = ", ".join(map(str, sizes)), metric_of(model.loss)
@@ -127,7 +128,9 @@ def _int8(config: ExportConfig, model: AudioClassifier, sizes: tuple[PatchSize, 
     before, after = ([score_of(one, targets, model.loss) for one in scored] for scored in scores)
     for size, was, now in zip(sizes, before, after, strict=True):
         where = f" at {size}" if len(sizes) > 1 else ""
-        summary[f"{metric} on {len(data)} clips{where}"] = f"{100 * was:.2f} % before, {100 * now:.2f} % after"
+        summary[f"{metric} on {len(data)} clips{where}"] = (
+            f"{figure(metric, was, 2)} before, {figure(metric, now, 2)} after"
+        )
     told = {"before": before, "after": after} if len(sizes) > 1 else {"before": before[0], "after": after[0]}
     return Outcome(
         written=result.path,

@@ -9,7 +9,7 @@ import tyro
 
 from ..classifier.load import load
 from ..errors import ConfigError
-from ..reports.flexibility import as_row, best_of, format_table
+from ..reports.flexibility import as_row, best_of, format_table, score_name
 from ..runtime.distributed import connected
 from ..runtime.output import Outcome
 from ..traintest.config import TrainConfig
@@ -67,7 +67,7 @@ def run(config: FlexifyConfig) -> Outcome:
     return Outcome(
         written=config.train.out,
         text=format_table(results),
-        summary={"clips": f"{len(after[0].scores):,} for validation", "best accuracy": best_of(after)},
+        summary={"clips": f"{len(after[0].scores):,} for validation", f"best {score_name(after)}": best_of(after)},
         results={"results": [as_row(result) for result in results]},
     )
 

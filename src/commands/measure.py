@@ -26,7 +26,7 @@ from ..errors import ConfigError, require
 from ..models.geometry import PAPER_SIZES
 from ..models.resize import Resize
 from ..reports.cascades import format_at_sizes, format_cascades
-from ..reports.flexibility import as_row, best_of, format_table, plot_flexibility
+from ..reports.flexibility import as_row, best_of, format_table, plot_flexibility, score_name
 from ..reports.tables import to_csv
 from ..runtime.arguments import PatchArg, Precision, require_distinct, to_json
 from ..runtime.device import pick_device, resolve_precision
@@ -128,7 +128,10 @@ def _measure(config: MeasureConfig, progress: bool, world: World) -> list[Result
     models = {name: load(path, device, config.heads) for name, path in paths.items()}
     first = next(iter(models.values()))
     whose = IN_TABLE if config.labels else f"classes of model {next(iter(models))}"
-    data = read_manifest(config.data, config.labels or first.labels, config.root, config, whose)
+    numbers = first.loss == "mse"
+    if any((model.loss == "mse") != numbers for model in models.values()):
+        raise ConfigError("checkpoints: found models of classes beside models of numbers, expected one kind")
+    data = read_manifest(config.data, config.labels or first.labels, config.root, config, whose, numbers)
     for name, model in models.items():
         order = class_order(model.labels, data.labels, table=config.labels is not None or None)
         if order is None:
@@ -187,10 +190,11 @@ def _write(
         },
         **origin,
     }
-    cascades = compare_cascades(models, results, targets)
+    numbers = data.clips.values is not None
+    cascades = compare_cascades({} if numbers else models, results, targets)
     tables = {
-        "classes": classes_of(results, targets, data.labels.names),
-        "confusions": confusions_of(results, targets, data.labels.names),
+        "classes": [] if numbers else classes_of(results, targets, data.labels.names),
+        "confusions": [] if numbers else confusions_of(results, targets, data.labels.names),
         "comparisons": comparisons_of(results, models, targets),
         "cascades": [dataclasses.asdict(one) for one in cascades.cascades],
         "cascades_by_size": [dataclasses.asdict(one) for one in cascades.at_sizes],
@@ -218,7 +222,7 @@ def _write_scores(config: MeasureConfig, results: list[Result], data: Manifest, 
     for result in results:
         name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npz"
         path = config.out / "scores" / name
-        write_scores(path, clips, data.labels.names, result.scores, targets)
+        write_scores(path, clips, data.labels.names, result.scores, targets, data.clips.values is not None)
 
 
 def model_names(sources: Sequence[str]) -> list[str]:
@@ -243,7 +247,7 @@ def run(config: MeasureConfig) -> Outcome:
     return Outcome(
         written=config.out,
         text=format_table(results),
-        summary={"clips": f"{len(results[0].scores):,}", "best accuracy": best_of(results)},
+        summary={"clips": f"{len(results[0].scores):,}", f"best {score_name(results)}": best_of(results)},
         results={"results": [as_row(result) for result in results]},
     )
 

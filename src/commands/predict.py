@@ -50,7 +50,7 @@ class PredictConfig(OverFiles):
     threshold: tuple[float, ...] = ()
     """Confidence, 0 to 1, below which a window goes on to the cascade's next size: one, or one for each step."""
     top_k: int = 5
-    """Classes named for each file."""
+    """Classes named for each file. A model that predicts numbers (loss mse) names all of them, with their values."""
     hop: float | None = None
     """A file longer than the model's window is split into windows this many seconds apart (default: side by side)."""
     aggregate: Aggregate = "mean"
@@ -86,7 +86,7 @@ def run(config: PredictConfig) -> Outcome:
     failed: list[str] = []
     done = 0
     try:
-        with _shown(config, total) as show:
+        with _shown(config, total, model.loss == "mse") as show:
             for name in refused:
                 failed.append(name.reason)
                 show(Report(str(name.path), [], name.reason))
@@ -138,15 +138,17 @@ def _report(model: AudioClassifier, source: Path | ShardMember, answer: Answer, 
         parts = [Part(w.start, w.end, model.best(w.scores, top_k)) for w in answer.windows]
     else:
         parts = [Part(None, None, model.best(answer.scores, top_k))]
-    return Report(str(source), parts, None)
+    return Report(str(source), parts, None, numbers=model.loss == "mse")
 
 
 @contextlib.contextmanager
-def _shown(config: PredictConfig, files: int) -> Iterator:
+def _shown(config: PredictConfig, files: int, numbers: bool) -> Iterator:
     """Give a function that prints or writes a report and advances the progress bar."""
     with contextlib.ExitStack() as stack:
         add = (
-            stack.enter_context(results_file(config.out, bool(config.budget or config.cascade))) if config.out else None
+            stack.enter_context(results_file(config.out, bool(config.budget or config.cascade), numbers))
+            if config.out
+            else None
         )
         hidden = config.quiet or not sys.stderr.isatty()
         bar = stack.enter_context(tqdm(total=files, unit="file", desc="predict", disable=hidden, leave=False))

@@ -62,6 +62,11 @@ def report(config: ReportConfig, progress: bool = True) -> Path:
     """Measure and write the page; returns its file. Raises FlexiASTError for wrong input before measuring."""
     run = FinishedRun(config.run)
     model = run.model
+    if model.loss == "mse":
+        raise ConfigError(
+            f"run: {run.path} predicts numbers, expected a run with classes: the page is about them; flexiast measure"
+            " and epochs.csv have R2, RMSE and correlation"
+        )
     data = _data(config, run, model.labels)
     patch = config.patch_size or model.config.patch_size
     sizes = config.patch_sizes or fitting(PAPER_SIZES, model)

@@ -46,7 +46,8 @@ def run(config: ScoreConfig) -> Outcome:
 
     def save(model: AudioClassifier, sources: list[Source], done: list[Answer]) -> None:
         names = [clip_name(source, base) for source in sources]
-        write_scores(config.out, names, model.labels.names, torch.stack([one.scores for one in done]).numpy())
+        scores = torch.stack([one.scores for one in done]).numpy()
+        write_scores(config.out, names, model.labels.names, scores, numbers=model.loss == "mse")
 
     return write_all(config, config.checkpoint, [config.data], config.out, answers, save)
 

@@ -32,7 +32,7 @@ def _outcome(trainer: Trainer, reached: RunResult) -> Outcome:
         },
         results={
             "clips": {"train": train, "val": val}, "metric": metric, "validation": reached.curve,
-            "logistic_regression": reached.simple,
+            reached.simple_name.replace(" ", "_"): reached.simple,
         },
     )  # fmt: skip
 

@@ -104,8 +104,9 @@ class Paths(Selectable["Path | ShardMember"]):
 class Clips(Selectable[Clip]):
     """Clips, as a sequence that cannot be changed; equal to any other sequence of equal clips."""
 
-    def __init__(self, paths: Paths, classes: Lists) -> None:
-        self.paths, self.classes = paths, classes
+    def __init__(self, paths: Paths, classes: Lists, values: np.ndarray | None = None) -> None:
+        """values: (n, C) float32 numbers to predict, in place of classes, of which there are then none."""
+        self.paths, self.classes, self.values = paths, classes, values
 
     @classmethod
     def of(cls, clips: Iterable[Clip]) -> Clips:
@@ -134,4 +135,5 @@ class Clips(Selectable[Clip]):
 
     def take(self, selection: Selection) -> Clips:
         """Some of the clips."""
-        return Clips(self.paths.take(selection), self.classes.take(selection))
+        values = None if self.values is None else self.values[selection]
+        return Clips(self.paths.take(selection), self.classes.take(selection), values)

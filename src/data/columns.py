@@ -7,9 +7,9 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-from .labels import is_number
+from .labels import is_finite, is_number
 from .suffixes import AUDIO_SUFFIXES
-from .table_options import PathOptions, TableOptions
+from .table_options import NumberOptions, PathOptions, TableOptions
 
 PATH_COLUMNS = (
     *("path", "file", "filename", "file_name", "file_path", "filepath", "fname", "audio", "audio_path"),
@@ -25,6 +25,8 @@ LABEL_COLUMNS = (
 """Usual names of the label column, in order of preference; but a column of names is preferred to one of numbers."""
 GROUP_COLUMNS = frozenset({"fold", "split", "subset"})
 """Columns that may name a folder."""
+NO_TARGETS = GROUP_COLUMNS | {"", "id", "index", "unnamed:_0"}
+"""Columns of numbers that are nothing to predict, unless they are named; the last is what pandas calls its index."""
 VIDEO_COLUMNS = frozenset({"ytid", "youtube_id"})
 """Columns of ids of YouTube videos; a clip is a segment of one."""
 DELIMITERS = "\t;,"
@@ -44,6 +46,13 @@ class Columns:
     """Columns of start and end in seconds, for segments of videos."""
     headed: bool = True
     """Whether the table has a header; otherwise the columns are called 1, 2, 3, ..."""
+    numbers: bool = False
+    """Whether all of `labels` are read, each a number to predict; otherwise the first."""
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The columns of labels that are read."""
+        return self.labels if self.numbers else self.labels[:1]
 
     def with_names_preferred(self, rows: Sequence[Sequence[str]]) -> Columns:
         """The same, with the label column chosen from sample rows: the first that holds names, else the first."""
@@ -57,9 +66,27 @@ class Columns:
         chosen = next(filter(holds_names, self.labels), self.labels[0])
         return dataclasses.replace(self, labels=(chosen, *(c for c in self.labels if c != chosen)))
 
+    def with_numbers(self, rows: Sequence[Sequence[str]]) -> Columns:
+        """The same, with those of the columns that hold numbers in most cells of sample rows; none if there are none.
+
+        A column with a usual name of labels is preferred to all others.
+        """
+
+        def holds_numbers(column: int) -> bool:
+            cells = [row[column].strip() for row in rows if len(row) > column and row[column].strip()]
+            return sum(map(is_finite, cells)) > len(cells) / 2
+
+        chosen = tuple(filter(holds_numbers, self.labels))
+        usual = tuple(c for c in chosen if plain_name(self.header[c]) in LABEL_COLUMNS)
+        return dataclasses.replace(self, labels=usual or chosen)
+
     def description(self) -> str:
         """What was chosen, in a few words."""
         path, *labels = (self.header[c] for c in (self.path, *self.labels))
+        if self.numbers:
+            others = [name for c, name in enumerate(self.header) if c not in (self.path, *self.labels)]
+            text = f"files from column {path}, numbers to predict from {', '.join(labels)}"
+            return text + (f" (not from {', '.join(others)})" if others else "")
         text = f"files from column {path}" + (f", labels from column {labels[0]}" if labels else "")
         if labels[1:]:
             text += f" (not from {', '.join(labels[1:])})"
@@ -84,7 +111,12 @@ def columns_of(header: Sequence[str], options: PathOptions) -> Columns | None:
     plain = [plain_name(name) for name in header]
     paths = _places(header, plain, options.path_column, PATH_COLUMNS)
     labels: list[int] = []
-    if isinstance(options, TableOptions):
+    if isinstance(options, NumberOptions):
+        found = [next(iter(_places(header, plain, name, ())), -1) for name in options.columns]
+        labels = found or [c for c, name in enumerate(plain) if name not in NO_TARGETS and c not in paths]
+        if not labels or min(labels) < 0:
+            return None
+    elif isinstance(options, TableOptions):
         labels = [c for c in _places(header, plain, options.label_column, LABEL_COLUMNS) if c not in paths[:1]]
         if not labels:
             return None
@@ -94,8 +126,10 @@ def columns_of(header: Sequence[str], options: PathOptions) -> Columns | None:
     if plain[paths[0]] in VIDEO_COLUMNS:
         ends = [next((c for c, name in enumerate(plain) if name.startswith(key)), -1) for key in ("start", "end")]
         span = (ends[0], ends[1]) if min(ends) >= 0 else None
-    groups = tuple(c for c, name in enumerate(plain) if name in GROUP_COLUMNS and c not in (paths[0], *labels[:1]))
-    return Columns(tuple(header), paths[0], tuple(labels), groups, span)
+    columns = Columns(tuple(header), paths[0], tuple(labels), (), span, numbers=isinstance(options, NumberOptions))
+    taken = (columns.path, *columns.read)
+    groups = tuple(c for c, name in enumerate(plain) if name in GROUP_COLUMNS and c not in taken)
+    return dataclasses.replace(columns, groups=groups)
 
 
 def columns_without_header(cells: Sequence[str], options: PathOptions) -> Columns | None:
@@ -108,6 +142,11 @@ def columns_without_header(cells: Sequence[str], options: PathOptions) -> Column
         return Columns(header, paths[0], (), headed=False)
     if not paths or len(cells) < 2 or not isinstance(options, TableOptions):
         return None
+    if isinstance(options, NumberOptions):
+        if not set(options.columns) <= set(header):
+            return None
+        names = options.columns or [name for name in header if name != header[paths[0]]]
+        return Columns(header, paths[0], tuple(map(header.index, names)), headed=False, numbers=True)
     label = paths[0] + 1 if paths[0] + 1 < len(cells) else 0
     if options.label_column is not None:
         if options.label_column not in header:

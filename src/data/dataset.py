@@ -58,7 +58,7 @@ class Batch(NamedTuple):
     lengths: Tensor
     """(B,) int64 samples of each clip."""
     targets: Tensor
-    """(B, C) float32, 1 at each of the clip's classes."""
+    """(B, C) float32, 1 at each of the clip's classes, or the numbers to predict."""
     epochs: Tensor
     """(B,) int64 epoch each clip was drawn in."""
     clips: Tensor
@@ -136,15 +136,13 @@ class ClipDataset(OfManifest):
         integer = all(samples.dtype == torch.int16 for _, _, samples in usable)
         dtype = torch.int16 if integer else torch.float32
         waveform = torch.empty(len(usable), self.features.samples, dtype=dtype)
-        targets = torch.zeros(len(usable), len(self.manifest.labels))
-        for row, (_, clip, samples) in enumerate(usable):
+        for row, (_, _, samples) in enumerate(usable):
             waveform[row, : len(samples)] = samples if integer else as_float(samples)
             waveform[row, len(samples) :] = 0
-            targets[row, list(self.manifest.clips[clip].classes)] = 1.0
         return Batch(
             waveform,
             torch.tensor([len(samples) for _, _, samples in usable], dtype=torch.int64),
-            targets,
+            torch.from_numpy(self.manifest.targets([clip for _, clip, _ in usable])),
             torch.tensor([draw.epoch for draw, _, _ in usable], dtype=torch.int64),
             torch.tensor([clip for _, clip, _ in usable], dtype=torch.int64),
             failures,

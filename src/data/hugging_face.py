@@ -16,13 +16,16 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..errors import DataError
 from ..runtime.extras import optional
 from ..runtime.files import file_errors
+from .columns import NO_TARGETS, plain_name
 from .labels import reason_of
 from .suffixes import AUDIO_SUFFIXES
 from .webdataset import FIELDS
@@ -64,7 +67,39 @@ def as_tars(source: Path, label_column: str | None = None) -> Path:
     datasets = optional("datasets", "data")
     rows = _load(datasets, source)
     audio, label = _columns(datasets, source, rows.features, label_column)
-    rows = rows.cast_column(audio, datasets.Audio(decode=False)).select_columns([audio, label])
+    return _copied(datasets, source, rows, audio, label)
+
+
+def as_tars_with_numbers(source: Path, columns: Sequence[str], flag: str) -> tuple[Path, tuple[str, ...], np.ndarray]:
+    """The folder of tars as of `as_tars`, the names of the columns of numbers, and these (n, C) float32, row by row.
+
+    columns: default: every column of numbers. flag: the option that names them. Raises DataError as `as_tars`, and for
+    a column that is not there, or a cell without a number.
+    """
+    datasets = optional("datasets", "data")
+    rows = _load(datasets, source)
+    kinds = {name: str(getattr(kind, "dtype", "")) for name, kind in rows.features.items()}
+    of_numbers = [name for name, kind in kinds.items() if kind.startswith(("int", "uint", "float"))]
+    names = tuple(columns) or tuple(name for name in of_numbers if plain_name(name) not in NO_TARGETS)
+    audio = _audio_column(datasets, rows.features)
+    if audio is None or not names or not set(names) <= set(of_numbers):
+        wanted = f"numbers in {', '.join(columns)}" if columns else "at least one of numbers"
+        raise DataError(
+            f"{source}: found columns {', '.join(kinds)}, expected audio, and {wanted}; {flag} a,b names them"
+        )
+    values = np.stack([np.array(rows[name], dtype=np.float64) for name in names], axis=1)
+    wrong = np.argwhere(~np.isfinite(values.astype(np.float32)))
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        found = "an empty cell" if np.isnan(values[row, column]) else values[row, column]
+        raise DataError(f"{source}: row {row}, column {names[column]}: found {found}, expected a number such as -20.5")
+    return _copied(datasets, source, rows, audio, None), names, values.astype(np.float32)
+
+
+def _copied(datasets: Any, source: Path, rows: Any, audio: str, label: str | None) -> Path:
+    """The folder of tars with the clips and this column of labels, if any, made if it is not there yet."""
+    columns = [audio] if label is None else [audio, label]
+    rows = rows.cast_column(audio, datasets.Audio(decode=False)).select_columns(columns)
     digest = hashlib.sha256(f"{rows._fingerprint} {audio} {label}".encode()).hexdigest()[:16]
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "flexiast"
     folder = cache / f"{re.sub(r'[^A-Za-z0-9]+', '-', source.name)}-{digest}"
@@ -97,8 +132,7 @@ def _load(datasets: Any, source: Path) -> Any:
 
 def _columns(datasets: Any, source: Path, features: Any, label_column: str | None) -> tuple[str, str]:
     """Names of the columns of audio and of labels."""
-    of_audio = [name for name, kind in features.items() if isinstance(kind, datasets.Audio)]
-    audio = next((name for name in (*of_audio, "audio", "file", "path") if name in features), None)
+    audio = _audio_column(datasets, features)
     of_classes = [name for name, kind in features.items() if _class_label(datasets, kind)]
     label = next((name for name in (label_column, *of_classes, *FIELDS) if name in features), None)
     if audio is None or label is None or (label_column and label != label_column):
@@ -107,17 +141,22 @@ def _columns(datasets: Any, source: Path, features: Any, label_column: str | Non
     return audio, label
 
 
+def _audio_column(datasets: Any, features: Any) -> str | None:
+    of_audio = [name for name, kind in features.items() if isinstance(kind, datasets.Audio)]
+    return next((name for name in (*of_audio, "audio", "file", "path") if name in features), None)
+
+
 def _class_label(datasets: Any, kind: Any) -> Any:
     """The names of a column of class labels, one or a list in a row; none for other columns."""
     kind = getattr(kind, "feature", kind)
     return kind if isinstance(kind, datasets.ClassLabel) else None
 
 
-def _samples(source: Path, rows: Any, audio: str, label: str) -> Iterator[tuple[str, bytes, list[str]]]:
+def _samples(source: Path, rows: Any, audio: str, label: str | None) -> Iterator[tuple[str, bytes, list[str]]]:
     """Suffix, bytes and labels of each clip."""
-    names = _class_label(optional("datasets", "data"), rows.features[label])
+    names = _class_label(optional("datasets", "data"), rows.features[label]) if label else None
     for number, row in enumerate(rows):
-        sound, value = row[audio], row[label]
+        sound, value = row[audio], row[label] if label else []
         items = value if isinstance(value, list) else [value]
         if any(item is None or item == "" or item == -1 for item in items):
             raise DataError(f"{source}: row {number} has no label")

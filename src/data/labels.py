@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import difflib
 import logging
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -110,6 +111,14 @@ def unknown_label(where: object, label: str, known: Mapping[str, int], whose: st
 def is_number(text: str) -> bool:
     """Whether a label is a number, such as `7` or `7.0`."""
     return _NUMBER.fullmatch(text) is not None
+
+
+def is_finite(text: str) -> bool:
+    """Whether text is a number to predict, as Python reads it: `7`, `-0.5`, `1e-3`; NaN and infinity are none."""
+    try:
+        return "_" not in text and math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def composed(text: str) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -19,15 +19,16 @@ from .ast_json import read_entries
 from .clips import Clip as Clip
 from .clips import Clips, Paths
 from .folders import check_classes, read_class_folders
-from .hugging_face import as_tars, is_dataset
+from .hugging_face import as_tars, as_tars_with_numbers, is_dataset
 from .label_cells import read_labels
 from .labels import IN_TABLE, Labels, composed, report_twins, unknown_label
 from .locate import in_folder, locate, require_some
+from .number_cells import read_numbers
 from .remote import Address, is_address
 from .remote_cache import as_local
 from .rows import Cell, Rows
 from .shards import INDEX, ShardMember, read_shards
-from .table_options import ONLY_PATHS, USUAL, PathOptions, TableOptions
+from .table_options import ONLY_PATHS, USUAL, NumberOptions, PathOptions, TableOptions
 from .tables import group_lines, is_table, read_table
 from .webdataset import read_webdataset, tars_of
 
@@ -51,13 +52,23 @@ class Manifest:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over file names (last two parts), sizes and classes: the same for the same data on any machine."""
+        """SHA-256 over file names (last two parts), sizes and classes or numbers: the same on any machine."""
         digest = hashlib.sha256()
-        paths = self.clips.paths
-        for name, size, classes in zip(paths.ends(), paths.sizes(), self.clips.classes, strict=True):
+        paths, values = self.clips.paths, self.clips.values
+        wanted = self.clips.classes if values is None else map(tuple, values.tolist())
+        for name, size, of_clip in zip(paths.ends(), paths.sizes(), wanted, strict=True):
             # File names may not be UTF-8.
-            digest.update(f"{name}\t{size}\t{classes}\n".encode(errors="surrogatepass"))
+            digest.update(f"{name}\t{size}\t{of_clip}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
+
+    def targets(self, clips: Sequence[int]) -> np.ndarray:
+        """(n, C) float32 of these clips: 1 at each class, or the numbers to predict."""
+        if self.clips.values is not None:
+            return self.clips.values[list(clips)]
+        targets = np.zeros((len(clips), len(self.labels)), dtype=np.float32)
+        for row, clip in zip(targets, clips, strict=True):
+            row[list(self.clips[clip].classes)] = 1.0
+        return targets
 
 
 def read_manifest(
@@ -66,6 +77,7 @@ def read_manifest(
     root: Path | None = None,
     options: TableOptions = USUAL,
     whose: str = IN_TABLE,
+    numbers: bool = False,
 ) -> Manifest:
     """Read a manifest (AST's JSON), a table, a folder with one sub-folder per class, or a folder of shards.
 
@@ -75,13 +87,16 @@ def read_manifest(
     parquet file (extra `data`); or any of these at an address (`remote_cache.as_local`). labels: table or CSV path; the
     default is the sub-folders of a folder, the distinct labels of a table or of tars, in order, or the table of the
     shards. root: where relative paths start (default: the manifest's folder; for tables also the folders about it).
-    options: how a table is read. whose: where `labels` are from, for messages. Raises DataError that names the file
-    and the entry or line at fault.
+    options: how a table is read. whose: where `labels` are from, for messages. numbers: of a table, columns of numbers
+    to predict take the place of classes, and `labels` are their names. Raises DataError that names the file and the
+    entry or line at fault, ConfigError for numbers from anything but a table.
     """
     source = Path(source)
-    table = Labels.read(labels) if isinstance(labels, Path) else labels
     with as_local(source) as path:
-        read = _read(path, table, root, options, whose)
+        if numbers:
+            read = _read_numbers(path, labels, root, options)
+        else:
+            read = _read(path, Labels.read(labels) if isinstance(labels, Path) else labels, root, options, whose)
     return dataclasses.replace(read, source=Address(source) if is_address(source) else source)
 
 
@@ -135,6 +150,8 @@ def _read_paths(source: Path, root: Path | None, options: PathOptions) -> list[P
 def require_tables(options: PathOptions, *sources: Path) -> None:
     """Raise ConfigError if options for tables are given and none of the sources is a table."""
     given = options.given()
+    if any(map(is_dataset, sources)):  # they have columns of labels too
+        given = [name for name in given if name != options.flag("label_column")]
     if given and not any(is_table(source) and not os.path.isdir(source) for source in sources):
         beside = ", ".join(map(str, sources))
         raise ConfigError(f"{', '.join(given)}: found beside {beside}, expected a table of clips (CSV, TSV, JSONL)")
@@ -207,6 +224,47 @@ def _read_table(source: Path, labels: Labels | None, root: Path | None, options:
     return Manifest(
         source, _joined(source, Clips(paths, Lists.of(classes).take(np.asarray(table.rows.numbers)))), labels
     )
+
+
+def _read_numbers(source: Path, labels: Labels | Path | None, root: Path | None, options: TableOptions) -> Manifest:
+    """A table of clips with the numbers to predict, in the order of the labels if there are any."""
+    if isinstance(labels, Path):
+        raise ConfigError(f"labels: found {labels} beside numbers to predict, expected none: it is a table of classes")
+    options = NumberOptions.of(options, () if labels is None else labels.names)
+    if is_dataset(source):
+        tars, names, values = as_tars_with_numbers(source, options.columns, options.flag("label_column"))
+        paths = Paths.of(sample.member for sample in read_webdataset(tars))
+        return Manifest(source, _with_numbers(paths, values), labels or Labels(names, names))
+    _require_file(source)
+    if not is_table(source):
+        raise ConfigError(
+            f"{source}: found no table, expected a CSV, TSV, JSONL or parquet file of audio files and their numbers"
+        )
+    table = read_table(source, options)
+    logger.info("%s: %s", source, table.columns.description())
+    for line in group_lines(table, options):
+        logger.info("%s", line)
+    names = tuple(composed(table.columns.header[place].strip("\ufeff ")) for place in table.columns.labels)
+    clips = _with_numbers(locate(table, root, options), read_numbers(table))
+    return Manifest(source, _once(source, clips), labels or Labels(names, names))
+
+
+def _with_numbers(paths: Paths, values: np.ndarray) -> Clips:
+    return Clips(paths, Lists.of([()] * len(paths)), values)
+
+
+def _once(source: Path, clips: Clips) -> Clips:
+    """The clips, each file once. Raises DataError if two rows of a file have different numbers."""
+    names, values = list(clips.paths.names), clips.values
+    first = {name: row for row, name in reversed(list(enumerate(names)))}
+    if len(first) == len(names) or values is None:
+        return clips
+    for row, name in enumerate(names):
+        if not np.array_equal(values[row], values[first[name]]):
+            found = " and ".join(str(values[place].tolist()) for place in (first[name], row))
+            raise DataError(f"{source}: found two rows of {name} with the numbers {found}, expected one row for a file")
+    logger.info("%s: %d rows belong to %d clips, joined by file", source, len(names), len(first))
+    return clips.take(np.array(sorted(first.values())))
 
 
 def _labels_of(source: Path, cells: Mapping[Cell, tuple[str, ...]]) -> Labels:

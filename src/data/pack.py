@@ -39,6 +39,8 @@ def pack(
     bad_files.csv beside the index. overwrite: replace the shards that are there. Raises DataError beyond that,
     ConfigError if `out` already holds an index and is not to be overwritten, or holds the clips themselves.
     """
+    if manifest.clips.values is not None:
+        raise ConfigError(f"{manifest.source}: found numbers to predict, expected classes, which are what shards hold")
     require_no_results(out, (INDEX,), overwrite)
     earlier = _withdraw(out, manifest)
     order = np.arange(len(manifest))

@@ -59,14 +59,19 @@ def write_scores(
     labels: Sequence[str],
     probabilities: np.ndarray,
     targets: np.ndarray | None = None,
+    numbers: bool = False,
 ) -> None:
-    """Write probabilities (n, C) float32 in either format. targets: (n, C), 1 at each class of a clip; npz only."""
+    """Write probabilities (n, C) float32 in either format. targets: (n, C), 1 at each class of a clip; npz only.
+
+    numbers: they are values that a regression predicts, called so in an npz, and its targets are values too.
+    """
     require_scores_file(path)
     with replacing(path) as file:
         if path.suffix.lower() == ".npz":
-            arrays = {"clip": np.array(clips), "labels": np.array(labels), "probabilities": probabilities}
+            kind = "values" if numbers else "probabilities"
+            arrays = {"clip": np.array(clips), "labels": np.array(labels), kind: probabilities}
             if targets is not None:
-                arrays["targets"] = targets.astype(np.uint8)
+                arrays["targets"] = targets.astype(np.float32 if numbers else np.uint8)
             np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stubs take them for its option
             return
         columns = dict(zip(labels, probabilities.T, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -86,7 +86,8 @@ class TableOptions(PathOptions):
     """Columns and cells of a table of clips (CSV, TSV, JSONL). Raises ConfigError as `PathOptions`."""
 
     label_column: str | None = None
-    """Column of a table that holds the labels (default: label, labels, class, category, ...; names before numbers)."""
+    """Column of a table that holds the labels (default: label, labels, class, category, ...; names before numbers). Of
+    numbers to predict (loss mse) one or several, such as loudness,pitch (default: every column of numbers)."""
     label_separator: str | None = None
     """What parts the labels in a cell of a table, such as `,` or `|`; `none` if a cell is one label (default: told
     by the cells, if it is plain)."""
@@ -94,6 +95,34 @@ class TableOptions(PathOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.label_separator != "", self.flag("label_separator"), "nothing", "a text, or none")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NumberOptions(TableOptions):
+    """How a table is read whose labels are numbers to predict, in one or several columns; see `of`."""
+
+    columns: tuple[str, ...] = ()
+    """Names of the columns; empty for every column of numbers."""
+    prefix: str = "--"
+
+    @classmethod
+    def of(cls, options: TableOptions, names: Sequence[str] = ()) -> NumberOptions:
+        """These options, for these columns: those of a model, or that `label_column` names, or every one of numbers.
+
+        Raises ConfigError if the options name other columns than the model's, or separate labels.
+        """
+        flag, column = options.flag("label_column"), options.label_column
+        asked = tuple(part.strip() for part in column.split(",")) if column else ()
+        require(all(asked) and len(set(asked)) == len(asked), flag, column, "distinct names of columns, such as a,b")
+        if asked and names and set(asked) != set(names):
+            raise ConfigError(f"{flag}: found {column}, expected the targets of the model or run, {','.join(names)}")
+        separator = options.flag("label_separator")
+        require(options.label_separator is None, separator, options.label_separator, "none beside numbers")
+        kept = {field.name: getattr(options, field.name) for field in dataclasses.fields(TableOptions)}
+        return cls(**kept, columns=tuple(names) or asked, prefix=options.flag_prefix)
+
+    def flag(self, name: str) -> str:
+        return self.prefix + name.replace("_", "-")
 
 
 USUAL = TableOptions()

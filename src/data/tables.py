@@ -16,7 +16,7 @@ from .columns import DELIMITERS, Columns, columns_of, columns_without_header, pa
 from .labels import is_path, reason_of
 from .rows import Cell, Rows
 from .suffixes import TABLE_SUFFIXES
-from .table_options import PathOptions, TableOptions
+from .table_options import NumberOptions, PathOptions, TableOptions
 
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
 TABLES = TABLE_SUFFIXES | {".txt"}
@@ -96,7 +96,7 @@ def _delimited(path: Path, file: TextIO, options: PathOptions) -> Table:
         next(reader)
     numbered = ((skipped + reader.line_num, cells, None) for cells in reader if cells)
     sample = list(itertools.islice(numbered, _SAMPLE))
-    columns = columns.with_names_preferred([cells for _, cells, _ in sample])
+    columns = _chosen_labels(path, columns, [cells for _, cells, _ in sample], options)
     return Table(path, columns, _rows(path, columns, itertools.chain(sample, numbered), options))
 
 
@@ -115,8 +115,24 @@ def _layout(path: Path, comment: str, line: str, options: PathOptions) -> tuple[
     raise DataError(f"{path}: found columns {widest}, {_expected_columns(options)}")
 
 
+def _chosen_labels(path: Path, columns: Columns, rows: Sequence[Sequence[str]], options: PathOptions) -> Columns:
+    """The columns, those of labels chosen by sample rows. Raises DataError if numbers are wanted and none has any."""
+    if not columns.numbers:
+        return columns.with_names_preferred(rows)
+    if isinstance(options, NumberOptions) and options.columns:
+        return columns
+    chosen = columns.with_numbers(rows)
+    if not chosen.labels and rows:
+        raise DataError(f"{path}: found no numbers in columns {list(columns.header)}, {_expected_columns(options)}")
+    return chosen
+
+
 def _expected_columns(options: PathOptions) -> str:
     """What a table must have, and the options that name it."""
+    if isinstance(options, NumberOptions):
+        named = f"those of the targets {', '.join(options.columns)}" if options.columns else "one or several of numbers"
+        path, label = map(options.flag, ("path_column", "label_column"))
+        return f"expected one of files (path, file, fname, ...) and {named}; name them with {path} and {label} a,b"
     names = ["path_column", "label_column"] if isinstance(options, TableOptions) else ["path_column"]
     asked = [f"{options.flag(name)} {value}" for name in names if (value := getattr(options, name)) is not None]
     kinds = ("one of files (path, file, fname, ...)", "one of labels (label, class, category, ...)")
@@ -137,6 +153,8 @@ def _rows(path: Path, columns: Columns, lines: Iterator[_Line], options: PathOpt
         labels: Iterable[Cell]
         if not columns.labels:
             labels = itertools.repeat("", len(some))
+        elif columns.numbers:
+            labels = zip(*(_column(cells, place) for place in columns.labels), strict=True)
         elif records[0] is None:
             labels = _column(cells, columns.labels[0])
         else:
@@ -154,7 +172,7 @@ def _column(lines: Iterable[Sequence[str]], place: int) -> list[str]:
 
 def _check(path: Path, columns: Columns, numbers: Sequence[int], lines: Sequence[list[str]], names: list[str]) -> None:
     """Raise DataError for the first line with too many or too few cells, or without the name of a file."""
-    width, needed = len(columns.header), max(columns.path, *columns.labels[:1], 0)
+    width, needed = len(columns.header), max(columns.path, *columns.read, 0)
     widths = set(map(len, lines))
     if needed < min(widths) and max(widths) <= width and all(names) and is_path("".join(names)):
         return
@@ -232,7 +250,8 @@ def _json_lines(path: Path, file: TextIO, options: PathOptions) -> Table:
         raise DataError(f"{path}: found fields {header}, {_expected_columns(options)}")
     if columns is None:
         return Table(path, Columns((), 0, (0,)), Rows())
-    columns = columns.with_names_preferred([[_text(record.get(name)) for name in header] for _, record in sample])
+    cells = [[_text(record.get(name)) for name in header] for _, record in sample]
+    columns = _chosen_labels(path, columns, cells, options)
     lines = (
         (number, [_text(record.get(name)) for name in header], record)
         for number, record in itertools.chain(sample, objects)

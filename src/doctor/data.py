@@ -40,6 +40,8 @@ class DataSet:
     labels: Path | None = None
     root: Path | None = None
     options: TableOptions = TableOptions()
+    numbers: bool = False
+    """Whether the labels are numbers to predict."""
 
     @classmethod
     def of(cls, data: Path, val: Path | None, test: Path | None, **how: object) -> DataSet:
@@ -82,7 +84,8 @@ def examine_data(
     seen = listen([clip.path for clip in chosen], features, workers, progress, subject)
     sizes = Counter(clip.split for clip in clips)
     facts = {name: f"{counted(count, 'clip')} ({data.splits[name]})" for name, count in sizes.items()}
-    facts["classes"] = str(len({name for clip in clips for name in clip.classes}))
+    if not data.numbers:
+        facts["classes"] = str(len({name for clip in clips for name in clip.classes}))
     facts["listened to"] = counted(len(chosen), "clip")
     findings = [*_empty_classes(data), *_label_faults(data, clips, model), *_split_faults(clips)]
     findings += clip_faults([(str(clip.path), clip.classes) for clip in chosen], seen, model)
@@ -90,6 +93,10 @@ def examine_data(
 
 
 def _listed(data: DataSet, split: str, source: Path) -> Iterator[Listed]:
+    if data.numbers:
+        manifest = read_manifest(source, data.labels, data.root, data.options, numbers=True)
+        yield from (Listed(split, path, ()) for path in manifest.clips.paths)
+        return
     labels = Labels.read(data.labels) if data.labels else distinct_labels(source, data.options)
     manifest = read_manifest(source, labels, data.root, data.options)
     for clip in manifest.clips:

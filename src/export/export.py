@@ -19,12 +19,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..classifier.audio_classifier import AudioClassifier
+from ..classifier.class_order import in_units
 from ..errors import ConfigError, require
 from ..models.flexiast import FlexiAST
 from ..models.geometry import PatchLike, PatchSize
 from ..runtime.arguments import require_distinct
 from ..runtime.files import file_errors, put_in_place, require_new, to_json_text, told_as, write_atomically
-from .huggingface import INSTEAD, huggingface_ast
+from .huggingface import INSTEAD, PROBLEMS, huggingface_ast
 from .job import Exported, ExportError, Input, Job, clips, largest, needed
 from .programs import run_onnx, run_torch, write_onnx, write_torch
 from .remote_code import MODULE, configuration, modeling_file
@@ -58,8 +59,9 @@ def export(
     (batch, samples) at the model's sample rate, of any length of at least two frames, with `lengths` (batch,), int64,
     the samples of each clip without padding (for a single clip, all its samples); or `spectrogram`, the normalised
     log-mel (batch, frames, bins), with `lengths` in frames if the model hears clips at their native length. What is
-    longer than the model's window is cut to it. Outputs: `scores` and `logits` (batch, classes). `out` ends in .onnx or
-    .pt2, or is a directory; what already exists is replaced only with `overwrite`.
+    longer than the model's window is cut to it. Outputs: `scores` and `logits` (batch, classes); with loss mse scores
+    are values, as are the logits of hf and transformers. `out` ends in .onnx or .pt2, or is a directory; what already
+    exists is replaced only with `overwrite`.
     Raises ConfigError for what the format cannot express, ExportError if the results differ; the export then stays in
     the temporary folder next to `out`.
     """
@@ -72,7 +74,7 @@ def export(
     out = Path(out)
     beside = _place_beside(out, SUFFIX[format], overwrite)
     part = beside / out.name
-    job = Job(_reference(model), patches, input)
+    job = Job(_reference(model, in_its_units=SUFFIX[format] is None), patches, input)
     if SUFFIX[format] is None and job.native:
         logger.warning(
             "features.length: the model hears short clips at their native length, transformers' feature extractor pads"
@@ -87,7 +89,7 @@ def export(
     except BaseException:
         shutil.rmtree(beside)
         raise
-    limit = TOLERANCE["directory" if SUFFIX[format] is None else input]
+    limit = TOLERANCE["directory"] * model.scale.largest if SUFFIX[format] is None else TOLERANCE[input]
     if not difference <= limit:
         raise ExportError(
             f"{part}: its logits differ from the model's by {difference:.2e}, expected at most {limit:.0e}"
@@ -127,9 +129,10 @@ def _place_beside(out: Path, suffix: str | None, overwrite: bool) -> Path:
         raise ConfigError(f"{out}: not writable ({error.strerror})") from None
 
 
-def _reference(model: AudioClassifier) -> AudioClassifier:
+def _reference(model: AudioClassifier, in_its_units: bool) -> AudioClassifier:
     """The model in float32 on the CPU, in eval mode, as exports are; a copy, the model itself is unchanged."""
-    return copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    reference = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    return in_units(reference) if in_its_units else reference
 
 
 def write_huggingface(job: Job, directory: Path) -> None:
@@ -163,7 +166,7 @@ def _write_directory(job: Job, directory: Path, settings: dict[str, Any], state:
     settings |= {
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
-        "problem_type": "single_label_classification" if model.loss == "ce" else "multi_label_classification",
+        "problem_type": PROBLEMS[model.loss],
     }
     extractor = {
         "feature_extractor_type": "ASTFeatureExtractor",

@@ -22,6 +22,8 @@ from ..models.resize import resize_kernel
 from .second_prefix import add_second_prefix
 
 INSTEAD = "; onnx and torch exports hold every model"
+PROBLEMS = {"ce": "single_label_classification", "bce": "multi_label_classification", "mse": "regression"}
+"""What transformers calls the losses."""
 State = dict[str, Tensor]
 
 

@@ -31,7 +31,7 @@ def facts(job: Job) -> dict[str, Any]:
         "features": dataclasses.asdict(model.feature_config),
         "input": job.input,
         "inputs": job.inputs,
-        "scores": "softmax" if model.loss == "ce" else "sigmoid",
+        "scores": {"ce": "softmax", "bce": "sigmoid", "mse": "values"}[model.loss],
         "model": dataclasses.asdict(model.config),
     }
 
@@ -47,7 +47,8 @@ def scorer(job: Job) -> Scorer:
     front_end = MatrixFrontEnd(model.feature_config) if job.input == "waveform" else None
     fixed = len(job.patches) == 1 and not job.native
     network = model.freeze(job.patch, frames) if fixed else SizesAST(model, job.patches, frames)
-    return Scorer(network, model.loss == "bce", front_end, tuple(job.inputs), job.native).eval()
+    scale = model.scale if model.loss == "mse" else None
+    return Scorer(network, model.loss == "bce", front_end, tuple(job.inputs), job.native, scale).eval()
 
 
 def _example(job: Job) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:

@@ -71,6 +71,8 @@ class FlexiASTForAudioClassification(PreTrainedModel):
         logits, loss = self.network(input_values, size), None
         if labels is not None and self.config.problem_type == "multi_label_classification":
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
+        elif labels is not None and self.config.problem_type == "regression":
+            loss = torch.nn.functional.mse_loss(logits, labels.float())
         elif labels is not None:
             loss = torch.nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)

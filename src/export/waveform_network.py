@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
 
+from ..classifier.scale import Scale
 from ..features import FeatureConfig
 from ..models.frozen import FrozenAST
 from .sizes_network import SizesAST
@@ -75,6 +76,9 @@ def analysis_matrix(size: int, n_fft: int) -> Tensor:
 class Scorer(nn.Module):
     """A network with its front end and score function; returns scores (B, C) and logits (B, C)."""
 
+    mean: Tensor | None
+    std: Tensor | None
+
     def __init__(
         self,
         network: FrozenAST | SizesAST,
@@ -82,15 +86,18 @@ class Scorer(nn.Module):
         front_end: MatrixFrontEnd | None = None,
         inputs: tuple[str, ...] = ("waveform", "lengths"),
         native: bool = False,
+        scale: Scale | None = None,
     ) -> None:
         """front_end: for waveforms (B, S) and lengths (B,) as input; otherwise the input is normalised log-mel.
 
         inputs: what `forward` takes, in order: a sound, then `lengths` and `patch`, if they are there.
-        native: hear short clips at their own length.
+        native: hear short clips at their own length. scale: of a regression, whose scores are values in these units.
         """
         super().__init__()
         self.front_end, self.network, self.multi_label = front_end, network, multi_label
         self.inputs, self.native = inputs, native
+        self.register_buffer("mean", None if scale is None else torch.tensor(scale.mean))
+        self.register_buffer("std", None if scale is None else torch.tensor(scale.std))
 
     def forward(self, x: Tensor, second: Tensor | None = None, third: Tensor | None = None) -> tuple[Tensor, Tensor]:
         given = dict(zip(self.inputs[1:], (second, third), strict=False))
@@ -102,4 +109,6 @@ class Scorer(nn.Module):
             logits = self.network(x, lengths if self.native else None, given.get("patch"))
         else:
             logits = self.network(x)
+        if self.mean is not None and self.std is not None:
+            return logits * self.std + self.mean, logits
         return (logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)), logits

@@ -9,8 +9,9 @@ from ..errors import ConfigError, is_finite_number, is_whole_number
 from .geometry import Coverage, Grid, Layout, PatchLike, PatchSize, forward_flops, lay_out, scaled_stride
 
 Pool = Literal["cls", "mean"]
-Loss = Literal["ce", "bce"]
-"""Training loss. `ce`: one class per clip, softmax cross-entropy. `bce`: any number of classes, sigmoids."""
+Loss = Literal["ce", "bce", "mse"]
+"""Training loss. `ce`: one class per clip, softmax cross-entropy. `bce`: any number of classes, sigmoids. `mse`:
+numbers to predict (targets), mean squared error over deviations; the network's outputs are standardised values."""
 
 SIZES: dict[str, dict[str, int]] = {
     "micro": {"width": 96, "depth": 4, "heads": 3},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..traintest.bench import Bench
+from ..traintest.metrics import heading
 from .pictures import Picture, label_points, picture, plain_ticks
 
 if TYPE_CHECKING:
@@ -84,12 +85,12 @@ def _draw_latency(axes: Axes, report: Bench) -> Points:
 
 def _draw_score(axes: Axes, report: Bench) -> Points:
     points = [
-        (cost.clips_per_second, 100 * cost.score, cost.patch_size)
+        (cost.clips_per_second, cost.score * (1 if report.score_name == "R2" else 100), cost.patch_size)
         for cost in sorted(report.costs, key=lambda cost: cost.tokens)
         if cost.score is not None
     ]
     axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o-")
-    axes.set(xscale="log", xlabel="clips per second", ylabel=f"validation {report.score_name}, %")
+    axes.set(xscale="log", xlabel="clips per second", ylabel=f"validation {heading(report.score_name)}")
     _finish(axes)
     return points
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..classifier.curve import Cascade, Curve
+from ..traintest.metrics import heading, number
 from .tables import spread
 
 MOST_LINES = 12
@@ -12,20 +13,25 @@ MOST_LINES = 12
 def format_curve(curve: Curve) -> str:
     """The sizes, and the cascades on the Pareto front (every few of them, where there are many)."""
     seconds = next(iter(curve.seconds.values()), {})
-    head = ["patch", "tokens", "GFLOPs", "p95 ms", f"{curve.score_name}, %", "temperature", "ECE", "scaled"]
+    head = ["patch", "tokens", "GFLOPs", "p95 ms", heading(curve.score_name), "temperature", "ECE", "scaled"]
     lines = ["".join(f"{name:>13}" for name in head)]
     for p in curve.points:
         time = seconds.get(str(p.patch_size))
         cells = [str(p.patch_size), str(p.tokens), f"{p.gflops:.4g}", "-" if time is None else f"{1e3 * time:.3g}"]
-        cells += [f"{100 * p.score:.1f}", f"{p.temperature:.2f}", f"{p.ece_before:.3f}", f"{p.ece_after:.3f}"]
+        cells += [
+            number(curve.score_name, p.score),
+            f"{p.temperature:.2f}",
+            f"{p.ece_before:.3f}",
+            f"{p.ece_after:.3f}",
+        ]
         lines.append("".join(f"{cell:>13}" for cell in cells))
     front = curve.cascades
     shown = spread(len(front), MOST_LINES)
     of = f", {len(shown)} of {len(front)}" if len(shown) < len(front) else ""
     lines.append(f"Pareto front on {curve.clips} clips{of}: mean GFLOPs, {curve.score_name}, sizes (share of clips)")
-    for number in shown:
-        c = front[number]
-        lines.append(f"{c.gflops:13.4g}{100 * c.score:13.1f}  {sizes_of(c)}")
+    for place in shown:
+        c = front[place]
+        lines.append(f"{c.gflops:13.4g}{number(curve.score_name, c.score):>13}  {sizes_of(c)}")
     return "\n".join(lines)
 
 

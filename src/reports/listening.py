@@ -106,6 +106,11 @@ class ListeningRoom:
     """
 
     def __init__(self, model: AudioClassifier, max_seconds: float = 60.0, max_megabytes: float = 20.0) -> None:
+        if model.loss == "mse":
+            raise ConfigError(
+                "checkpoint: found a model that predicts numbers, expected one of classes: the page shows classes;"
+                " flexiast predict gives the numbers"
+            )
         self.model, self.max_seconds, self.max_megabytes = model, max_seconds, max_megabytes
         self.sizes = fitting(EVERY_SIZE, model)
         if not self.sizes:

@@ -15,6 +15,8 @@ from ..runtime.files import growing, require_new, to_json_text
 from ..runtime.terminal import printable
 
 SUFFIXES = (".csv", ".json")
+SHOWN = "{:.7g}"
+"""A value, in whatever unit, to the digits that a float32 has."""
 
 
 class Part(NamedTuple):
@@ -36,14 +38,16 @@ class Report(NamedTuple):
     """The sizes that scored the file, from coarse to fine, where a budget or a cascade chose them."""
     chosen: str = ""
     """What was chosen and why."""
+    numbers: bool = False
+    """Whether they are values of targets, not scores of classes."""
 
 
 def as_lines(report: Report) -> str:
-    """One tab-separated line per class, safe to print on a terminal; nothing for a file that cannot be used."""
-    lines = []
+    """One tab-separated line per class or target, safe to print; nothing for a file that cannot be used."""
+    lines, shown = list[str](), (SHOWN if report.numbers else "{:.4f}").format
     for start, end, best in report.parts:
         times = [] if start is None else [f"{start:.2f}", f"{end:.2f}"]
-        lines += ["\t".join([printable(report.path), *times, printable(p.label), f"{p.score:.4f}"]) for p in best]
+        lines += ["\t".join([printable(report.path), *times, printable(p.label), shown(p.score)]) for p in best]
     return "\n".join(lines)
 
 
@@ -52,9 +56,15 @@ def as_json(report: Report) -> str:
     content: dict[str, Any] = {"path": report.path}
     if report.error is not None:
         return to_json_text(content | {"error": _reason(report)})
+
+    def made(one: Prediction) -> dict[str, Any]:
+        if report.numbers:
+            return {"target": one.label, "value": float(SHOWN.format(one.score))}
+        return {"label": one.label, "score": round(one.score, 6)}
+
     parts = [
         ({} if start is None else {"start": round(start, 4), "end": round(end or 0, 4)})
-        | {"predictions": [{"label": label, "score": round(score, 6)} for label, score in best]}
+        | {"predictions": list(map(made, best))}
         for start, end, best in report.parts
     ]
     if report.chosen:
@@ -80,7 +90,7 @@ def as_rows(report: Report, chosen: bool = False) -> list[list[str]]:
         [
             report.path,
             *("" if time is None else f"{time:.4f}" for time in (start, end)),
-            *(label, f"{score:.6f}", "", *how),
+            *(label, (SHOWN if report.numbers else "{:.6f}").format(score), "", *how),
         ]
         for start, end, best in report.parts
         for label, score in best
@@ -88,6 +98,8 @@ def as_rows(report: Report, chosen: bool = False) -> list[list[str]]:
 
 
 COLUMNS = ["path", "start", "end", "label", "score", "error"]
+NUMBERS = ["path", "start", "end", "target", "value", "error"]
+"""The same of a model that predicts numbers."""
 CHOSEN = ["patch_sizes", "chosen"]
 """Further columns, where a budget or a cascade chose the patch sizes."""
 
@@ -100,16 +112,18 @@ def require_results_file(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def results_file(path: Path, chosen: bool = False) -> Iterator[Callable[[Sequence[Report]], None]]:
+def results_file(
+    path: Path, chosen: bool = False, numbers: bool = False
+) -> Iterator[Callable[[Sequence[Report]], None]]:
     """Give a function that appends reports to a file, in CSV or JSON according to its name.
 
-    chosen: with the columns CHOSEN.
+    chosen: with the columns CHOSEN. numbers: of values, not scores of classes.
 
     They are there after an error or Ctrl-C too, see `growing`. Raises FileError if the file cannot be written.
     """
     is_csv, added = path.suffix.lower() == ".csv", 0
     with growing(path, lambda: added > 0, "" if is_csv else "\n]\n") as write:
-        write(_csv([[*COLUMNS, *(CHOSEN if chosen else ())]]) if is_csv else "[")
+        write(_csv([[*(NUMBERS if numbers else COLUMNS), *(CHOSEN if chosen else ())]]) if is_csv else "[")
 
         def add(reports: Sequence[Report]) -> None:
             nonlocal added

@@ -36,8 +36,14 @@ def worth(scores: np.ndarray, targets: np.ndarray, loss: Loss) -> np.ndarray:
     """What scores (n, C) are worth for each clip, (n,), 0 to 1.
 
     `ce`: whether the best class is right, whose mean is the accuracy. `bce`: the average precision of the clip's own
-    ranking of the classes (1 without positives), which stands in for mAP, as mAP is no mean over clips.
+    ranking of the classes (1 without positives), which stands in for mAP, as mAP is no mean over clips. `mse`: 1 less
+    the squared error over the target's variance in these clips, at most 1, whose mean is R2.
     """
+    if loss == "mse":
+        variance = targets.astype(np.float64).var(axis=0)
+        known = variance > 0
+        share = np.square(scores.astype(np.float64) - targets)[:, known] / variance[known]
+        return 1 - share.mean(axis=1) if known.any() else np.zeros(len(scores))
     if loss == "ce":
         return (targets[np.arange(len(scores)), scores.argmax(axis=1)] > 0).astype(np.float64)
     order = np.argsort(-scores, axis=1, kind="stable")

@@ -17,10 +17,10 @@ from .metrics import metric_of
 from .options import DataConfig, DistillConfig, FeatureOptions, MemoryLimits, ModelOptions, OptimConfig, PatchOptions
 from .tuning import parse_tune
 
-AutoLoss = Annotated[Loss, auto(str, "{auto,ce,bce}", get_args(Loss))]
+AutoLoss = Annotated[Loss, auto(str, "{auto,ce,bce,mse}", get_args(Loss))]
 Log = Literal["tensorboard", "wandb", "none"]
 ClassWeights = Literal["none", "balanced"]
-Metric = Literal["auto", "accuracy", "mAP"]
+Metric = Literal["auto", "accuracy", "mAP", "R2"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,8 @@ class TrainConfig(OutputOptions):
     augment: AugmentConfig = AugmentConfig()
     distill: DistillConfig = DistillConfig()
     loss: AutoLoss = AUTO
-    """`ce`: one class per clip. `bce`: any number of classes. `auto`: chosen from the labels."""
+    """`ce`: one class per clip. `bce`: any number of classes. `auto`: one of these, chosen from the labels. `mse`:
+    numbers to predict, in one or several columns of a table (data.label_column)."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
     class_weights: ClassWeights = "none"
@@ -61,7 +62,7 @@ class TrainConfig(OutputOptions):
     eval_every: AutoFloat = AUTO
     """Epochs between validations; the last epoch is always validated."""
     metric: Metric = "auto"
-    """What the best model is chosen by: `auto` is accuracy with loss ce, mAP with bce."""
+    """What the best model is chosen by: `auto` is accuracy with loss ce, mAP with bce, R2 with mse."""
     average_from: float = 0
     """Average the weights at every validation from this epoch on; 0 for no averaging."""
     save_every: int = 1000
@@ -121,6 +122,26 @@ class TrainConfig(OutputOptions):
             value = getattr(self, name)
             require(value is AUTO or 0 <= value < 2**63, name, value, "0 or more")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a share from 0 to below 1")
+        if self.loss is not AUTO:
+            allowed = ("auto", "R2") if self.loss == "mse" else ("auto", "accuracy", "mAP")
+            require(self.metric in allowed, "metric", self.metric, f"{' or '.join(allowed)} with loss {self.loss}")
+        if self.loss == "mse":
+            self._require_no_classes()
+
+    def _require_no_classes(self) -> None:
+        """Raise ConfigError for a setting that needs classes, or probabilities."""
+        for name, value, expected in (
+            ("label_smoothing", self.label_smoothing, 0),
+            ("class_weights", self.class_weights, "none"),
+            ("focal", self.focal, 0),
+            ("data.labels", self.data.labels, None),
+            ("distill.scores", self.distill.scores, None),
+            ("distill.temperature", self.distill.temperature, 1),
+        ):
+            why = "its numbers to predict have no classes, and so no probabilities"
+            require(value == expected, name, value, f"{expected or 'nothing'} with loss mse: {why}")
+        balanced = self.data.sampling == "balanced"
+        require(not balanced, "data.sampling", "balanced", "shuffle with loss mse: there are no rare classes")
 
     @property
     def memory(self) -> MemoryLimits:

@@ -22,6 +22,7 @@ from .calibration import calibration_error, fit_temperature
 from .cascade_search import Chain, pareto, search
 from .evaluate import Result, sweep, targets_of
 from .metrics import accuracy, mean_average_precision, metric_of
+from .regression import r_squared
 
 Scores = dict[PatchSize, np.ndarray]
 """Scores (n, C) at each patch size, not temperature-scaled."""
@@ -58,28 +59,34 @@ def measure_curve(
 def curve_from(results: Sequence[Result], targets: np.ndarray, loss: Loss) -> Curve:
     """The curve of results with scores (n, C) and targets (n, C), without times."""
     points = [_point(result, targets, loss) for result in results]
+    if loss == "mse":  # no confidence, and so no cascades
+        alone = [Cascade(Rule((p.patch_size,)), (1.0,), p.gflops, p.score) for p in points]
+        return Curve(metric_of(loss), len(targets), tuple(points), _front(alone), {})
     tempered = np.stack([temper(r.scores, p.temperature, loss) for r, p in zip(results, points, strict=True)])
     chains = search(tempered, targets, np.array([point.gflops for point in points]), loss)
     scores = {result.patch_size: result.scores for result in results}
     cascades = [_cascade(chain, points, scores, targets, loss) for chain in chains]
     # The search knows mAP by a stand-in only, and sums in another order.
     cascades += [Cascade(Rule((p.patch_size,), (), (p.temperature,)), (1.0,), p.gflops, p.score) for p in points]
+    return Curve(metric_of(loss), len(targets), tuple(points), _front(cascades), {})
+
+
+def _front(cascades: Sequence[Cascade]) -> tuple[Cascade, ...]:
+    """Those that no other matches at the same or a lower cost, cheapest first."""
     numbered = [Chain((number,), (), False, one.gflops, one.score) for number, one in enumerate(cascades)]
-    front = tuple(cascades[chain.sizes[0]] for chain in pareto(numbered))
-    return Curve(metric_of(loss), len(targets), tuple(points), front, {})
+    return tuple(cascades[chain.sizes[0]] for chain in pareto(numbered))
 
 
 def _point(result: Result, targets: np.ndarray, loss: Loss) -> Point:
-    temperature = fit_temperature(result.scores, targets, loss)
+    temperature, ece_before, ece_after = 1.0, 0.0, 0.0
+    if loss != "mse":
+        temperature = fit_temperature(result.scores, targets, loss)
+        ece_before = calibration_error(result.scores, targets, loss)
+        ece_after = calibration_error(temper(result.scores, temperature, loss), targets, loss)
     return Point(
-        patch_size=result.patch_size,
-        tokens=result.tokens,
-        gflops=result.gflops,
-        score=score_of(result.scores, targets, loss),
-        temperature=temperature,
-        ece_before=calibration_error(result.scores, targets, loss),
-        ece_after=calibration_error(temper(result.scores, temperature, loss), targets, loss),
-    )
+        result.patch_size, result.tokens, result.gflops, score_of(result.scores, targets, loss), temperature,
+        ece_before, ece_after,
+    )  # fmt: skip
 
 
 def _cascade(chain: Chain, points: Sequence[Point], scores: Scores, targets: np.ndarray, loss: Loss) -> Cascade:
@@ -103,6 +110,8 @@ def reach_of(followed: Followed, rule: Rule) -> tuple[float, ...]:
 
 
 def score_of(scores: np.ndarray, targets: np.ndarray, loss: Loss) -> float:
-    """Accuracy (`ce`) or mAP (`bce`; 0 without any positive)."""
+    """Accuracy (`ce`), mAP (`bce`; 0 without any positive) or the mean R2 of the targets (`mse`)."""
+    if loss == "mse":
+        return float(r_squared(scores.astype(np.float64), targets.astype(np.float64)).mean())
     score = accuracy(scores, targets) if loss == "ce" else mean_average_precision(scores, targets)
     return 0.0 if math.isnan(score) else score

@@ -107,7 +107,7 @@ class Chooser:
 
 
 def choose_loss(chooser: Chooser, train: Manifest) -> None:
-    """The loss, from the labels."""
+    """The loss, from the labels; numbers to predict are chosen before the data are read."""
     single = bool((train.clips.classes.sizes == 1).all())
     chooser.choose(
         "loss", "ce" if single else "bce", "one label per clip" if single else "several labels, or none, on some clips"

@@ -17,6 +17,7 @@ from . import mistakes
 from .calibration import calibration_error
 from .cascade_search import worth
 from .evaluate import Result
+from .metrics import metric_of
 from .resampling import interval, mean_average_precision_interval
 
 Row = dict[str, Any]
@@ -25,7 +26,10 @@ MOST_CONFUSIONS = 100
 
 
 def uncertainty(result: Result, targets: np.ndarray, loss: Loss) -> Row:
-    """Expected calibration error, and 95 % intervals of accuracy and mAP over resampled clips."""
+    """Expected calibration error, and 95 % intervals of accuracy and mAP over resampled clips; of numbers to predict
+    that of R2, with the variance of all clips."""
+    if loss == "mse":
+        return dict(zip(("R2_low", "R2_high"), interval(worth(result.scores, targets, loss)), strict=True))
     accuracy = interval(worth(result.scores, targets, "ce"))
     precision = mean_average_precision_interval(result.scores, targets)
     return {
@@ -66,20 +70,20 @@ def comparisons_of(results: Sequence[Result], models: Mapping[str, AudioClassifi
     """Every two models (or kinds of resizing) at each patch size, clip by clip.
 
     difference: of what a clip is worth on average (see `cascade_search.worth`: accuracy, or a clip's own average
-    precision if a model is multi-label), the second less the first, with the 95 % interval over resamples of the
+    precision if a model is multi-label, R2), the second less the first, with the 95 % interval over resamples of the
     clips, the same for both.
     """
     rows = []
     for patch in dict.fromkeys(result.patch_size for result in results):
         for one, other in combinations([result for result in results if result.patch_size == patch], 2):
             kinds = {models[result.model].loss for result in (one, other)}
-            loss: Loss = "ce" if kinds == {"ce"} else "bce"
+            loss: Loss = next(iter(kinds)) if kinds in ({"ce"}, {"mse"}) else "bce"
             first, second = (worth(result.scores, targets, loss) for result in (one, other))
             low, high = interval(second - first)
             rows.append(
                 {"patch_freq": patch.freq, "patch_time": patch.time}
                 | {"first": _line(one), "second": _line(other)}
-                | {"score_name": "accuracy" if loss == "ce" else "clip AP"}
+                | {"score_name": "clip AP" if loss == "bce" else metric_of(loss)}
                 | {"first_score": float(first.mean()), "second_score": float(second.mean())}
                 | {"difference": float((second - first).mean()), "low": low, "high": high}
             )

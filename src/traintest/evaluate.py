@@ -39,6 +39,7 @@ from ..runtime.interruption import Interrupted, never
 from ..runtime.side_by_side import side_by_side, threads_for
 from .losses import classification_loss, logits_of
 from .metrics import Metrics, classification_metrics
+from .regression import RegressionMetrics, regression_metrics
 
 TREATED: dict[Length, str] = {"window": "padded", "native": "heard at their own length"}
 """What becomes of clips shorter than the window."""
@@ -59,10 +60,11 @@ class Result:
     """Forward passes alone, decoding and features not counted, at the batch size used; a clip that is cut into
     several windows counts once per window."""
     loss: float
-    """Mean over the clips of the loss, cross-entropy or binary cross-entropy, of a clip's scores."""
-    metrics: Metrics
+    """Mean over the clips of the loss, cross-entropy, binary cross-entropy or squared error in units of the training's
+    deviation, of a clip's scores."""
+    metrics: Metrics | RegressionMetrics
     scores: np.ndarray = dataclasses.field(repr=False)
-    """(n, C) float32 probabilities, the mean over a clip's windows."""
+    """(n, C) float32 probabilities or values, the mean over a clip's windows."""
     excluded: tuple[Failure, ...] = dataclasses.field(default=(), repr=False)
     """Clips that could not be used; n does not count them."""
     longer: int = 0
@@ -131,8 +133,11 @@ class _Pass:
         """Keep scores and loss of clips whose windows are all done; targets (n, C)."""
         scores = torch.stack([self.tally.take(clip) for clip, _, _ in ended])
         logits = torch.stack([self.logits.pop(clip) for clip, _, _ in ended])
-        several = torch.tensor([windows > 1 for _, windows, _ in ended])
-        logits[several] = logits_of(scores[several], self.model.loss)
+        if self.model.loss == "mse":
+            logits, targets = self.model.scale.outputs(scores), self.model.scale.outputs(targets)
+        else:
+            several = torch.tensor([windows > 1 for _, windows, _ in ended])
+            logits[several] = logits_of(scores[several], self.model.loss)
         self.losses.append((ended[0].clip, float(classification_loss(logits, targets, self.model.loss)) * len(ended)))
         self.scores.append(scores.numpy())
 
@@ -274,7 +279,7 @@ def _note(passes: list[_Pass], batch: WindowBatch, heard: list[_Heard], data: Ma
     """Keep the scores of a batch of windows, and work out what it completes."""
     for one, of_one in zip(passes, heard, strict=bool(heard)):
         one.note(batch.clips, of_one)
-    targets = torch.from_numpy(_targets(data, batch.ended))
+    targets = torch.from_numpy(data.targets([one.clip for one in batch.ended]))
     for one in passes:
         for failure in batch.failures:
             one.drop(failure.clip)
@@ -282,18 +287,10 @@ def _note(passes: list[_Pass], batch: WindowBatch, heard: list[_Heard], data: Ma
             one.complete(batch.ended, targets)
 
 
-def _targets(data: Manifest, ended: Sequence[Ended]) -> np.ndarray:
-    """(n, C) float32, 1 at each class of these clips."""
-    targets = np.zeros((len(ended), len(data.labels)), dtype=np.float32)
-    for row, one in zip(targets, ended, strict=True):
-        row[list(data.clips[one.clip].classes)] = 1.0
-    return targets
-
-
 def targets_of(data: Manifest, excluded: Sequence[Failure] = ()) -> np.ndarray:
-    """(n, C) float32, 1 at each class of the clips that were used, in the order of `Result.scores`."""
+    """(n, C) float32, 1 at each class of the clips that were used, or their values, in the order of `Result.scores`."""
     left_out = {failure.clip for failure in excluded}
-    return _targets(data, [Ended(clip, 1, 0) for clip in range(len(data)) if clip not in left_out])
+    return data.targets([clip for clip in range(len(data)) if clip not in left_out])
 
 
 def _exchange(passes: list[_Pass], outcome: _Outcome, world: World) -> None:
@@ -312,6 +309,13 @@ def _exchange(passes: list[_Pass], outcome: _Outcome, world: World) -> None:
     outcome.suspicions.sort()
 
 
+def metrics_of(scores: np.ndarray, targets: np.ndarray, model: AudioClassifier) -> Metrics | RegressionMetrics:
+    """The metrics of scores and targets (n, C), of the kind that suits the model."""
+    if model.loss == "mse":
+        return regression_metrics(scores, targets, model.labels.names)
+    return classification_metrics(scores, targets)
+
+
 def _result(name: str, done: _Pass, outcome: _Outcome, data: Manifest) -> Result:
     config, frames, scores = done.model.config, done.model.feature_config.frames, done.scores[0]
     few = (1 - LEAST_NEW) * frames
@@ -328,7 +332,7 @@ def _result(name: str, done: _Pass, outcome: _Outcome, data: Manifest) -> Result
         gflops=config.flops(done.patch, frames) / 1e9,
         clips_per_second=sum(one.windows for one in outcome.ended) / done.seconds,
         loss=sum(loss for _, loss in done.losses) / len(scores),
-        metrics=classification_metrics(scores, _targets(data, outcome.ended)),
+        metrics=metrics_of(scores, data.targets([one.clip for one in outcome.ended]), done.model),
         scores=scores,
         excluded=tuple(outcome.failures),
         longer=sum(one.windows > 1 for one in outcome.ended),

@@ -78,10 +78,12 @@ class FinishedRun:
             data = DataConfig(**_fields(self.settings["data"]))
             if not data.val:
                 return None
-            train = read_manifest(data.train, data.labels, data.root, data.train_table())
+            numbers = self.settings.get("loss") == "mse"
+            labels = self.model.labels if numbers else data.labels  # the targets, in the model's order
+            train = read_manifest(data.train, labels, data.root, data.train_table(), numbers=numbers)
             if isinstance(data.val, float):
                 return split_off(train, data.val, self.settings.get("seed", 0)).val
-            return read_manifest(data.val, train.labels, data.root, data.val_table())
+            return read_manifest(data.val, train.labels, data.root, data.val_table(), numbers=numbers)
         except (FlexiASTError, TypeError) as error:
             raise ConfigError(f"{self.path}: its data are not where they were: {error}") from None
 

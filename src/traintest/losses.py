@@ -40,7 +40,10 @@ def class_weights(counts: Tensor, clips: int, loss: Loss) -> Tensor:
 def classification_loss(
     logits: Tensor, targets: Tensor, loss: Loss, label_smoothing: float = 0.0, emphasis: Emphasis = EVEN
 ) -> Tensor:
-    """Cross-entropy of the kind `loss` against hard, multi-hot or mixed-up targets."""
+    """Cross-entropy of the kind `loss` against hard, multi-hot or mixed-up targets; for `mse` the mean over clips and
+    targets of the squared error, of standardised logits and targets."""
+    if loss == "mse":
+        return F.mse_loss(logits, targets)
     if emphasis.weights is not None or emphasis.focal:
         return _emphasised(logits, targets, loss, label_smoothing, emphasis)
     classes = logits.shape[-1]
@@ -72,8 +75,10 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, loss: Loss, temper
     """How far the student's softened probabilities are from the teacher's, times temperature squared.
 
     `ce`: KL divergence of the class distributions (Hinton et al., 2015). `bce`: binary cross-entropy against
-    the teacher's probability of each class.
+    the teacher's probability of each class. `mse`: mean squared error between the outputs.
     """
+    if loss == "mse":
+        return F.mse_loss(logits.float(), teacher_logits.float())
     student, teacher = logits.float() / temperature, teacher_logits.float() / temperature
     if loss == "ce":
         divergence = F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="batchmean", log_target=True)

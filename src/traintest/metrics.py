@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..models.config import Loss
 
+Score = Literal["accuracy", "mAP", "R2"]
 BLOCK = 32
 """Classes laid out side by side at a time: few enough that a large evaluation needs no second copy of its scores."""
 
@@ -82,7 +83,7 @@ def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
 
 def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     """Mean of the average precision over the classes that have positives; NaN if none has."""
-    return _mean(average_precision(scores, targets))
+    return mean_of_known(average_precision(scores, targets))
 
 
 def d_prime(auc: float) -> float:
@@ -105,19 +106,38 @@ class Metrics:
     d_prime: float
     """d' of the mean AUC, as AudioSet evaluations report it."""
 
+    def as_dict(self) -> dict[str, float]:
+        """By name."""
+        return dataclasses.asdict(self)
 
-def metric_of(loss: Loss) -> Literal["accuracy", "mAP"]:
-    """Name in `Metrics` of the score that models with this loss are compared by."""
-    return "accuracy" if loss == "ce" else "mAP"
+
+def metric_of(loss: Loss) -> Score:
+    """Name in `Metrics` or `RegressionMetrics` of the score that models with this loss are compared by."""
+    return "accuracy" if loss == "ce" else "mAP" if loss == "bce" else "R2"
+
+
+def heading(metric: str) -> str:
+    """A score's name above its numbers: all but R2, which may be negative, are shown in per cent."""
+    return metric if metric == "R2" else f"{metric}, %"
+
+
+def number(metric: str, value: float, digits: int = 1) -> str:
+    """A score under its heading: 93.1, or 0.931 of R2. digits: after the point, of per cents."""
+    return f"{value:.{digits + 2}f}" if metric == "R2" else f"{100 * value:.{digits}f}"
+
+
+def figure(metric: str, value: float, digits: int = 1) -> str:
+    """A score by itself: 93.1 %, or 0.931 of R2."""
+    return number(metric, value, digits) + ("" if metric == "R2" else " %")
 
 
 def classification_metrics(scores: np.ndarray, targets: np.ndarray) -> Metrics:
     """All metrics of scores and targets (n, C)."""
     precision, area = by_class(scores, targets)
-    auc = _mean(area)
-    return Metrics(accuracy(scores, targets), _mean(precision), auc, d_prime(auc))
+    auc = mean_of_known(area)
+    return Metrics(accuracy(scores, targets), mean_of_known(precision), auc, d_prime(auc))
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_of_known(values: np.ndarray) -> float:
     present = values[~np.isnan(values)]
     return float(present.mean()) if len(present) else math.nan

@@ -33,7 +33,7 @@ class Inputs(NamedTuple):
     """(B, T, F), or a list of (T, F): what the teacher is shown, if there is one, by its own front end if that
     differs."""
     targets: Tensor
-    """(B, C), soft after mixup."""
+    """(B, C), soft after mixup; of numbers to predict what the network's outputs are to be."""
     scores: Tensor | None = None
     """(B, C) stored probabilities of a teacher, mixed as the targets are."""
 
@@ -86,6 +86,7 @@ class Objective:
         """
         self.front_end, self.teacher, self.device = model.front_end, teacher, model.kernel.device
         self.loss, self.label_smoothing = loss, label_smoothing
+        self.scale = model.scale if loss == "mse" else None
         self.augment, self.distill, self.seed = augment, distill, seed
         self.emphasis, self.scores = emphasis, scores
         self.background = None
@@ -98,6 +99,8 @@ class Objective:
         augment, features = self.augment, self.front_end.config
         keys = clip_keys(self.seed, batch.epochs, batch.clips).to(self.device)
         waveform, lengths, targets = batch.on(self.device)
+        if self.scale is not None:
+            targets = self.scale.outputs(targets)
         classes = targets.shape[1]
         if self.scores is not None:
             targets = torch.cat([targets, self.scores[batch.clips].to(self.device)], dim=1)
@@ -139,6 +142,8 @@ class Objective:
             else:
                 with torch.no_grad():
                     taught = self.teacher(inputs.teacher, self.distill.patch_size)
+                    if self.scale is not None:  # the teacher's units may be others
+                        taught = self.scale.outputs(self.teacher.probabilities(taught))
         distilled = distillation_loss(logits, taught, self.loss, self.distill.temperature)
         share = self.distill.label_weight
         return share * supervised + (1 - share) * distilled

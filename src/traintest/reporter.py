@@ -9,6 +9,7 @@ from typing import Any
 from ..models.geometry import PatchSize
 from ..runtime.bars import tqdm
 from .config import TrainConfig
+from .metrics import figure
 from .progress import Progress
 from .run_log import RunLog
 from .setup import Plan
@@ -56,7 +57,8 @@ class Reporter:
         losses, progress.epoch_losses = progress.epoch_losses, []
         record: dict[str, Any] = {"train_loss": sum(losses) / len(losses)} if losses else {}
         if validation.curve:
-            self.score = {f"val_{self.config.selection_metric}": f"{100 * validation.score:.1f}%"}
+            metric = self.config.selection_metric
+            self.score = {f"val_{metric}": figure(metric, validation.score).replace(" ", "")}
             record |= {"mean": validation.score, "excluded": validation.excluded}
         self.record(progress.step, **record, lr=lr, skipped_steps=progress.skipped, validation=validation.curve)
         if self.log is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,16 @@ from ..classifier.adapt import adapt
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.class_order import with_classes
 from ..classifier.load import load
+from ..classifier.scale import Scale
 from ..data.bad_clips import most_bad
-from ..data.folders import split_root
-from ..data.manifest import Manifest, read_manifest, require_tables
+from ..data.manifest import Manifest, require_tables
 from ..data.sampler import BatchSchedule, balancing_weights
 from ..data.scores import scores_of
 from ..data.shards import ShardSchedule
-from ..data.split import split_off
 from ..data.survey import Survey, survey
 from ..errors import ConfigError, DataError, require
 from ..features import FeatureConfig
-from ..models.config import FlexiASTConfig, Loss
+from ..models.config import FlexiASTConfig
 from ..models.geometry import EVERY_SIZE, PAPER_SIZES, PatchSize
 from ..runtime.arguments import AUTO
 from ..runtime.device import pick_device
@@ -39,14 +37,13 @@ from .losses import Emphasis, class_weights
 from .options import DataConfig, DistillConfig, Draw, PatchOptions
 from .patch_draws import DRAWS
 from .patch_sampler import PatchSampler
+from .run_data import check_labels, read_train, setup_validation, take_splits
 from .tuning import parse_tune, select_trained
 
 FLEXIBLE_DRAW: Draw = "coarse-to-fine"
 """How a model is made flexible unless told otherwise; measured in egs/ablations/RESULTS.md."""
 SQUARE_SHARE = 0.5
 """Of the draws, where rectangles are drawn: they are so many that squares would be rare otherwise."""
-MOST_HELD_OUT = 2_000
-"""Most clips in a validation split whose share is not given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +70,17 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
     mean, std = config.data.mean, config.data.std
     require((mean is AUTO) == (std is AUTO), "data.mean, data.std", f"{mean}, {std}", "both, or none")
     chooser = Chooser(config)
-    _take_splits(chooser)
+    take_splits(chooser)
     chooser.take_over(saved)
     data = chooser.config.data
     require_tables(data, *(source for source in (data.train, data.val) if isinstance(source, Path)))
-    train = read_manifest(data.train, data.labels, data.root, data.train_table())
-    choose_loss(chooser, train)
-    _check_labels(train, chooser.config.loss)
-    train, val = _setup_validation(chooser, train, automatic=config.data.val is AUTO)
     start = load(config.model.init, frames=config.features.frames) if config.model.init else None
+    if flexible and start is not None and start.loss == "mse":
+        chooser.choose("loss", "mse", "as the model was trained")
+    train = read_train(chooser.config, start if flexible else None)
+    choose_loss(chooser, train)
+    check_labels(train, chooser.config.loss)
+    train, val = setup_validation(chooser, train, automatic=config.data.val is AUTO)
     seen = None
     kept = keeps_features(start, train, flexible, config.features)
     if not kept and AUTO in (chooser.get("features.frames"), chooser.get("data.mean")):
@@ -90,47 +89,6 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
     bins = setup_features(chooser.config, start).bins
     choose_all(chooser, Facts(train, seen, start, flexible, gpu, kept, bins))
     return Prepared(chooser.config, chooser.choices, train, val, start, seen)
-
-
-def _take_splits(chooser: Chooser) -> None:
-    """For a folder that holds the folders of the splits: the one to train on, and the one to validate on."""
-    root = chooser.config.data.train
-    splits = split_root(root) if os.path.isdir(root) else None
-    if splits is None:
-        return
-    what = "folder" if splits["train"].is_dir() else "table"
-    chooser.put("data.train", splits["train"])
-    chooser.choices.append(Choice("data.train", splits["train"], f"{root} holds the {what}s of the splits"))
-    if "val" in splits:
-        chooser.choose("data.val", splits["val"], f"the {what} beside {splits['train'].name}")
-
-
-def _check_labels(train: Manifest, loss: Loss) -> None:
-    if loss == "ce" and len(several := np.flatnonzero(train.clips.classes.sizes != 1)):
-        clip = train.clips[int(several[0])]
-        raise ConfigError(f"{train.source}: {clip.path} has {len(clip.classes)} labels, expected 1 with loss ce")
-
-
-def _setup_validation(chooser: Chooser, train: Manifest, automatic: bool) -> tuple[Manifest, Manifest | None]:
-    """The training and the validation clips: those given, or a share split off. automatic: nothing was given."""
-    data = chooser.config.data
-    if data.val is AUTO and data.val_where is not None:
-        chooser.choose("data.val", data.train, f"its rows with {data.val_where}")
-        data = chooser.config.data
-    if isinstance(data.val, Path):
-        return train, read_manifest(data.val, train.labels, data.root, data.val_table(), "classes in the training data")
-    share = min(0.2, MOST_HELD_OUT / len(train)) if data.val is AUTO else data.val
-    if share == 0:
-        return train, None
-    try:
-        split = split_off(train, share, chooser.config.seed)
-    except ConfigError as error:
-        if not automatic:
-            raise
-        chooser.choose("data.val", 0.0, f"none split off: {error}")
-        return train, None
-    chooser.choose("data.val", round(share, 4), f"split off by {split.grouped_by}, every class in it")
-    return split.train, split.val
 
 
 def _survey(config: TrainConfig, train: Manifest, start: AudioClassifier | None, progress: bool) -> Survey:
@@ -162,6 +120,8 @@ def setup_model(
     """The model to train, on the CPU, the same in every process."""
     torch.manual_seed(config.seed)
     model = _setup_network(config, features, data, start)
+    if data.clips.values is not None:  # a start of the same targets keeps its units
+        model.metadata.setdefault("targets", Scale.of(data.clips.values).to_json())
     if parse_tune(config.tune)[0] != "all" and start is None:
         raise ConfigError(f"tune: found {config.tune}, expected all without a model to start from (model.init)")
     select_trained(model, config.tune)
@@ -210,6 +170,8 @@ def setup_teacher(distill: DistillConfig, model: AudioClassifier) -> AudioClassi
     if distill.teacher is None:
         return None
     teacher = load(distill.teacher, model.kernel.device).requires_grad_(False)
+    kinds = ["numbers to predict" if one.loss == "mse" else "classes" for one in (teacher, model)]
+    require(kinds[0] == kinds[1], "distill.teacher", f"{distill.teacher}, of {kinds[0]}", f"one of {kinds[1]}")
     if teacher.labels != model.labels:
         teacher = with_classes(teacher, model.labels, f"distill.teacher: {distill.teacher}")
     teacher.config.layout(distill.patch_size or teacher.config.patch_size, teacher.feature_config.frames)

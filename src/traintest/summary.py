@@ -25,6 +25,7 @@ from .config import TrainConfig
 from .defaults import Choice
 from .evaluate import TREATED
 from .losses import classification_loss
+from .metrics import figure, heading, number
 from .optim import lr_factor
 from .options import DistillConfig, OptimConfig
 from .patch_sampler import PatchSampler
@@ -84,7 +85,11 @@ def _sizes(patches: PatchSampler) -> str:
 
 
 def _clips(manifest: Manifest) -> str:
-    return f"{len(manifest):,} clips of {len(manifest.labels)} classes ({manifest.source})"
+    labels = manifest.labels
+    what = (
+        f"{len(labels)} classes" if manifest.clips.values is None else f"numbers to predict, {', '.join(labels.names)}"
+    )
+    return f"{len(manifest):,} clips of {what} ({manifest.source})"
 
 
 def table(choices: Sequence[Choice]) -> Iterator[str]:
@@ -137,9 +142,9 @@ def validation_lines(
         text += f", training loss {train_loss:.3f}"
     if curve := validation.curve:
         metric = config.selection_metric
-        text += f"; validation {metric}, %: "
-        text += "  ".join(f"{patch}: {100 * one[metric]:.1f}" for patch, one in curve.items())
-        text += f"  mean: {100 * validation.score:.1f}" if len(curve) > 1 else ""
+        text += f"; validation {heading(metric)}: "
+        text += "  ".join(f"{patch}: {number(metric, one[metric])}" for patch, one in curve.items())
+        text += f"  mean: {number(metric, validation.score)}" if len(curve) > 1 else ""
     yield text
     supervised = config.loss == "ce" and config.distill == DistillConfig() and not config.augment.mixup
     if last and train_loss is not None and supervised and (warning := at_chance(train_loss, validation.classes)):
@@ -178,9 +183,14 @@ class RunResult:
     curve: Mapping[str, Mapping[str, float]]
     """Loss and all metrics of the kept model by patch size; empty without validation clips."""
     simple: float | None
-    """The metric of logistic regression on the same clips."""
+    """The metric of logistic regression, or for numbers to predict of linear regression, on the same clips."""
     validated: bool = True
     """Whether there are validation clips."""
+
+    @property
+    def simple_name(self) -> str:
+        """What `simple` is of, in words."""
+        return "linear regression" if self.metric == "R2" else "logistic regression"
 
     @property
     def best(self) -> str:
@@ -188,10 +198,10 @@ class RunResult:
         if not self.curve:
             return ""
         patch = max(self.curve, key=lambda one: self.curve[one][self.metric])
-        return f"{100 * self.curve[patch][self.metric]:.1f} % at patch size {patch}"
+        return f"{figure(self.metric, self.curve[patch][self.metric])} at patch size {patch}"
 
     def lines(self) -> Iterator[str]:
-        """The curve, beside logistic regression."""
+        """The curve, beside the simple model; of several targets each."""
         if not self.validated:
             yield (
                 f"no {self.metric} to report, as no clips were validated on; name some with --data.val, or split off a"
@@ -199,21 +209,31 @@ class RunResult:
             )
         if self.simple is None:
             return
-        sizes = "  ".join(f"{patch}: {100 * one[self.metric]:.1f}" for patch, one in self.curve.items())
-        yield f"validation {self.metric}, %:  {sizes}"
-        yield f"for comparison: logistic regression on mean and deviation of the log-mel: {100 * self.simple:.1f}"
+        kinds = {kind for one in self.curve.values() for kind in one}
+        targets = [kind for kind in sorted(kinds) if kind.startswith(("R2 ", "RMSE ", "pearson "))]
+        for kind in (self.metric, *(("RMSE", "pearson") if self.metric == "R2" else ()), *targets):
+            values = {patch: one.get(kind) for patch, one in self.curve.items()}  # a correlation may be unknown
+            shown = {
+                p: number(kind, v) if kind == self.metric else f"{v:.4g}" for p, v in values.items() if v is not None
+            }
+            title = heading(kind) if kind == self.metric else kind
+            yield f"validation {title}:  " + "  ".join(f"{patch}: {value}" for patch, value in shown.items())
+        yield (
+            f"for comparison: {self.simple_name} on mean and deviation of the log-mel:"
+            f" {number(self.metric, self.simple)}"
+        )
 
     def warnings(self) -> Iterator[str]:
-        """A warning if the model is no better than logistic regression."""
+        """A warning if the model is no better than the simple one."""
         if self.simple is not None and max(one[self.metric] for one in self.curve.values()) < self.simple:
             yield (
-                "warning: the model is no better than logistic regression on mean and deviation of the log-mel; more"
+                f"warning: the model is no better than {self.simple_name} on mean and deviation of the log-mel; more"
                 " --epochs, or a start (--model.init), may help"
             )
 
 
 def result(prepared: Prepared, features: FeatureConfig, progress: bool) -> RunResult:
-    """Of a finished run: the kept model's curve, and logistic regression on the same clips."""
+    """Of a finished run: the kept model's curve, and a simple model on the same clips."""
     config = prepared.config
     curve = _kept_curve(config.out / "config.json") if prepared.val else {}
     if prepared.val is None or not curve:

@@ -300,7 +300,8 @@ class Trainer:
 
     def _keep(self, model: AudioClassifier, curve: dict[str, Any]) -> None:
         """Write the model to use."""
-        model.metadata = {
+        units = {name: value for name, value in model.metadata.items() if name == "targets"}
+        model.metadata = units | {
             "trained_patch_sizes": [str(p) for p in self.config.patches.sizes or self.plan.patches.sizes],
             "trained_rectangles": self.config.patches.rectangles == "yes",
             "trained_steps": self.progress.step,

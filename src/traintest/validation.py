@@ -61,7 +61,7 @@ class Validator:
         for line in describe_clips(results[0], model.feature_config) if not self.described else ():
             logger.info("%s: %s", self.data.source, line)
         self.described = True
-        curve = {str(r.patch_size): {"loss": r.loss, **dataclasses.asdict(r.metrics)} for r in results}
+        curve = {str(r.patch_size): {"loss": r.loss, **r.metrics.as_dict()} for r in results}
         score = sum(one[self.metric] for one in curve.values()) / len(curve)
         return Validation(score, curve, len(results[0].excluded), len(model.labels))
 
