@@ -89,7 +89,7 @@ def export(
     except BaseException:
         shutil.rmtree(beside)
         raise
-    limit = TOLERANCE["directory"] * model.scale.largest if SUFFIX[format] is None else TOLERANCE[input]
+    limit = TOLERANCE[input] if SUFFIX[format] else TOLERANCE["directory"] * model.scale.largest
     if not difference <= limit:
         raise ExportError(
             f"{part}: its logits differ from the model's by {difference:.2e}, expected at most {limit:.0e}"

@@ -18,12 +18,8 @@ def format_curve(curve: Curve) -> str:
     for p in curve.points:
         time = seconds.get(str(p.patch_size))
         cells = [str(p.patch_size), str(p.tokens), f"{p.gflops:.4g}", "-" if time is None else f"{1e3 * time:.3g}"]
-        cells += [
-            number(curve.score_name, p.score),
-            f"{p.temperature:.2f}",
-            f"{p.ece_before:.3f}",
-            f"{p.ece_after:.3f}",
-        ]
+        calibration = [f"{p.temperature:.2f}", f"{p.ece_before:.3f}", f"{p.ece_after:.3f}"]
+        cells += [number(curve.score_name, p.score), *(["-"] * 3 if curve.score_name == "R2" else calibration)]
         lines.append("".join(f"{cell:>13}" for cell in cells))
     front = curve.cascades
     shown = spread(len(front), MOST_LINES)

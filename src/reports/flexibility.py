@@ -106,7 +106,8 @@ def format_table(results: Sequence[Result]) -> str:
         details = [by_key[model, resize, p].metrics.as_dict() for p in patches]
         for kind in (kind for kind in details[0] if kind.startswith(("R2 ", "RMSE"))):
             if kind != "RMSE" or not any(name.startswith("RMSE ") for name in details[0]):
-                cells.append([f"  {kind}", *(f"{one[kind]:6.3g}" for one in details)])
+                shown = "{:6.3g}" if kind.startswith("RMSE") else "{:6.3f}"
+                cells.append([f"  {kind}", *(shown.format(one[kind]) for one in details)])
     first_line = [by_key[(*lines[0], p)] for p in patches]
     cells.append(["tokens", *(f"{r.tokens:6d}" for r in first_line)])
     cells.append(["GFLOPs", *(f"{r.gflops:6.3g}" for r in first_line)])

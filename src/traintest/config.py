@@ -139,7 +139,9 @@ class TrainConfig(OutputOptions):
             ("distill.temperature", self.distill.temperature, 1),
         ):
             why = "its numbers to predict have no classes, and so no probabilities"
-            require(value == expected, name, value, f"{expected or 'nothing'} with loss mse: {why}")
+            require(
+                value == expected, name, value, f"{'nothing' if expected is None else expected} with loss mse: {why}"
+            )
         balanced = self.data.sampling == "balanced"
         require(not balanced, "data.sampling", "balanced", "shuffle with loss mse: there are no rare classes")
 
