@@ -46,3 +46,17 @@ def tiny_model(names: Sequence[str], frames: int = 96) -> flexiast.AudioClassifi
     network = flexiast.FlexiASTConfig(len(names), frames=frames, width=16, depth=1, heads=2)
     labels = Labels(tuple(names), tuple(names))
     return flexiast.AudioClassifier(network, flexiast.FeatureConfig(frames=frames), labels).eval()
+
+
+def write_tones(folder: Path, clips: int, seed: int, name: str = "tones.csv") -> Path:
+    """A table `file,loudness,pitch,fold` of wav files beside it: tones of half a second, in decibels and hertz."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    time, rows = np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE, ["file,loudness,pitch,fold"]
+    for number in range(clips):
+        loudness, pitch = rng.uniform(-40, -5), rng.uniform(200, 3000)
+        tone = 10 ** (loudness / 20) * np.sin(2 * np.pi * pitch * time) + 1e-4 * rng.standard_normal(len(time))
+        soundfile.write(folder / f"{seed}-{number}.wav", tone, SAMPLE_RATE)
+        rows.append(f"{seed}-{number}.wav,{loudness:.3f},{pitch:.2f},{1 + number % 5}")
+    (folder / name).write_text("\n".join(rows) + "\n")
+    return folder / name

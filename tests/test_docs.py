@@ -279,6 +279,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_table(here / f"{split}.csv", ("path", "label"), [(p, n) for p, n, i in names if i in numbers])
         shutil.copy(here / f"{split}.csv", here / "data")
     write_table(here / "esc50.csv", ("filename", "fold", "category"), [(p, i % 5 + 1, n) for p, n, i in names])
+    heights = [(p, f"{rng.uniform(-40, 0):.1f}", 100 + number) for number, (p, _, _) in enumerate(names)]
+    write_table(here / "tones.csv", ("file", "loudness", "pitch"), heights)
     for name in ("egs", "pretrained_models", "notebooks", "measure_flexibility.py"):
         (here / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "pretrained_models" / "demo_flexible" / "model.safetensors", here)

@@ -27,6 +27,7 @@ from ..runtime.extras import optional
 from ..runtime.files import file_errors
 from .columns import NO_TARGETS, plain_name
 from .labels import reason_of
+from .number_cells import LARGEST
 from .suffixes import AUDIO_SUFFIXES
 from .webdataset import FIELDS
 
@@ -88,7 +89,7 @@ def as_tars_with_numbers(source: Path, columns: Sequence[str], flag: str) -> tup
             f"{source}: found columns {', '.join(kinds)}, expected audio, and {wanted}; {flag} a,b names them"
         )
     values = np.stack([np.array(rows[name], dtype=np.float64) for name in names], axis=1)
-    wrong = np.argwhere(~np.isfinite(values.astype(np.float32)))
+    wrong = np.argwhere(~(np.abs(values) <= LARGEST))  # of NaN too
     if len(wrong):
         row, column = wrong[0].tolist()
         found = "an empty cell" if np.isnan(values[row, column]) else values[row, column]

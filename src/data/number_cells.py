@@ -11,6 +11,8 @@ from ..errors import DataError
 from .labels import is_finite
 from .tables import Table
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 def read_numbers(table: Table) -> np.ndarray:
     """The numbers (n, C) float32 of every row. Raises DataError, with line and column, for a cell that holds none."""
@@ -19,7 +21,7 @@ def read_numbers(table: Table) -> np.ndarray:
     read = []
     for cells, line in rows.first_lines.items():
         for name, cell in zip(names, cells, strict=True):
-            if not is_finite(cell) or abs(float(cell)) > np.finfo(np.float32).max:
+            if not is_finite(cell) or abs(float(cell)) > LARGEST:
                 found = repr(cell) if cell else "an empty cell"
                 raise DataError(
                     f"{table.source}, line {line}, column {name}: found {found}, expected a number such as -20.5;"

@@ -10,7 +10,8 @@ import pytest
 import flexiast
 from flexiast.cli import main
 from flexiast.data.audio import decode
-from flexiast.data.manifest import read_manifest
+from flexiast.data.manifest import read_manifest, require_tables
+from flexiast.data.table_options import TableOptions
 from flexiast.errors import ConfigError, DataError
 from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.options import DataConfig
@@ -123,3 +124,36 @@ def test_what_is_wrong_is_one_line(sounds: Path, tmp_path: Path, capsys: pytest.
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ConfigError, match=r"datasets: not installed .*the extra `data`"):
         read_manifest(path)
+
+
+def numbered(sounds: Path, out: Path, pitch: list) -> Path:
+    """A parquet file of five clips with a number, a whole number and a name beside each."""
+    files = sorted((sounds / "val").rglob("*.wav"))[:5]
+    rows = {
+        "audio": [{"bytes": f.read_bytes(), "path": f.name} for f in files],
+        "pitch": pitch,
+        "level": [0, -1, 2, 3, 3],
+        "who": list("abcde"),
+    }
+    datasets.Dataset.from_dict(rows).cast_column("audio", datasets.Audio(decode=False)).to_parquet(out)
+    return out
+
+
+def test_columns_of_numbers_in_a_parquet_file_are_targets(sounds: Path, tmp_path: Path) -> None:
+    path = numbered(sounds, tmp_path / "n.parquet", [0.5, -1.0, 2.5, 4.0, 4.0])
+    data = read_manifest(path, numbers=True)
+    assert (data.labels.names, data.source) == (("pitch", "level"), path)
+    assert data.clips.values.tolist() == [[0.5, 0], [-1, -1], [2.5, 2], [4, 3], [4, 3]]
+    file = sorted((sounds / "val").rglob("*.wav"))[2]
+    assert decode(data.clips[2].path).equal(decode(file))
+    named = read_manifest(path, options=TableOptions(label_column="level,pitch"), numbers=True)
+    assert (named.labels.names, named.clips.values[2].tolist()) == (("level", "pitch"), [2, 2.5])
+    require_tables(TableOptions(label_column="level"), path)  # a data set has columns of labels too
+
+
+def test_what_is_no_number_in_a_parquet_file_is_named(sounds: Path, tmp_path: Path) -> None:
+    path = numbered(sounds, tmp_path / "n.parquet", [0.5, None, 2.5, 4.0, 4.0])
+    with pytest.raises(DataError, match=r"n.parquet: row 1, column pitch: found an empty cell, expected a number"):
+        read_manifest(path, numbers=True)
+    with pytest.raises(DataError, match=r"expected audio, and numbers in who; --label-column a,b names them"):
+        read_manifest(path, options=TableOptions(label_column="who"), numbers=True)

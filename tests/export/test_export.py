@@ -341,3 +341,61 @@ def test_one_rule_for_what_is_there_already(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ConfigError, match=r"holds other files too \(thesis\.tex\)"):
         export(model, folder, "hf", 8, overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "hf"}
+
+
+# Numbers to predict ----------------------------------------------------------------------------------------------
+
+
+def regression(**settings) -> AudioClassifier:
+    """A model of numbers in units far from one another."""
+    model = classifier("mse", **settings)
+    model.metadata["targets"] = {"mean": [1e4, -20.0, 0.0, 3.0], "std": [250.0, 8.0, 1e-3, 1.0]}
+    return model
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_scores_of_numbers_are_values_in_their_units(format: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    model, x = regression(), waveforms(2)
+    path = export(model, tmp_path / f"m{exporting.SUFFIX[format]}", format, 24, "spectrogram").path
+    log_mel = model.front_end(x)
+    if format == "onnx":
+        session = onnxruntime.InferenceSession(path)
+        scores, logits = session.run(None, {"log_mel": log_mel.numpy()})
+        facts = session.get_modelmeta().custom_metadata_map
+        assert json.loads(facts["flexiast.scores"]) == "values"
+    else:
+        scores, logits = (one.detach().numpy() for one in torch.export.load(path).module()(log_mel))
+    values, outputs = expected(model, x, 24)
+    np.testing.assert_allclose(logits, outputs, atol=1e-4)
+    np.testing.assert_allclose(scores, outputs * [250.0, 8.0, 1e-3, 1.0] + [1e4, -20.0, 0.0, 3.0], rtol=1e-4)
+    np.testing.assert_allclose(scores, values, rtol=1e-4)
+
+
+@pytest.mark.parametrize("format", ["transformers", "hf"])
+def test_logits_of_numbers_are_values_in_transformers(format: str, tmp_path: Path) -> None:
+    import transformers
+
+    model = regression(bins=128, frames=96, prefix_tokens=2, coverage="drop")
+    path = export(model, tmp_path / "m", format, 16).path
+    assert json.loads((path / "config.json").read_text())["problem_type"] == "regression"
+    pipe = transformers.pipeline("audio-classification", str(path), trust_remote_code=format == "transformers")
+    sound = waveforms(1)[0].numpy()
+    got = {one["label"]: one["score"] for one in pipe(sound)}
+    values, _ = expected(model, torch.from_numpy(sound)[None], 16)
+    for name, value, std in zip(model.labels.names, values[0], model.scale.std, strict=True):
+        assert got[name] == pytest.approx(value, abs=1e-3 * std, rel=1e-6)
+    assert model.scale.mean[0] == 1e4  # the model itself is as it was
+
+
+def test_8_bit_weights_keep_the_units(tmp_path: Path) -> None:
+    import onnxruntime
+
+    from flexiast.export.int8 import export_int8
+
+    model = regression()
+    done, _ = export_int8(model, tmp_path / "m.onnx", 24, "spectrogram")
+    log_mel = model.front_end(waveforms(2))
+    scores, logits = onnxruntime.InferenceSession(done.path).run(None, {"log_mel": log_mel.numpy()})
+    np.testing.assert_allclose(scores, model.scale.values(torch.from_numpy(logits)).numpy(), rtol=1e-5, atol=1e-5)
