@@ -40,6 +40,8 @@ class AugmentConfig:
     """Share of clips that are mixed with their neighbour in the batch."""
     gain: float = 0.0
     """Largest gain or attenuation of a clip, in decibels."""
+    stretch: float = 0.0
+    """Largest change of tempo, as a share: at 0.1 a clip is up to 10 % slower or faster, its pitch as it was."""
     background: Path | None = None
     """Folder of background sounds; a stretch of them is mixed into half of the clips, 5 to 25 dB below the clip."""
     crop: bool = True
@@ -49,6 +51,7 @@ class AugmentConfig:
         for name in ("freq_mask", "time_mask", "roll", "noise", "gain"):
             value = getattr(self, name)
             require(value is AUTO or 0 <= value < math.inf, f"augment.{name}", value, "0 or more")
+        require(0.0 <= self.stretch < 1.0, "augment.stretch", self.stretch, "a share from 0 to below 1")
         require(self.mixup is AUTO or 0.0 <= self.mixup <= 1.0, "augment.mixup", self.mixup, "a share from 0 to 1")
 
 
@@ -85,6 +88,23 @@ def mask_band(log_mel: Tensor, widest: int, axis: int, keys: Tensor) -> Tensor:
     position = torch.arange(extent, device=log_mel.device)
     masked = (position >= first[:, None]) & (position < last[:, None])  # (B, extent)
     return log_mel.masked_fill(masked.unsqueeze(3 - axis), 0.0)
+
+
+def stretch_frames(log_mel: Tensor, most: float, keys: Tensor) -> Tensor:
+    """Each padded log-mel (B, T, F) slower or faster, at a rate uniform in [1 - most, 1 + most).
+
+    Frames between two others are interpolated; what then lies beyond the end is cut, or padding (0) follows.
+    """
+    frames = log_mel.shape[1]
+    rate = 1 + most * (2 * uniform(keys, 1, stream=9) - 1)
+    place = torch.arange(frames, device=log_mel.device) * rate  # (B, T)
+    first = place.floor().long()
+
+    def at(number: Tensor) -> Tensor:
+        return log_mel.gather(1, number.clamp(max=frames - 1)[:, :, None].expand_as(log_mel))
+
+    between = at(first).lerp(at(first + 1), (place - first)[:, :, None])
+    return between.masked_fill((place > frames - 1)[:, :, None], 0.0)
 
 
 def roll_frames(spectrogram: Tensor, furthest: int, keys: Tensor) -> Tensor:
@@ -129,13 +149,16 @@ def mixup(
 def augment_clips(
     log_mels: Sequence[Tensor], features: FeatureConfig, config: AugmentConfig, keys: Tensor
 ) -> list[Tensor]:
-    """`augment_features` of clips of their own lengths, (T, F) each: masks and roll stay within a clip's frames."""
+    """`augment_features` of clips of their own lengths, (T, F) each: tempo, masks and roll stay within its frames."""
     alone = zip(log_mels, keys.split(1), strict=True)
     return [augment_features(log_mel[None], features, config, key)[0] for log_mel, key in alone]
 
 
 def augment_features(log_mel: Tensor, features: FeatureConfig, config: AugmentConfig, keys: Tensor) -> Tensor:
-    """Padded log-mel (B, T, F) to an augmented, normalised one: masks, normalisation, noise, roll, in AST's order."""
+    """Padded log-mel (B, T, F) to an augmented, normalised one: tempo, then masks, normalisation, noise and roll in
+    AST's order."""
+    if config.stretch:
+        log_mel = stretch_frames(log_mel, config.stretch, keys)
     if config.freq_mask:
         log_mel = mask_band(log_mel, config.freq_mask, 2, keys)
     if config.time_mask:

@@ -15,6 +15,7 @@ from flexiast.traintest.augment import (
     mask_band,
     mixup,
     roll_frames,
+    stretch_frames,
     uniform,
 )
 
@@ -93,6 +94,20 @@ def test_roll_shifts_frames_both_ways_and_keeps_them_all():
         assert torch.equal(row, torch.roll(clip[0], -int(row[0, 0]), dims=0))
 
 
+def test_a_stretched_clip_is_read_at_its_rate_and_padded_at_its_end():
+    clips, frames = 400, 50
+    log_mel = torch.rand(clips, frames, 3)
+    rates = (1 + 0.3 * (2 * uniform(keys(clips), 1, stream=9) - 1))[:, 0].numpy()
+    stretched = stretch_frames(log_mel, 0.3, keys(clips)).numpy()
+    for clip, rate in enumerate(rates):
+        place = np.arange(frames) * rate
+        for band in range(3):
+            expected = np.interp(place, np.arange(frames), log_mel[clip, :, band].numpy())
+            np.testing.assert_allclose(stretched[clip, :, band], np.where(place > frames - 1, 0, expected), atol=1e-4)
+    assert stats.kstest((rates - 0.7) / 0.6, "uniform").pvalue > 0.01
+    assert torch.equal(stretch_frames(log_mel, 0.0, keys(clips)), log_mel)
+
+
 def test_noise_is_bounded_and_differs_in_strength():
     noise = add_noise(torch.zeros(200, 30, 20), 0.1, keys(200))
     strengths = noise.flatten(1).max(dim=1).values
@@ -151,7 +166,15 @@ def test_masked_places_look_like_padding_and_each_operation_is_applied():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("freq_mask", -1), ("time_mask", -1), ("roll", -1), ("noise", -0.1), ("mixup", -0.1), ("mixup", 1.1)],
+    [
+        ("freq_mask", -1),
+        ("time_mask", -1),
+        ("roll", -1),
+        ("noise", -0.1),
+        ("mixup", -0.1),
+        ("mixup", 1.1),
+        ("stretch", 1.0),
+    ],
 )
 def test_wrong_setting_is_refused_by_name(field, value):
     with pytest.raises(ConfigError, match=f"{field}.*{value}"):
