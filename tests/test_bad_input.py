@@ -176,7 +176,7 @@ SETTINGS = {
     f"{ON} --distill.teacher {{model}} --distill.label-weight nan": "distill.label_weight: found nan, expected a share",
     f"{ON} --distill.teacher nobody": "nobody: no such file or directory",
     f"{ON} --distill.teacher {{released}}": "flexiast_vit_tiny.pth has 10 classes, not among them",
-    f"{ON} --loss mse": "invalid choice 'mse' for argument '--loss'. Expected one of ('auto', 'ce', 'bce').",
+    f"{ON} --loss mae": "invalid choice 'mae' for argument '--loss'. Expected one of ('auto', 'ce', 'bce', 'mse').",
     f"{ON} --device quantum": "device: found 'quantum', which is not usable here (Expected one of cpu, cuda",
     f"{ON} --device meta": "device: found 'meta', which is not usable here",
     f"{ON} --log wandb": "log: found wandb, which is not installed; expected `pip install wandb` first",

@@ -202,8 +202,8 @@ def test_model_and_description_must_agree() -> None:
     good = classifier()
     with pytest.raises(ConfigError, match="3 labels"):
         AudioClassifier(good.config, good.feature_config, Labels.numbers(3))
-    with pytest.raises(ConfigError, match="loss: found 'mse'"):
-        AudioClassifier(good.config, good.feature_config, good.labels, "mse")
+    with pytest.raises(ConfigError, match="loss: found 'mae'"):
+        AudioClassifier(good.config, good.feature_config, good.labels, "mae")
 
 
 def test_command_names_windows_with_their_times(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
