@@ -74,6 +74,12 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
         "half squares, half rectangles, coarse to fine": WINNER,
         "rectangles and strips, coarse": Arm(sizes=(*RECTANGLES, *STRIPS)),
     },
+    "balance": {
+        f"{name}, side^{begin} to side^{end}": Arm(sizes=RECTANGLES, draw=by_area(begin, end), square_share=share)
+        for name, share in (("half squares", 0.5), ("three quarters squares", 0.75))
+        for begin, end in ((2.5, -0.5), (2.5, 0.5), (2.0, 0.0))
+        if (name, end) != ("half squares", -0.5)
+    },
     "parts": {
         "2 sizes in a batch": Arm(parts=2),
         "4 sizes in a batch": Arm(parts=4),

@@ -61,8 +61,7 @@ def render(
     """
     from jinja2 import Environment, StrictUndefined
 
-    place = [result.patch_size for result in results].index(patch)
-    chosen = results[place]
+    chosen = next(result for result in results if result.patch_size == patch)
     excluded = {failure.clip for failure in chosen.excluded}
     kept = [clip for number, clip in enumerate(data.clips) if number not in excluded]
     targets = targets_of(data, chosen.excluded)
@@ -82,7 +81,7 @@ def render(
         "classes": sorted(mistakes.class_scores(chosen.scores, targets), key=lambda one: (one.ap, one.number)),
         "confusions": mistakes.confusions(counts, MOST_LISTED),
         "bins": bins,
-        "calibration_error": curve[place]["ece"],
+        "calibration_error": next(row["ece"] for row, one in zip(curve, results, strict=True) if one is chosen),
         "shown": _shown(model, kept, chosen.scores, targets, clips),
         "bench": bench,
         "training": training,

@@ -8,36 +8,31 @@ Dimensions: n clips, B windows, C classes.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.inputs import pieces_of
-from ..classifier.tally import Tally
 from ..data.dataset import LEAST_NEW, Failure
 from ..data.manifest import Manifest
 from ..data.suspicion import describe_suspicious
 from ..data.windows import Ended, WindowBatch, WindowDataset, hop_in_frames, load_windows
 from ..errors import ConfigError, DataError
 from ..features import FeatureConfig, Length
-from ..models.frozen import freeze
 from ..models.geometry import PatchSize
 from ..models.resize import Resize
 from ..runtime.arguments import Precision
 from ..runtime.bars import tqdm
-from ..runtime.device import autocast, synchronise
+from ..runtime.device import autocast
 from ..runtime.distributed import World
 from ..runtime.interruption import Interrupted, never
 from ..runtime.side_by_side import side_by_side, threads_for
-from .losses import classification_loss, logits_of
+from .evaluation_pass import Heard, Pass
 from .metrics import Metrics, classification_metrics
 from .regression import RegressionMetrics, regression_metrics
 
@@ -73,78 +68,6 @@ class Result:
     """Clips that are shorter than the window by more than a tenth and were padded, or heard at native length."""
     suspicious: tuple[Failure, ...] = dataclasses.field(default=(), repr=False)
     """Clips that were used and look wrong, with what looks wrong."""
-
-
-class _Heard(NamedTuple):
-    """What a forward pass gave."""
-
-    seconds: float
-    logits: Tensor
-    """(B, C)."""
-    scores: Tensor
-    """(B, C)."""
-
-
-@dataclasses.dataclass
-class _Pass:
-    """What accumulates for one (model, resize, patch size) while the data goes by."""
-
-    model: AudioClassifier
-    resize: Resize
-    patch: PatchSize
-    network: Callable[[Any], Tensor]
-    """The model with kernel and positions of this patch size in place, its transformer shared; for clips of native
-    length the model itself."""
-    tally: Tally = dataclasses.field(default_factory=Tally)
-    logits: dict[int, Tensor] = dataclasses.field(default_factory=dict)
-    """Of the last window of each clip that is not complete."""
-    seconds: float = 0.0
-    losses: list[tuple[int, float]] = dataclasses.field(default_factory=list)
-    """Sum over the clips that a batch completes, and the first of them."""
-    scores: list[np.ndarray] = dataclasses.field(default_factory=list)
-
-    @classmethod
-    def of(cls, model: AudioClassifier, resize: Resize, patch: PatchSize) -> _Pass:
-        """A model at a patch size, nothing heard yet."""
-        features = model.feature_config
-        if features.length == "native":
-            return cls(model, resize, patch, partial(model, patch_size=patch, resize=resize))
-        return cls(model, resize, patch, freeze(model, patch, features.frames, resize, share=True))
-
-    def hear(self, log_mel: Tensor | list[Tensor]) -> _Heard:
-        """Score windows."""
-        if isinstance(log_mel, Tensor):
-            log_mel = log_mel.to(self.model.kernel.dtype)
-        device = self.model.kernel.device
-        synchronise(device)
-        start = time.perf_counter()
-        logits = self.network(log_mel).float()
-        synchronise(device)
-        seconds = time.perf_counter() - start
-        return _Heard(seconds, logits.cpu(), self.model.probabilities(logits).cpu())
-
-    def note(self, clips: Sequence[int], heard: _Heard) -> None:
-        """Keep what was heard in windows of these clips."""
-        self.seconds += heard.seconds
-        self.tally.add(clips, heard.scores)
-        self.logits.update(zip(clips, heard.logits, strict=True))
-
-    def complete(self, ended: Sequence[Ended], targets: Tensor) -> None:
-        """Keep scores and loss of clips whose windows are all done; targets (n, C)."""
-        scores = torch.stack([self.tally.take(clip) for clip, _, _ in ended])
-        logits = torch.stack([self.logits.pop(clip) for clip, _, _ in ended])
-        if self.model.loss == "mse":
-            logits, targets = self.model.scale.outputs(scores), self.model.scale.outputs(targets)
-        else:
-            several = torch.tensor([windows > 1 for _, windows, _ in ended])
-            logits[several] = logits_of(scores[several], self.model.loss)
-        self.losses.append((ended[0].clip, float(classification_loss(logits, targets, self.model.loss)) * len(ended)))
-        self.scores.append(scores.numpy())
-
-    def drop(self, clip: int) -> None:
-        """Drop a clip that cannot be decoded to its end."""
-        self.tally.drop(clip)
-        self.logits.pop(clip, None)
 
 
 @dataclasses.dataclass
@@ -192,7 +115,7 @@ def sweep(
     for features in dict.fromkeys(model.feature_config for model in models.values()):
         group = {name: model.eval() for name, model in models.items() if model.feature_config == features}
         passes = {
-            (name, resize, patch): _Pass.of(group[name], resize, patch)
+            (name, resize, patch): Pass.of(group[name], resize, patch)
             for name, resize, patch in product(group, resizes, patch_sizes)
         }
         dataset = _windows(data, features, batch_size, world or World(), hop)
@@ -217,7 +140,7 @@ def _windows(
 
 
 def _run_passes(
-    passes: list[_Pass],
+    passes: list[Pass],
     dataset: WindowDataset,
     data: Manifest,
     workers: int,
@@ -264,7 +187,7 @@ def _until_stopped(
 
 
 @torch.no_grad()  # not inference mode, in which autocast casts every weight anew in every call
-def _hear(passes: list[_Pass], precision: Precision, batch: WindowBatch) -> list[_Heard]:
+def _hear(passes: list[Pass], precision: Precision, batch: WindowBatch) -> list[Heard]:
     """Score a batch of windows at all sizes; nothing for a batch without windows."""
     if not batch.clips:
         return []
@@ -275,7 +198,7 @@ def _hear(passes: list[_Pass], precision: Precision, batch: WindowBatch) -> list
         return [one.hear(log_mel) for one in passes]
 
 
-def _note(passes: list[_Pass], batch: WindowBatch, heard: list[_Heard], data: Manifest) -> None:
+def _note(passes: list[Pass], batch: WindowBatch, heard: list[Heard], data: Manifest) -> None:
     """Keep the scores of a batch of windows, and work out what it completes."""
     for one, of_one in zip(passes, heard, strict=bool(heard)):
         one.note(batch.clips, of_one)
@@ -293,7 +216,7 @@ def targets_of(data: Manifest, excluded: Sequence[Failure] = ()) -> np.ndarray:
     return data.targets([clip for clip in range(len(data)) if clip not in left_out])
 
 
-def _exchange(passes: list[_Pass], outcome: _Outcome, world: World) -> None:
+def _exchange(passes: list[Pass], outcome: _Outcome, world: World) -> None:
     """Put together what the processes have, in the order of the clips."""
     lists = [(outcome, "ended"), (outcome, "failures"), (outcome, "suspicions"), *((one, "losses") for one in passes)]
     for part, name in lists:
@@ -316,7 +239,7 @@ def metrics_of(scores: np.ndarray, targets: np.ndarray, model: AudioClassifier) 
     return classification_metrics(scores, targets)
 
 
-def _result(name: str, done: _Pass, outcome: _Outcome, data: Manifest) -> Result:
+def _result(name: str, done: Pass, outcome: _Outcome, data: Manifest) -> Result:
     config, frames, scores = done.model.config, done.model.feature_config.frames, done.scores[0]
     few = (1 - LEAST_NEW) * frames
     if not np.isfinite(scores).all():

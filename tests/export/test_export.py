@@ -395,7 +395,7 @@ def test_8_bit_weights_keep_the_units(tmp_path: Path) -> None:
     from flexiast.export.int8 import export_int8
 
     model = regression()
-    done, _ = export_int8(model, tmp_path / "m.onnx", 24, "spectrogram")
+    done, _ = export_int8(model, tmp_path / "m.onnx", (24,), "spectrogram")
     log_mel = model.front_end(waveforms(2))
     scores, logits = onnxruntime.InferenceSession(done.path).run(None, {"log_mel": log_mel.numpy()})
     np.testing.assert_allclose(scores, model.scale.values(torch.from_numpy(logits)).numpy(), rtol=1e-5, atol=1e-5)

@@ -16,6 +16,7 @@ import torch
 import flexiast
 from flexiast import PatchSize
 from flexiast.cli import main
+from flexiast.data.clips import Clips
 from flexiast.data.manifest import Manifest, read_manifest
 from flexiast.data.sampler import Draw, share_of
 from flexiast.data.scores import write_scores
@@ -55,7 +56,7 @@ def lora(sounds: Path, out: Path, start: Path) -> TrainConfig:
 
 def seven_clips(sounds: Path) -> Manifest:
     whole = read_manifest(sounds / "val")
-    return dataclasses.replace(whole, clips=whole.clips[::5] + whole.clips[1:2])
+    return dataclasses.replace(whole, clips=Clips.of([*whole.clips[::5], whole.clips[1]]))
 
 
 def evaluate(model: Path, sounds: Path, world: World) -> list[Result]:
