@@ -44,7 +44,7 @@ def busy(processes: int) -> Iterator[None]:
 
 def measured(model: flexiast.AudioClassifier, data: Manifest) -> np.ndarray:
     """Scores (sizes, n, C) of the clips."""
-    results = sweep({"": model}, data, SIZES, workers=0, precision="fp32", progress=False)
+    results = sweep({"": model}, data, SIZES, workers=2, precision="fp32", progress=False)
     return np.stack([result.scores for result in results])
 
 
