@@ -554,6 +554,7 @@ def test_a_mistake_gets_one_line_that_names_it(command: str, places, tmp_path: P
     assert "error: " in lines[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", AT_WORK, ids=shown)
 def test_a_mistake_found_at_work_ends_in_one_line(command: str, places, tmp_path: Path, monkeypatch, capsys) -> None:
     code, lines = run_and_read(command, places, tmp_path, monkeypatch, capsys)

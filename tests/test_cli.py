@@ -55,6 +55,7 @@ def test_an_unknown_command_costs_no_import_either() -> None:
     assert not modules & HEAVY
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_what_is_used_when_it_is_used() -> None:
     _, modules = modules_after("import flexiast; flexiast.__version__")
     assert not modules & HEAVY

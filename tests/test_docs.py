@@ -155,6 +155,7 @@ def known_options() -> set[str]:
     return declared | others | {"--config", "--install-completion", "--help"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_options_named_in_the_text_exist(page: Path) -> None:
     named = {option.rstrip(".") for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*", page.read_text())}

@@ -526,6 +526,7 @@ def test_audio(suffix: str, examples: int, tmp_path: Path) -> None:
     fuzz(check, damaged(whole, header=100) | st.binary(max_size=200), examples)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_ffmpeg() is None, reason="needs ffmpeg: pip install imageio-ffmpeg")
 @pytest.mark.parametrize("examples", [10, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["clip.m4a", "clip.webm", "clip.wma", "clip.aac", "clip.voc", "clip.mp3"])

@@ -114,6 +114,7 @@ def test_no_file_is_too_long() -> None:
     assert not {name: lines for name, lines in lengths.items() if lines > MOST_LINES}
 
 
+@pytest.mark.slow
 def test_no_function_is_too_long() -> None:
     long = {
         f"{path.relative_to(ROOT).as_posix()}:{node.name}"

@@ -36,6 +36,7 @@ def words(tmp_path_factory: pytest.TempPathFactory):
     return read_manifest(out)
 
 
+@pytest.mark.slow
 def test_flexible_checkpoint_reads_words_at_every_size(words) -> None:
     model = flexiast.load(SHIPPED / "demo_flexible")
     sizes = [flexiast.PatchSize.parse(s) for s in model.metadata["trained_patch_sizes"]]

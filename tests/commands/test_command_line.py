@@ -100,6 +100,7 @@ def test_every_setting_survives_the_way_through_json(tmp_path: Path) -> None:
     assert read("--config", write_json(tmp_path / "train_config.json", to_json(config))) == config
 
 
+@pytest.mark.slow
 def test_a_run_is_replayed_from_its_train_config(sounds: Path, tmp_path: Path) -> None:
     options = f"train --data.train {sounds / 'val'} --data.workers 0 --log none --seed 3"
     options += " --model.size micro --features.frames 96 --epochs 0.3 --patches.sizes 16 24x32 --optim.warmup-steps 2"

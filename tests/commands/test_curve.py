@@ -47,6 +47,7 @@ def test_what_the_curve_says_is_what_predict_does(trained: Path, sounds: Path, t
     assert model.predict(data.clips[0].path, budget="1s").choice.reason.endswith("on 30 validation clips")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_format_gets_a_copy(trained: Path, sounds: Path, tmp_path: Path, capsys) -> None:
     single = tmp_path / "model.safetensors"
     save_single_file(single, flexiast.load(trained).checkpoint())
@@ -81,6 +82,7 @@ def test_rectangles_are_on_the_ladder_of_a_model_that_was_trained_at_them(traine
     assert [str(size) for size in ladder(model)] == ["16x32", "32x16"]
 
 
+@pytest.mark.slow
 def test_a_multi_label_front_is_by_map(sounds: Path, trained: Path, tmp_path: Path) -> None:
     model = flexiast.load(trained)
     model.loss = "bce"

@@ -280,6 +280,7 @@ def test_nothing_is_shared_and_little_is_accepted() -> None:
     assert [told[name] for name in ("share", "enable_monitoring", "inbrowser", "show_error")] == [False] * 4
 
 
+@pytest.mark.slow
 def test_the_page_is_built_without_analytics(room: ListeningRoom) -> None:
     gradio = pytest.importorskip("gradio")
     page = build(gradio, room, "model", SEVEN)

@@ -99,6 +99,7 @@ def test_sounds_are_found_where_they_are(trained: Path) -> None:
     assert all(0 <= event.start < event.end <= 60 for event in found)
 
 
+@pytest.mark.slow
 def test_what_the_coarse_size_is_unsure_of_is_heard_again_and_no_sound_is_lost(trained: Path) -> None:
     model = flexiast.load(trained)
     scenes = [scene(60, seed=seed) for seed in (1, 2, 3)]
@@ -154,6 +155,7 @@ def test_an_hour_is_searched_as_well_as_by_a_fine_scan_at_a_share_of_its_cost(tm
     assert share < 0.8
 
 
+@pytest.mark.slow
 def test_an_event_is_told_while_the_stream_goes_on(trained: Path) -> None:
     """The pipe stays open until the first event was read."""
     samples, truth = scene(30, seed=2)
@@ -224,6 +226,7 @@ def test_doubt_is_judged_at_the_curves_temperature() -> None:
         assert events._to_refine(scores, how, kept, "ce").tolist() == [again]
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_format_and_the_stream_gives_the_same(
     trained: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
@@ -273,6 +276,7 @@ def test_what_was_found_before_a_fault_is_written(trained: Path, tmp_path: Path,
     assert len((tmp_path / "e.csv").read_text().splitlines()) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_is_flat(trained: Path) -> None:
     """Half an hour is 115 MB of samples, each part of it new."""

@@ -38,6 +38,7 @@ def test_the_command_prints_the_curve_before_and_after(sounds: Path, tmp_path: P
     assert replay.model.init == str(tmp_path / "fixed")
 
 
+@pytest.mark.slow
 def test_sizes_that_do_not_fit_the_input_are_left_out(sounds: Path, tmp_path: Path) -> None:
     short = config(sounds, tmp_path / "run")
     network = flexiast.FlexiASTConfig(classes=6, frames=32, width=32, depth=1, heads=1)

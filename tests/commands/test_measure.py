@@ -79,6 +79,7 @@ def test_classes_confusions_intervals_and_scores_add_up(model, sounds, tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_models_are_compared_in_pairs_on_the_same_clips(model, sounds, tmp_path) -> None:
     for name in ("one", "same"):
         model.save_pretrained(tmp_path / name)

@@ -81,6 +81,7 @@ def test_every_command_has_both_from_one_place() -> None:
         assert issubclass(config, OutputOptions) or name == "flexify"  # which has them among its training settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in RUNS])
 def test_it_prints_json_and_nothing_else_or_nothing_at_all(name: str, given, tmp_path: Path, capsys) -> None:
     def printed(option: str) -> tuple[str, str]:
@@ -170,6 +171,7 @@ def test_a_run_goes_on_quietly_that_began_loudly() -> None:
     assert len(differences(before, before | {"seed": 1})) == 1
 
 
+@pytest.mark.slow
 def test_commands_are_functions_too(given, tmp_path: Path) -> None:
     data = given["data"]
     model = flexiast.train(

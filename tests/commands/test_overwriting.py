@@ -26,6 +26,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_earlier_results_are_refused_before_any_work(name: str, given, tmp_path: Path, monkeypatch, capsys) -> None:
     text, written = COMMANDS[name]

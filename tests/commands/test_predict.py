@@ -190,6 +190,7 @@ def test_a_size_outside_the_training_is_told(folder, tmp_path: Path, capsys) -> 
     assert "patch size 16: the model was trained at 8, 12" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_terminal_that_lacks_the_characters_ends_in_no_traceback(model_dir, folder, tmp_path: Path) -> None:
     files = [tmp_path / "狗\n.wav", Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")), tmp_path / "é\x1b.wav"]
     for path in files[:2]:

@@ -98,6 +98,7 @@ def test_a_name_and_a_split_are_loaded_and_trained_on(sounds: Path, tmp_path: Pa
     assert flexiast.load(tmp_path / "run").labels.names == tuple(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parquet", "hf"])
 def test_a_run_goes_on_exactly_where_it_died(kind: str, sounds: Path, tmp_path: Path, request) -> None:
     if kind == "hf":

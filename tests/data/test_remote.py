@@ -186,6 +186,7 @@ def test_a_run_begun_with_the_files_goes_on_with_their_address(sounds: Path, tmp
     assert [clip.classes for clip in here.clips] == [clip.classes for clip in there.clips]
 
 
+@pytest.mark.slow
 def test_commands_take_addresses(sounds: Path, tmp_path: Path, memory, capsys: pytest.CaptureFixture) -> None:
     write_tars(tmp_path / "tars", sounds / "val", "txt", shards=1)
     upload(memory, tmp_path / "tars", "/b")

@@ -73,6 +73,7 @@ def test_too_few_open_files_are_named_before_the_clips_are_read(look, name: str,
         look(data, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("look", "name"), [(see, "data.workers"), (measure, "workers")])
 @pytest.mark.parametrize(
     ("act", "message"),

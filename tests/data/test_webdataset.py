@@ -84,6 +84,7 @@ def test_a_run_trains_on_tars_as_on_their_files_shard_by_shard(sounds: Path, tmp
     assert flexiast.load(tmp_path / "run").labels.names == tuple(sorted(CLASSES))
 
 
+@pytest.mark.slow
 def test_a_run_on_tars_goes_on_exactly_where_it_died(sounds: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_tars(tmp_path / "data" / split, sounds / split, "txt", shards=3)

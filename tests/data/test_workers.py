@@ -81,6 +81,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     assert all(gone(pid) for pid in pids)
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_blocks_neither_beyond_the_timeout_nor_through_a_stop() -> None:
     for stopped, error, text in (
         (never, WorkerError, "timed out after 1 seconds"),
@@ -106,6 +107,7 @@ class HandsOverHalf(Dataset):
         return torch.ones(1000)
 
 
+@pytest.mark.slow
 def test_a_worker_stopped_while_it_hands_over_does_not_block() -> None:
     start = time.monotonic()
     with pytest.raises(WorkerError, match="timed out after 1 seconds"):

@@ -20,6 +20,7 @@ def start(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_two_arms_share_the_compute_and_a_second_call_trains_nothing(sounds, start, tmp_path, capsys) -> None:
     command = [str(start), "--train", str(sounds / "train"), "--val", str(sounds / "val"), "--out", str(tmp_path)]
     command += ["--seeds", "0", "--epochs", "0.3", "--arms", "published", "coarse"]

@@ -79,6 +79,7 @@ def test_stages_can_be_run_one_by_one_and_again(exp: Path) -> None:
     assert {m: (exp / m / "model.safetensors").read_bytes() for m in MODELS} == weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -38,6 +38,7 @@ def clips(sounds: Path, model: AudioClassifier) -> object:
     return quick.Clips.read(sounds / "train", model)
 
 
+@pytest.mark.slow
 def test_arms_spend_the_same_and_a_second_call_trains_nothing(sounds, start, tmp_path, capsys) -> None:
     command = ["compute", str(start), "--train", str(sounds / "train"), "--val", str(sounds / "val")]
     command += ["--out", str(tmp_path), "--epochs", "0.5", "--arms", "published", "loss-driven"]
@@ -55,6 +56,7 @@ def test_arms_spend_the_same_and_a_second_call_trains_nothing(sounds, start, tmp
     assert (tmp_path / "results.csv").read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, arms in questions.QUESTIONS.items() if name != "frontier"])
 def test_every_arm_trains(name: str, model: AudioClassifier, clips: object) -> None:
     for arm in questions.QUESTIONS[name].values():
@@ -153,6 +155,7 @@ def test_a_second_look_without_coarse_tokens_is_the_model(model: AudioClassifier
     assert torch.allclose(looking.classify(x, model.config.prefix_tokens), model(log_mel, 24), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_second_looks_are_measured(sounds: Path, start: Path, tmp_path: Path) -> None:
     data = ["--train", str(sounds / "train"), "--val", str(sounds / "val")]
     assert second_look.main([str(start), *data, "--out", str(tmp_path), "--epochs", "0.5"]) == 0

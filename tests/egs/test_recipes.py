@@ -172,6 +172,7 @@ def squares(sizes: list[int]) -> tuple[PatchSize, ...]:
     return tuple(PatchSize(size, size) for size in sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", DATA_SETS)
 def test_baselines_resolve_to_the_published_settings(commands: Commands, dataset: str) -> None:
     for patch in (8, 16, 32):
@@ -201,6 +202,7 @@ def test_balanced_audioset_has_a_schedule_of_its_own(commands: Commands) -> None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "expected"),
     [
@@ -251,6 +253,7 @@ def test_distillation_is_from_the_frozen_baseline_at_its_own_size(commands: Comm
     assert config.patches.sizes[-1] == PatchSize(*expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", [*DATA_SETS, "arabic_speech_commands"])
 def test_specialists_differ_from_the_flexible_model_in_nothing_but_the_patch_size(
     commands: Commands, dataset: str
@@ -281,6 +284,7 @@ def test_named_recipes_of_supvs_flexiast(commands: Commands) -> None:
         assert (training(train).distill.teacher is not None) == teacher
 
 
+@pytest.mark.slow
 def test_five_folds_are_five_runs(commands: Commands) -> None:
     runs = [training(c) for c in commands("esc50/run16.sh", "--stage", "2", "--stop-stage", "2")]
     assert [run.out.name for run in runs] == [f"fold{k}" for k in range(1, 6)]
@@ -400,6 +404,7 @@ def test_every_recipe_prints_commands_that_parse_and_runs_nothing(script: Path, 
     assert {"prepare.py", "train", "measure"} <= set(kinds)
 
 
+@pytest.mark.slow
 def test_a_validation_split_is_named_where_there_is_one_or_will_be(commands: Commands, tmp_path: Path) -> None:
     only = ["--stage", "2", "--stop-stage", "2"]
 
@@ -417,6 +422,7 @@ def test_a_validation_split_is_named_where_there_is_one_or_will_be(commands: Com
     assert training(shlex.split(done.stdout.splitlines()[1])).data.val == 0
 
 
+@pytest.mark.slow
 def test_workers_are_no_more_than_the_cores(commands: Commands) -> None:
     only = ["vggsound/run16.sh", "--stage", "2", "--stop-stage", "2"]
     assert training(commands(*only)[0]).data.workers == min(8, len(os.sched_getaffinity(0)))
@@ -424,6 +430,7 @@ def test_workers_are_no_more_than_the_cores(commands: Commands) -> None:
     assert training(commands(*only, "--workers", "11")[0]).data.workers == 11
 
 
+@pytest.mark.slow
 def test_the_demo_draws_each_size_as_often_as_its_weight_says(commands: Commands) -> None:
     trained = [training(c) for c in commands("demo/run.sh", "--stage", "2", "--stop-stage", "5")]
     assert [run.out.name for run in trained] == ["fixed", "control", "supervised", "distilled"]
@@ -431,6 +438,7 @@ def test_the_demo_draws_each_size_as_often_as_its_weight_says(commands: Commands
     assert trained[2].patches.sizes == squares([8, 10, 12, 16, 20, 24, 32, 40, 48])
 
 
+@pytest.mark.slow
 def test_the_demo_draws_as_flexify_and_trains_specialists_if_asked(commands: Commands) -> None:
     stages = ("--stage", "2", "--stop-stage", "5")
     trained = [training(c) for c in commands("demo/run.sh", *stages, "--draw", FLEXIBLE_DRAW)]
@@ -446,6 +454,7 @@ def test_the_demo_draws_as_flexify_and_trains_specialists_if_asked(commands: Com
     }
 
 
+@pytest.mark.slow
 def test_a_teacher_given_is_the_start_of_every_fold(commands: Commands) -> None:
     only = ["--stage", "2", "--stop-stage", "2", "--method", "distill", "--teacher", "some.pth"]
     runs = [training(c) for c in commands("esc50/flexify.sh", *only)]
@@ -471,6 +480,7 @@ def record(egs: Path, bin_dir: Path, script: str, *options: str) -> list[list[st
     return [block.splitlines() for block in (bin_dir / "log").read_text().split("---\n") if block]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["vggsound/run16.sh", "esc50/flexify.sh", "demo/run.sh"])
 def test_paths_may_hold_spaces(script: str, tmp_path: Path) -> None:
     egs = tmp_path / "my checkout" / "egs"
@@ -493,6 +503,7 @@ def test_paths_may_hold_spaces(script: str, tmp_path: Path) -> None:
     assert config.model.init in (str(start), None)
 
 
+@pytest.mark.slow
 def test_a_job_in_the_background_may_have_a_path_with_spaces(tmp_path: Path) -> None:
     exp = tmp_path / "my runs"
     ran = record(EGS, tmp_path / "bin", "demo/run.sh", "--exp", str(exp), "--stage", "3", "--stop-stage", "3")

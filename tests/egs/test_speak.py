@@ -131,6 +131,7 @@ def test_words_differ_in_their_energy_contour(data: Path) -> None:
         assert np.abs(contours[first] - contours[second]).max() > 0.2
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_processes(data: Path, tmp_path: Path) -> None:
     assert speak(tmp_path, "--processes", "1").code == 0
     assert read_tree(tmp_path) == read_tree(data)
@@ -173,6 +174,7 @@ def test_deleted_clip_is_made_again(tmp_path: Path, speak_here: Callable[..., Ru
     assert read_tree(tmp_path) == tree
 
 
+@pytest.mark.slow
 def test_changed_settings_are_refused(data: Path, speak_here: Callable[..., Run]) -> None:
     before = read_times(data)
     assert_refused(speak(data, "--seed", "7"), str(data), "seed 0", "expected 7")

@@ -23,6 +23,7 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_lists_make_the_splits_and_the_rest_is_training(data: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(data), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

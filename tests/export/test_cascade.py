@@ -19,6 +19,7 @@ from tests.full_disk import full_disk
 SIZES = (PatchSize(48, 48), PatchSize(24, 24))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "input"), [("ce", "waveform"), ("bce", "spectrogram")])
 def test_members_and_rule_give_what_predict_gives(loss: str, input: str, tmp_path: Path) -> None:
     model, clips = classifier(loss), waveforms(8)

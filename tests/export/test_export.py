@@ -215,6 +215,7 @@ def test_a_mismatch_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(list(tmp_path.glob("m.pt2.part-*/m.pt2"))) == 1  # what was written can be looked at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "torch", "hf", "transformers"])
 def test_a_full_disk_names_the_file_and_leaves_nothing(format, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -353,6 +354,7 @@ def regression(**settings) -> AudioClassifier:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_scores_of_numbers_are_values_in_their_units(format: str, tmp_path: Path) -> None:
     import onnxruntime
@@ -373,6 +375,7 @@ def test_scores_of_numbers_are_values_in_their_units(format: str, tmp_path: Path
     np.testing.assert_allclose(scores, values, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["transformers", "hf"])
 def test_logits_of_numbers_are_values_in_transformers(format: str, tmp_path: Path) -> None:
     import transformers
@@ -389,6 +392,7 @@ def test_logits_of_numbers_are_values_in_transformers(format: str, tmp_path: Pat
     assert model.scale.mean[0] == 1e4  # the model itself is as it was
 
 
+@pytest.mark.slow
 def test_8_bit_weights_keep_the_units(tmp_path: Path) -> None:
     import onnxruntime
 

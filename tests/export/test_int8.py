@@ -74,6 +74,7 @@ def test_several_sizes_are_measured_one_by_one(model: Path, sounds: Path, tmp_pa
     )  # not the patches, whose kernel is chosen
 
 
+@pytest.mark.slow
 def test_scores_of_a_file_are_those_of_predict_over_windows(model: Path, sounds: Path, tmp_path: Path) -> None:
     loaded = AudioClassifier.from_pretrained(model)
     export(loaded, tmp_path / "whole.onnx", "onnx", 8)

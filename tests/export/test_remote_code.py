@@ -73,6 +73,7 @@ def test_a_pipeline_keeps_the_patch_size_it_is_made_with(settings: dict, directo
     require_our_scores(pipe(sound), write(tmp_path / "a.wav", noise(0.5)), 12)
 
 
+@pytest.mark.slow
 def test_the_code_runs_without_this_package(directory: Path, tmp_path: Path) -> None:
     assert "import_module" not in modeling_file()
     assert "from ." not in modeling_file()

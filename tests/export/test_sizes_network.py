@@ -103,6 +103,7 @@ def test_one_onnx_file_of_several_sizes(tmp_path: Path) -> None:
     assert blocks > 6 * 100_000  # a second transformer would not fit
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("input", ["spectrogram", pytest.param("waveform", marks=pytest.mark.slow)])
 def test_clips_of_native_length_in_onnx_runtime(input: str, tmp_path: Path) -> None:
@@ -127,6 +128,7 @@ def test_clips_of_native_length_in_onnx_runtime(input: str, tmp_path: Path) -> N
         np.testing.assert_allclose(session.run(["logits"], alone)[0], expected[1:2], atol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_torch_program_of_several_sizes(tmp_path: Path) -> None:
     model = classifier()
@@ -164,6 +166,7 @@ def test_sizes_that_cannot_be_exported_are_refused(arguments: dict, message: str
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_takes_several_sizes(tmp_path: Path, capsys) -> None:
     classifier().save_pretrained(tmp_path / "model")
     command = f"export {tmp_path / 'model'} --format torch --input spectrogram --out {tmp_path / 'm.pt2'} --json"

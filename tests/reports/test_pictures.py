@@ -86,6 +86,7 @@ def overlaps(figure: Any) -> list[tuple[Any, Any]]:
     return [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", [None, 0.8])
 def test_no_label_of_the_cost_lies_on_another(score: float | None, figures: list[Any]) -> None:
     image = bench.plot_bench(found(score))
@@ -97,6 +98,7 @@ def test_no_label_of_the_cost_lies_on_another(score: float | None, figures: list
     assert image.light != image.dark
 
 
+@pytest.mark.slow
 def test_lines_that_end_together_are_named_apart(figures: list[Any]) -> None:
     models = ("fixed", "control", "supervised", "distilled")
     flexibility.plot_flexibility(rows(models), 1234)
@@ -135,6 +137,7 @@ def test_a_label_is_nearest_to_its_own_point(figures: list[Any]) -> None:
             assert away[number] == min(away), label.get_text()
 
 
+@pytest.mark.slow
 def test_no_text_of_a_report_lies_on_another(figures: list[Any]) -> None:
     sizes = ("8", "12", "16", "24", "32", "48", "16x32", "8x48")
     records = [
@@ -155,6 +158,7 @@ def test_no_text_of_a_report_lies_on_another(figures: list[Any]) -> None:
     assert [overlaps(figure) for figure in figures] == [[]] * 6
 
 
+@pytest.mark.slow
 def test_no_text_of_the_other_pictures_lies_on_another(figures: list[Any]) -> None:
     measured = [row | {"n_clips": 100} for row in rows(("specialists", "fixed", "flexible"))]
     comparison = Comparison(
@@ -166,6 +170,7 @@ def test_no_text_of_the_other_pictures_lies_on_another(figures: list[Any]) -> No
     assert [overlaps(figure) for figure in figures] == [[]] * 4
 
 
+@pytest.mark.slow
 def test_both_themes_are_written_and_their_lines_stand_out_from_the_paper(tmp_path: Path) -> None:
     image = pictures.picture(lambda figure: figure.subplots(), 1, 1)
     image.write(tmp_path / "a.png")

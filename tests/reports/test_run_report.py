@@ -71,6 +71,7 @@ def report(run: Path, *options: object) -> str:
     return (run / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_nothing_from_elsewhere_runs_and_no_network_is_needed(run: Path, capsys: pytest.CaptureFixture) -> None:
     text = report(run, "--clips", 2)
     assert capsys.readouterr().out == ""
@@ -120,6 +121,7 @@ def tables(page: Page) -> dict[str, list[dict[str, str]]]:
     return {" ".join(rows[0]): rows for rows in files}
 
 
+@pytest.mark.slow
 def test_every_picture_has_its_numbers_as_csv(run: Path) -> None:
     page = Page(report(run, "--clips", 2))
     found = tables(page)
@@ -137,6 +139,7 @@ def test_every_picture_has_its_numbers_as_csv(run: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_front_of_cascades_of_a_curve_is_drawn_and_listed(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +171,7 @@ def test_the_front_of_cascades_of_a_curve_is_drawn_and_listed(
     assert "Cascades" not in Page((run / "report.html").read_text(encoding="utf-8")).text  # the run has no curve
 
 
+@pytest.mark.slow
 def test_clips_can_be_heard_and_their_total_is_limited(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     sounds = [link for link in page.links if link.startswith("data:audio")]
@@ -180,6 +184,7 @@ def test_clips_can_be_heard_and_their_total_is_limited(run: Path, monkeypatch: p
     assert "no room left" in fewer.text
 
 
+@pytest.mark.slow
 def test_it_says_how_to_reproduce_and_works_without_a_log(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "a run; of $mine"
     shutil.copytree(run, copy)

@@ -48,6 +48,7 @@ def test_compiled_it_gives_the_same_at_every_size_and_is_timed(model_dir: Path) 
     assert all(cost.clips_per_second > 0 for cost in found.costs)
 
 
+@pytest.mark.slow
 def test_command_writes_table_csv_json_and_picture(model_dir: Path, tmp_path: Path, capsys) -> None:
     options = f"--out {tmp_path} --patch-sizes 48 16 16x32 --seconds 0.01 --batch-size 3 --precision fp32"
     assert main(["bench", str(model_dir), *options.split()]) == 0
@@ -74,6 +75,7 @@ def test_command_writes_table_csv_json_and_picture(model_dir: Path, tmp_path: Pa
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_its_times_are_those_of_budgets(model_dir: Path, monkeypatch) -> None:
     config = BenchConfig(model_dir, patch_sizes=(PatchSize(24, 24),), seconds=0.0, batch_size=1, precision="fp32")
     bench(config)
@@ -82,6 +84,7 @@ def test_its_times_are_those_of_budgets(model_dir: Path, monkeypatch) -> None:
     assert 0 < times.front_end < times.sizes[PatchSize(24, 24)]
 
 
+@pytest.mark.slow
 def test_without_a_folder_nothing_is_written(model_dir: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = bench(BenchConfig(model_dir, patch_sizes=(PatchSize(24, 24),), seconds=0.0, batch_size=1))

@@ -56,6 +56,7 @@ def test_at_every_size_stands_the_cascade_that_validation_prefers_at_its_cost(lo
     assert [line.split(":")[0].strip() for line in table[1:]] == [str(p.patch_size) for p in curve.points]
 
 
+@pytest.mark.slow
 def test_measure_reports_the_cascades_of_a_curve(sounds: Path, tmp_path: Path, capsys) -> None:
     train = f"train --out {tmp_path / 'm'} --data.train {sounds / 'train'} --data.val {sounds / 'val'}"
     options = "--data.workers 0 --model.size micro --features.frames 96 --epochs 2 --patches.sizes 16 48"

@@ -166,6 +166,7 @@ def test_the_command_learns_with_no_other_option_than_data_and_out(
     assert to_json(again.config) == saved  # a second start takes over what the first has chosen
 
 
+@pytest.mark.slow
 def test_a_run_without_progress_ends_early(sounds: Path, tmp_path: Path) -> None:
     made = trainer(sounds, tmp_path, epochs=30, eval_every=1, patience=2, optim=OptimConfig(lr=1e-9))
     made.run()

@@ -157,6 +157,7 @@ def write_unlike(folder: Path, sounds: Path) -> None:
         write_scores(own / "scores.npz", list(map(str, clips)), teacher.labels.names, scores)
 
 
+@pytest.mark.slow
 def test_ranks_started_unlike_one_another_are_refused(sounds: Path, tmp_path: Path) -> None:
     write_unlike(tmp_path, sounds)
     first, second = two_ranks.finish(two_ranks.start("disagree", str(tmp_path), str(sounds)))

@@ -138,6 +138,7 @@ def test_killed_at_random_moments_and_in_the_save_it_ends_with_the_same_weights(
     assert_same_run(run.out, whole)
 
 
+@pytest.mark.slow
 def test_stopped_at_random_moments_it_ends_with_the_same_weights(sounds, whole, tmp_path: Path) -> None:
     run, rng = run_config(sounds, tmp_path / "stopped"), random.Random(0)
     assert [killed_life(run, signal.SIGTERM, rng) for _ in range(3)] == [INTERRUPTED] * 3
@@ -239,6 +240,7 @@ def test_the_last_k_states_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in store.paths()] == ["step-00000010.pt", "step-00000200.pt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "message"),
     [("dies", "(exited unexpectedly|killed by signal|EOFError|reset by peer)"), ("hangs", "timed out after")],
@@ -264,6 +266,7 @@ def test_a_worker_that_dies_or_hangs_is_reported_with_its_file(
         train(run, progress=False)
 
 
+@pytest.mark.slow
 def test_the_exit_code_reaches_the_shell(sounds: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flexiast.cli", "train", "--out", str(tmp_path / "run"), "--log", "none"]
     command += ["--data.train", str(sounds / "train"), "--data.workers", "0", "--model.size", "micro", "--epochs", "99"]
@@ -327,6 +330,7 @@ def test_clips_of_no_possible_scale_are_named_and_the_run_ends_well(tmp_path: Pa
     assert [line["excluded"] for line in lines if "validation" in line] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_stop_in_a_validation_saves_the_state_before_it_and_the_validation_is_made_up(
     sounds: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +380,7 @@ def test_a_pending_stop_wins_over_the_death_of_a_worker(sounds: Path, tmp_path: 
     assert load_state(CheckpointStore(run.out / "checkpoints", 2).paths()[-1])["step"] == 3
 
 
+@pytest.mark.slow
 def test_a_run_directory_moved_in_mid_run_stops_the_run(sounds: Path, tmp_path: Path, monkeypatch) -> None:
     from flexiast.traintest.train import Trainer
 
@@ -414,6 +419,7 @@ def test_training_in_a_thread_leaves_signals_alone(sounds: Path, tmp_path: Path)
     assert (run.out / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_lost_best_model_is_replaced_by_the_best_of_the_rest(sounds: Path, tmp_path: Path, caplog) -> None:
     run = config(sounds, tmp_path / "run", epochs=2, save_every=1)
     stopped = life(run)

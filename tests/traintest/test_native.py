@@ -146,6 +146,7 @@ def test_a_step_in_bfloat16_is_near_float32(uneven: Path, tmp_path: Path) -> Non
     assert losses[1] != losses[0]
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_at_native_length_and_goes_on_with_it(uneven: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     data = ["--data.train", str(uneven / "val"), "--data.val", str(uneven / "val")]

@@ -23,6 +23,7 @@ def test_seeds_differ():
     assert [one[step] for step in range(50)] != [other[step] for step in range(50)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weights", "shares"),
     [((), (1 / 3, 1 / 3, 1 / 3)), ((1, 2, 7), (0.1, 0.2, 0.7)), ((30, 30, 60), (0.25, 0.25, 0.5))],

@@ -165,6 +165,7 @@ def test_training_is_the_same_in_any_unit(tones: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_the_uninterrupted_one(tones: Path, tmp_path: Path) -> None:
     require_exact_resume(
         lambda name: config(tones, tmp_path / name, epochs=2, eval_every=1.0, save_every=3, log_every=2, ema=0.5), 10, 9
@@ -250,6 +251,7 @@ def test_the_command_line_from_training_to_predictions(tones: Path, tmp_path: Pa
     assert (row["target"], row["value"]) == ("pitch", value)
 
 
+@pytest.mark.slow
 def test_a_training_tells_r2_beside_linear_regression(tones: Path, tmp_path: Path, capsys) -> None:
     printed = told(
         capsys, "train", "--out", tmp_path / "cli", "--data.train", tones, "--loss", "mse", "--epochs", 1,
@@ -260,6 +262,7 @@ def test_a_training_tells_r2_beside_linear_regression(tones: Path, tmp_path: Pat
     assert "%" not in printed
 
 
+@pytest.mark.slow
 def test_measure_and_flexify_show_r2_by_size(run: Path, tones: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "measured"
     options = ("--patch-sizes", 16, 24, "--workers", 0, "--scores")
@@ -282,6 +285,7 @@ def test_measure_and_flexify_show_r2_by_size(run: Path, tones: Path, tmp_path: P
     assert load(tmp_path / "flexible").scale == load(run).scale
 
 
+@pytest.mark.slow
 def test_curve_score_doctor_and_bench_know_numbers(run: Path, tones: Path, tmp_path: Path, capsys) -> None:
     model = tmp_path / "model"
     load(run).save_pretrained(model)

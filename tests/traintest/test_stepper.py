@@ -181,6 +181,7 @@ def test_scaling_the_loss_changes_no_gradient_and_a_step_too_large_for_float16_n
     assert scaled.stepper.step(first_inputs(plain), [SIXTEEN], 1.0)[1] == "not finite"
 
 
+@pytest.mark.slow
 def test_fp16_trains_and_keeps_the_scale_in_its_state(sounds: Path, tmp_path: Path) -> None:
     made = config(sounds, tmp_path / "run", precision="fp16", epochs=0.3)
     train(made, progress=False)

@@ -26,6 +26,7 @@ def steps(out: Path) -> list[int]:
     return [record["step"] for record in records if "loss" in record]
 
 
+@pytest.mark.slow
 def test_a_signalled_group_with_decoding_processes_saves_and_goes_on(sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(*command(sounds, out, "--epochs", "5000", "--log-every", "1"))

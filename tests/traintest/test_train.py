@@ -139,6 +139,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     require_exact_resume(run, dies_at=8, saved_at=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_finishes_the_step_saves_and_the_run_goes_on(sounds, tmp_path: Path, monkeypatch, number) -> None:
     step = Trainer._train_on
@@ -166,6 +167,7 @@ def test_a_finished_run_says_so_and_does_nothing_when_run_again(sounds, tmp_path
     assert "already trained to step 10 of 10" in caplog.text
 
 
+@pytest.mark.slow
 def test_distillation_alone_pulls_the_student_to_the_teacher(sounds: Path, tmp_path: Path) -> None:
     train(config(sounds, tmp_path / "teacher", epochs=3), progress=False)
     student = config(
@@ -249,6 +251,7 @@ def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(sounds: Path
     assert all(s["step"] == 1 for s in trainer.stepper.optimizers[0].state.values())
 
 
+@pytest.mark.slow
 def test_average_of_weights_is_what_is_kept(sounds: Path, tmp_path: Path) -> None:
     run = config(sounds, tmp_path / "run", epochs=2, average_from=1.0, optim=OptimConfig(lr=1e-3, warmup_steps=0))
     train(run, progress=False)
@@ -271,6 +274,7 @@ def test_a_model_is_adapted_to_other_labels_and_a_shorter_input(sounds: Path, tm
     assert torch.equal(trainer.model.kernel, big.kernel)
 
 
+@pytest.mark.slow
 def test_resume_refuses_other_settings_and_other_data_unless_overridden(sounds: Path, tmp_path: Path) -> None:
     run = config(sounds, tmp_path / "run")
     train(run, progress=False)
@@ -285,6 +289,7 @@ def test_resume_refuses_other_settings_and_other_data_unless_overridden(sounds: 
     assert state(tmp_path / "run")["step"] == 15
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_named_and_the_one_before_is_used(sounds: Path, tmp_path: Path, caplog) -> None:
     run = config(sounds, tmp_path / "run", save_every=4, epochs=0.7)
     train(run, progress=False)
@@ -370,6 +375,7 @@ def test_without_any_usable_clip_the_run_stops(broken_sounds, tmp_path: Path) ->
         train(dataclasses.replace(run, data=dataclasses.replace(run.data, max_bad=1.0)), progress=False)
 
 
+@pytest.mark.slow
 def test_shards_train_as_files_do_and_can_be_read_shard_by_shard(sounds: Path, tmp_path: Path) -> None:
     pack(read_manifest(sounds / "train"), tmp_path / "shards", shard_size=0.8, progress=False)
     files = config(sounds, tmp_path / "files")

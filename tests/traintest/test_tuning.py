@@ -88,6 +88,7 @@ def test_a_part_of_a_model_needs_a_start_and_blocks(start: Path, sounds: Path, t
         Trainer(tuned(sounds, tmp_path, start, "last:9"), progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [0.2, 0.0])
 def test_a_resumed_fine_tuning_equals_the_uninterrupted_one(
     ema: float, start: Path, sounds: Path, tmp_path: Path
