@@ -31,12 +31,14 @@ from ..data.fingerprint import contents_fingerprint
 from ..data.manifest import Manifest
 from ..data.table_options import TableOptions
 from ..errors import CheckpointError, ConfigError
+from ..runtime.arguments import to_json
 from ..runtime.files import remove_leftovers, require_writable, to_json_text, write_atomically
 from ..runtime.lock import locked, require_unlocked
 from ..runtime.output import OutputOptions
 from .checkpointing import CheckpointStore, weights_hash
-from .config import Log
+from .config import Log, TrainConfig
 from .defaults import Choice
+from .options import DataConfig
 from .run_log import RunLog
 
 logger = logging.getLogger(__name__)
@@ -125,7 +127,7 @@ class RunDirectory:
         if missing := {"config", "data", "log_bytes", "model"} - state.keys():
             raise CheckpointError(f"{self.states.directory}: the newest state lacks {', '.join(sorted(missing))}")
         try:
-            changed = differences(_saved_settings(state), settings) + data.differences(state, settings)
+            changed = differences(_saved_settings(state), settings, _usual()) + data.differences(state, settings)
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{self.states.directory}: the newest state is none of a run ({error!r})") from None
         if changed and state["step"] == 0:
@@ -206,13 +208,25 @@ def _saved_settings(state: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Settings that two configurations (as JSON) disagree on, `name: old -> new`, those in FREE_SETTINGS left out."""
-    changed = []
+def _usual() -> dict[str, Any]:
+    """The settings, as JSON, of a run that names nothing but its data: what versions without a setting did."""
+    usual: dict[str, Any] = to_json(TrainConfig(DataConfig(Path()), Path()))
+    return usual
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], usual: Mapping[str, Any] | None = None, prefix: str = ""
+) -> list[str]:
+    """Settings that two configurations (as JSON) disagree on, `name: old -> new`, those in FREE_SETTINGS left out.
+
+    usual: settings that count where the old ones have none, being older than the setting.
+    """
+    usual, changed = usual or {}, []
     for name in sorted(old.keys() | new.keys()):
-        path, a, b = prefix + name, old.get(name), new.get(name)
+        path, b = prefix + name, new.get(name)
+        a = old.get(name, usual.get(name) if name in new else None)
         if isinstance(a, dict) and isinstance(b, dict):
-            changed += differences(a, b, path + ".")
+            changed += differences(a, b, usual.get(name), path + ".")
         elif a != b and path not in FREE_SETTINGS:
             changed.append(f"{path}: {json.dumps(a)} -> {json.dumps(b)}")
     return changed

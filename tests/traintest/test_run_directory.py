@@ -65,6 +65,14 @@ def test_a_state_from_before_rectangles_were_chosen_goes_on(tmp_path: Path) -> N
         directory.resumable_state(SETTINGS | {"patches": now | {"draw": "coarse"}}, DATA, override=False)
 
 
+def test_a_state_from_before_a_setting_goes_on_with_its_default(tmp_path: Path) -> None:
+    directory, now = RunDirectory(tmp_path, 2), SETTINGS | {"augment": {"roll": 4, "stretch": 0.0}, "ema": 0.0}
+    saved(directory, 1, config=json.dumps(SETTINGS | {"augment": {"roll": 4}}))
+    assert directory.resumable_state(now, DATA, override=False)["step"] == 1
+    with pytest.raises(ConfigError, match=r"augment.stretch: 0.0 -> 0.1; ema: 0.0 -> 0.5"):
+        directory.resumable_state(now | {"augment": {"roll": 4, "stretch": 0.1}, "ema": 0.5}, DATA, override=False)
+
+
 NESTED = '{"a": ' * 100_000 + "1" + "}" * 100_000
 
 
