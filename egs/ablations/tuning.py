@@ -5,8 +5,8 @@
 
 START is a trained model, TABLE a CSV file with the columns file and class. For each seed, so many clips of every class
 are drawn, the same for every way, and trained on with the product's defaults at the start's patch size; `scratch`
-trains the start's architecture anew. Accuracy is that of the last weights on VAL. DIR gets results.csv, one row per
-training; what it has is not trained again. RESULTS.md has what we found.
+trains a micro network anew. Accuracy is that of the last weights on VAL. DIR gets results.csv, one row per training;
+what it has is not trained again. RESULTS.md has what we found.
 """
 
 from __future__ import annotations
