@@ -246,7 +246,7 @@ GIVEN = {
     "README": {"exp/hub": "exp/fixed"},
 }
 """Models that a guide takes for granted, by the guide's name for each: which of ours it is."""
-NOT_RUN = r"arecord|.*--nnodes|.*/shared/|.*--runtime package|.*http\.server|.*(s3|gs|https)://"
+NOT_RUN = r"arecord|.*--nnodes|.*/shared/|.*--runtime package|.*http\.server|flexiast .*(s3|gs|https)://"
 """A microphone, several machines, a package of npm, a server that does not end, data elsewhere (`test_remote.py`)."""
 
 

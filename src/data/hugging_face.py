@@ -13,9 +13,7 @@ import json
 import logging
 import os
 import re
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..runtime.extras import optional
-from ..runtime.files import file_errors
+from ..runtime.files import file_errors, make_folder_once
 from .columns import NO_TARGETS, plain_name
 from .labels import reason_of
 from .number_cells import LARGEST
@@ -107,16 +105,7 @@ def _copied(datasets: Any, source: Path, rows: Any, audio: str, label: str | Non
     if folder.is_dir():
         return folder
     with file_errors(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=cache))
-        try:
-            _write(part, _samples(source, rows, audio, label))
-            part.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process may have been quicker
-                raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        make_folder_once(folder, lambda part: _write(part, _samples(source, rows, audio, label)))
     logger.info("%s: %d clips, copied once to %s", source, len(rows), folder)
     return folder
 

@@ -13,7 +13,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import DataError, FileError
 from ..runtime.bars import is_quiet, tqdm
+from ..runtime.files import make_folder_once
 from ..runtime.lock import locked
 from .prepare.download import Unreachable
 from .remote import RemoteFile, address_of, copy, is_address, name_of, remote_files, scheme_of
@@ -164,19 +164,13 @@ def _linked(url: str, files: Sequence[RemoteFile], paths: Sequence[Path], cache:
         names = [os.path.relpath(file.url, shared).replace("/", "-") for file in files]
     versions = "\n".join(f"{name} {path.parent.name}" for name, path in zip(names, paths, strict=True))
     folder = cache / f"{_short(url)}-{_short(versions)}"
-    if folder.is_dir():
-        return folder
+
+    def fill(part: Path) -> None:
+        for name, path in zip(names, paths, strict=True):
+            _link(path, part / name)
+
     try:
-        part = Path(tempfile.mkdtemp(prefix="part-", dir=cache))
-        try:
-            for name, path in zip(names, paths, strict=True):
-                _link(path, part / name)
-            part.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process may have been quicker
-                raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        make_folder_once(folder, fill)
     except OSError as error:
         raise _unwritable(cache, error) from None
     return folder

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,25 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 part.unlink(missing_ok=True)
             raise
         _sync_directory(path.parent)
+
+
+def make_folder_once(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Make a folder that appears only once it is whole: `fill` writes to a temporary one beside it.
+
+    One that is there already, or that another process makes meanwhile, is left as it is. Raises OSError.
+    """
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f"part-{folder.name}-", dir=folder.parent))  # no pattern of `folder` finds it
+    try:
+        fill(part)
+        part.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

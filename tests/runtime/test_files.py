@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from flexiast.errors import ConfigError, FileError
-from flexiast.runtime.files import growing, put_in_place, remove_leftovers, replacing, require_new, to_json_text
+from flexiast.runtime.files import (
+    growing,
+    make_folder_once,
+    put_in_place,
+    remove_leftovers,
+    replacing,
+    require_new,
+    to_json_text,
+)
 from tests.full_disk import full_disk
 
 
@@ -72,3 +80,35 @@ def test_what_grew_before_the_disk_was_full_is_kept(tmp_path: Path) -> None:
         list(map(add, ("[1, 2", ", 3, 4, 5, 6")))
     assert out.read_text().startswith("[1, 2")
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_folder_is_made_once_and_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "abc-1"
+
+    def fill(part: Path) -> None:
+        assert not list(tmp_path.glob("cache/abc*"))
+        (part / "a").write_text("whole")
+
+    def broken(part: Path) -> None:
+        (part / "a").write_text("half")
+        raise OSError(28, "No space left")
+
+    with pytest.raises(OSError, match="No space left"):
+        make_folder_once(folder, broken)
+    assert list(tmp_path.glob("cache/*")) == []
+    make_folder_once(folder, fill)
+    make_folder_once(folder, broken)  # is there
+    assert [path.name for path in tmp_path.glob("cache/*")] == ["abc-1"]
+    assert (folder / "a").read_text() == "whole"
+
+
+def test_of_two_that_make_a_folder_the_first_wins(tmp_path: Path) -> None:
+    folder = tmp_path / "abc"
+
+    def overtaken(part: Path) -> None:
+        (part / "a").write_text("second")
+        make_folder_once(folder, lambda other: (other / "a").write_text("first"))
+
+    make_folder_once(folder, overtaken)
+    assert [path.name for path in tmp_path.iterdir()] == ["abc"]
+    assert (folder / "a").read_text() == "first"
