@@ -243,10 +243,14 @@ class FrontEnd(nn.Module):
         valid = None if lengths is None else config.frame_count(lengths)
         return fit_frames(self.log_mel(waveform[:, : config.samples]), config.frames, valid)
 
-    def raw_clips(self, waveform: Tensor, lengths: Tensor) -> list[Tensor]:
-        """Log-mel (T, F) of each clip of (B, S) at its own length, at most `frames`; lengths (B,), in samples."""
-        samples = min(self.config.samples, int(lengths.max()))
-        frames = self.config.frame_count(lengths).tolist()
+    def raw_clips(self, waveform: Tensor, lengths: Tensor, config: FeatureConfig | None = None) -> list[Tensor]:
+        """Log-mel (T, F) of each clip of (B, S) at its own length, at most `frames`; lengths (B,), in samples.
+
+        config: the same features with another number of frames.
+        """
+        config = config or self.config
+        samples = min(config.samples, int(lengths.max()))
+        frames = config.frame_count(lengths).tolist()
         return [one[:count] for one, count in zip(self.log_mel(waveform[:, :samples]), frames, strict=True)]
 
     def as_trained(self, waveform: Tensor, lengths: Tensor) -> Tensor | list[Tensor]:
@@ -254,6 +258,12 @@ class FrontEnd(nn.Module):
         if self.config.length == "window":
             return self(waveform, lengths)
         return [self.config.normalise(one) for one in self.raw_clips(waveform, lengths)]
+
+    def longer(self, waveform: Tensor, lengths: Tensor, config: FeatureConfig) -> list[Tensor]:
+        """As `as_trained`, but a clip longer than the window is not cut until `config.frames`: (T, F) of each clip."""
+        least = self.config.frames if self.config.length == "window" else 0
+        clips = self.raw_clips(waveform, lengths, config)
+        return [self.config.normalise(F.pad(one, (0, 0, 0, max(0, least - len(one))))) for one in clips]
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Normalised log-mel (B, frames, F).

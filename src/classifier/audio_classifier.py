@@ -117,13 +117,15 @@ class AudioClassifier(FlexiAST, HubMixin):
         budget: str | None = None,
         cascade: Literal["auto"] | Sequence[PatchLike] | None = None,
         threshold: float | Sequence[float] | None = None,
+        window: float | None = None,
     ) -> Predictions | Results[Prediction]:
         """The `top_k` classes of a sound, best first; for a list of sounds, one such list each.
 
         audio: a file, samples, or anything else in `inputs.Audio`. sample_rate: of samples that come without one,
         in Hz (default: the model's). A clip longer than the model's window is split into windows, one every `hop`
         seconds (default: side by side), and the mean or the largest of their scores is returned; files are streamed,
-        so they may be of any length. batch_size: windows per forward pass; a batch can span clips of a list.
+        so they may be of any length. window: hear up to so many seconds in one pass, more than the model's window; its
+        positions are stretched over them. batch_size: windows per forward pass; a batch can span clips of a list.
         workers: processes that decode files (0: this one). precision: `auto` is bfloat16 where the device has fast
         bfloat16.
         In place of `patch_size`: budget, such as "20ms", "5GFLOPs" and "256tokens" for each window of a clip, or
@@ -138,9 +140,8 @@ class AudioClassifier(FlexiAST, HubMixin):
         """
         self._check_top_k(top_k)
         choice = self.choose(budget, cascade, threshold, patch_size, precision)
-        how = Hearing(
-            patch_size, sample_rate, hop, aggregate, batch_size, workers, precision, choice.rule if choice else None
-        )
+        rule = choice.rule if choice else None
+        how = Hearing(patch_size, sample_rate, hop, aggregate, batch_size, workers, precision, rule, window=window)
 
         def result(answer: Answer) -> Predictions:
             return Predictions(self.best(answer.scores, top_k), answer.patch_sizes, choice)
@@ -199,6 +200,7 @@ class AudioClassifier(FlexiAST, HubMixin):
         budget: str | None = None,
         cascade: Literal["auto"] | Sequence[PatchLike] | None = None,
         threshold: float | Sequence[float] | None = None,
+        window: float | None = None,
     ) -> Windows | Results[Window]:
         """Predictions over time: the windows of a sound, with start and end in seconds, scores (C,) and best classes.
 
@@ -208,7 +210,7 @@ class AudioClassifier(FlexiAST, HubMixin):
         self._check_top_k(top_k)
         choice = self.choose(budget, cascade, threshold, patch_size, precision)
         rule = choice.rule if choice else None
-        how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision, rule, top_k)
+        how = Hearing(patch_size, sample_rate, hop, "mean", batch_size, workers, precision, rule, top_k, window)
 
         def result(answer: Answer) -> Windows:
             return Windows(answer.windows, answer.patch_sizes, choice)

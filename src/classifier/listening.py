@@ -21,8 +21,8 @@ from ..data.manifest import Labels
 from ..data.suspicion import describe_suspicious
 from ..data.windows import WindowBatch, WindowDataset, hop_in_frames, load_windows
 from ..data.workers import MAX_WORKERS
-from ..errors import ConfigError, DataError, is_whole_number, require
-from ..features import FeatureConfig, FrontEnd
+from ..errors import ConfigError, DataError, is_finite_number, is_whole_number, require
+from ..features import MAXIMA, FeatureConfig, FrontEnd
 from ..models.config import FlexiASTConfig, Loss
 from ..models.geometry import Layout, PatchLike, PatchSize
 from ..runtime.arguments import Precision
@@ -80,12 +80,33 @@ class Hearing:
     """A cascade, in place of the patch size."""
     top_k: int = 1
     """Classes of each window."""
+    window: float | None = None
+    """Seconds heard in one pass, more than the model's window."""
 
     def rule_for(self, model: Listener) -> Rule:
         """The sizes that hear each window: the rule, or the patch size alone."""
         if self.rule is not None:
             return self.rule
         return Rule((PatchSize.parse(model.config.patch_size if self.patch_size is None else self.patch_size),))
+
+    def features(self, model: Listener) -> FeatureConfig:
+        """The features of a window. Raises ConfigError for a `window` shorter than the model's, or longer than any."""
+        own = model.feature_config
+        if self.window is None:
+            return own
+        longest = MAXIMA["frames"] * own.frame_seconds
+        require(
+            is_finite_number(self.window) and own.seconds <= self.window <= longest,
+            "window", repr(self.window), f"seconds from the model's own {own.seconds:g} to {longest:g}",
+        )  # fmt: skip
+        return dataclasses.replace(own, frames=max(own.frames, round(self.window / own.frame_seconds)), length="native")
+
+    def log_mel(self, model: Listener, batch: WindowBatch) -> Tensor | list[Tensor]:
+        """What the network hears of a batch: (B, T, F), or (T, F) for each window."""
+        heard = batch.on(model.kernel.device)
+        if self.window is None:
+            return model.front_end.as_trained(*heard)
+        return model.front_end.longer(*heard, self.features(model))
 
     def check(self, model: Listener) -> None:
         """Raise ConfigError for a setting that does not fit the model; warn of a patch size outside its training."""
@@ -98,11 +119,12 @@ class Hearing:
             "workers", repr(self.workers), f"a whole number from 0 to {MAX_WORKERS}",
         )  # fmt: skip
         Tally(self.aggregate)
-        hop_in_frames(self.hop, model.feature_config)
+        features = self.features(model)
+        hop_in_frames(self.hop, features)
         if self.sample_rate is not None:
             as_rate(self.sample_rate)
         for patch in self.rule_for(model).sizes:
-            model.config.layout(patch, model.feature_config.frames)
+            model.config.layout(patch, features.frames)
             warn_outside_training(model, patch)
 
 
@@ -128,15 +150,16 @@ def heard_windows(
     Raises ConfigError, at once, for a setting that does not fit the model or this machine.
     """
     batches = windows_of(model, clips, how)
-    finest = max(model.config.flops(size, model.feature_config.frames) for size in how.rule_for(model).sizes)
+    finest = max(model.config.flops(size, how.features(model).frames) for size in how.rule_for(model).sizes)
     return side_by_side(hear, batches, threads_for(model.kernel.device, finest / 1e9))
 
 
 def windows_of(model: Listener, clips: Sequence[Any], how: Hearing) -> Iterator[WindowBatch]:
     """The clips as batches of windows. Raises ConfigError, at once, for a setting that does not fit this machine."""
     how.check(model)
-    read = partial(pieces_of, features=model.feature_config, sample_rate=how.sample_rate)
-    dataset = WindowDataset(clips, read, model.feature_config, how.batch_size, how.hop, name=name_of)
+    features = how.features(model)
+    read = partial(pieces_of, features=features, sample_rate=how.sample_rate)
+    dataset = WindowDataset(clips, read, features, how.batch_size, how.hop, name=name_of)
     dataset.require_room(how.workers)
     return _warning_of_suspicious(load_windows(dataset, how.workers))
 
@@ -191,12 +214,11 @@ def answers(model: Listener, clips: Sequence[Any], how: Hearing, by_window: bool
 
 def _scores(model: Listener, batch: WindowBatch, how: Hearing) -> tuple[Tensor, list[int]]:
     """Scores (B, C) of a batch of windows, float32, on the CPU, and how many sizes scored each (B)."""
-    device = model.kernel.device
     if not batch.clips:
         return torch.zeros(0, model.config.classes), []
     rule = how.rule_for(model)
     with torch.no_grad(), in_precision(model, how.precision):
-        log_mel = model.front_end.as_trained(*batch.on(device))
+        log_mel = how.log_mel(model, batch)
 
         def hear(step: int, going: np.ndarray) -> np.ndarray:
             heard = log_mel if len(going) == len(log_mel) else chosen(log_mel, going)

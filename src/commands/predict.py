@@ -53,6 +53,9 @@ class PredictConfig(OverFiles):
     """Classes named for each file. A model that predicts numbers (loss mse) names all of them, with their values."""
     hop: float | None = None
     """A file longer than the model's window is split into windows this many seconds apart (default: side by side)."""
+    window: float | None = None
+    """Hear up to this many seconds in one pass, more than the model's window; its positions are stretched over them.
+    The budget is still counted for the model's own window."""
     aggregate: Aggregate = "mean"
     """How the scores of such windows are combined into the file's."""
     windows: bool = False
@@ -81,7 +84,8 @@ def run(config: PredictConfig) -> Outcome:
     use_threads(config.threads)
     model = load(config.checkpoint, config.device)
     choice = _choice(config, model)
-    how = config.hearing(len(sources), hop=config.hop, aggregate=config.aggregate, rule=choice.rule if choice else None)
+    rule = choice.rule if choice else None
+    how = config.hearing(len(sources), hop=config.hop, aggregate=config.aggregate, rule=rule, window=config.window)
     model.best(model.head.bias, config.top_k)  # so that a wrong top_k is reported before the work
     failed: list[str] = []
     done = 0

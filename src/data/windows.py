@@ -142,7 +142,7 @@ class WindowDataset(IterableDataset):
             yield from self._batches(group)
 
     def _batches(self, group: Sequence[int]) -> Iterator[WindowBatch]:
-        part = _Part(self.features.samples)
+        part = _Part(self.features)
         for clip in group:
             note(self.current, clip)
             windows, frames = 0, 0
@@ -152,7 +152,7 @@ class WindowDataset(IterableDataset):
                 for excerpt in excerpts(pieces, self.features, self.hop, self.path(clip)):
                     if len(part.clips) == self.batch_size:
                         yield part.batch()
-                        part = _Part(self.features.samples)
+                        part = _Part(self.features)
                     part.add(clip, excerpt)
                     windows, frames = windows + 1, self.features.frame_count(len(excerpt.waveform))
                 part.ended.append(Ended(clip, windows, frames))
@@ -166,8 +166,8 @@ class WindowDataset(IterableDataset):
 class _Part:
     """A batch under construction."""
 
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
+    def __init__(self, features: FeatureConfig) -> None:
+        self.features = features
         self.excerpts: list[Excerpt] = []
         self.clips: list[int] = []
         self.ended: list[Ended] = []
@@ -180,10 +180,13 @@ class _Part:
 
     def batch(self) -> WindowBatch:
         integer = all(excerpt.waveform.dtype == torch.int16 for excerpt in self.excerpts)
-        waveform = torch.empty(len(self.clips), self.samples, dtype=torch.int16 if integer else torch.float32)
-        for row, (_, _, samples) in zip(waveform, self.excerpts, strict=True):
-            row[: len(samples)] = samples if integer else as_float(samples)
-            row[len(samples) :] = 0
+        samples = self.features.samples
+        if self.features.length == "native":  # nothing is padded to the window
+            samples = max((len(excerpt.waveform) for excerpt in self.excerpts), default=0)
+        waveform = torch.empty(len(self.clips), samples, dtype=torch.int16 if integer else torch.float32)
+        for row, (_, _, heard) in zip(waveform, self.excerpts, strict=True):
+            row[: len(heard)] = heard if integer else as_float(heard)
+            row[len(heard) :] = 0
         return WindowBatch(
             waveform,
             torch.tensor([len(excerpt.waveform) for excerpt in self.excerpts], dtype=torch.int64),

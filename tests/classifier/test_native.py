@@ -1,5 +1,6 @@
 """A model of clips at native length hears each without padding, however it is asked; other models are as before."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import flexiast
 from flexiast import AudioClassifier, FeatureConfig, FlexiASTConfig, PatchSize
 from flexiast.classifier.cascade import confidence
 from flexiast.classifier.events import Progress, Scan, scan
+from flexiast.cli import main
 from flexiast.data.manifest import Labels, read_manifest
 from flexiast.errors import CheckpointError, ConfigError
 from flexiast.traintest.evaluate import describe_clips, sweep
@@ -62,6 +64,49 @@ def test_a_window_model_pads_and_hears_something_else() -> None:
     difference = (padded - expected_scores(model(), 16)).abs().amax(dim=1)
     assert difference[2] < 1e-6  # as long as the window
     assert difference[[0, 1, 3, 4]].min() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", ["native", "window"])
+def test_with_a_longer_window_a_clip_is_heard_whole_in_one_pass(length: str) -> None:
+    made, generator = model(length), torch.Generator().manual_seed(2)
+    long = 0.1 * torch.randn(40_000, generator=generator)
+    whole = made.feature_config.normalise(made.front_end.log_mel(long[None]))  # 248 frames, the window has 96
+    (heard,) = made.predict_windows(long, 16, window=3.0)
+    torch.testing.assert_close(heard.scores[None], made.probabilities(made([whole[0]], 16)))
+    assert (heard.start, heard.end) == (0.0, 2.5)
+    apart = [made.predict_windows(one, 16, window=3.0)[0].scores for one in (*clips(), long)]
+    together = [one[0].scores for one in made.predict_windows([*clips(), long], 16, window=3.0)]
+    torch.testing.assert_close(torch.stack(together), torch.stack(apart), atol=1e-5, rtol=1e-4)
+    as_before = [one[0].scores for one in made.predict_windows(clips(), 16)]
+    for number in (0, 1, 3, 4):  # shorter than the model's window
+        torch.testing.assert_close(together[number], as_before[number], atol=1e-5, rtol=1e-4)
+
+
+def test_a_longer_window_splits_what_is_longer_still() -> None:
+    clip = 0.1 * torch.randn(64_000, generator=torch.Generator().manual_seed(2))
+    windows = model().predict_windows(clip, 16, window=1.5)
+    assert [round(one.start, 2) for one in windows] == [0.0, 1.5, 3.0]
+    assert len(model().predict_windows(clip, 16, window=1.5, hop=0.5)) == 6
+
+
+@pytest.mark.parametrize("window", [0.5, float("nan"), -1, 1e9, "2"])
+def test_a_window_shorter_than_the_models_or_without_end_is_refused(window: object) -> None:
+    with pytest.raises(ConfigError, match=r"window: found .*, expected seconds from the model's own 0\.96 to 1000"):
+        model().predict(clips()[0], 16, window=window)
+
+
+def test_the_command_takes_a_longer_window(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    made = model()
+    made.save_pretrained(tmp_path / "model")
+    soundfile.write(tmp_path / "long.wav", (0.1 * torch.randn(40_000)).numpy(), 16_000)
+    command = ["predict", str(tmp_path / "model"), str(tmp_path / "long.wav"), "--precision", "fp32", "--json"]
+    assert main([*command, "--window", "3"]) == 0
+    (best,) = made.predict(tmp_path / "long.wav", top_k=1, window=3.0)
+    shown = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert shown["predictions"][0]["score"] == pytest.approx(best.score, abs=1e-4)
+    assert main([*command, "--window", "0.5"]) == 2
+    assert "window: found 0.5, expected seconds from the model's own 0.96" in capsys.readouterr().err
 
 
 def test_evaluation_and_a_checkpoint_keep_to_native_length(tmp_path: Path) -> None:
