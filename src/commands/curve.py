@@ -35,6 +35,8 @@ from ..traintest.setup import fitting
 
 MOST_SIZES = 13
 """Squares taken from a model's training; of more every few are left out."""
+SQUARES = tuple(sorted((*PAPER_SIZES, *(PatchSize(side, side) for side in (28, 36, 44)))))
+"""Measured where a model was trained at all of them and more: the paper's, and three that cost little beside them."""
 RECTANGLES = tuple(PatchSize(*sides) for sides in ((16, 8), (8, 16), (16, 32), (32, 16)))
 """Mel bins x frames; measured too where a model was trained at rectangles."""
 
@@ -57,8 +59,8 @@ class CurveConfig(TableOptions, OutputOptions):
     root: Path | None = None
     """Where relative paths of the manifest start (default: the manifest's own folder)."""
     patch_sizes: tuple[PatchArg, ...] | None = None
-    """Patch sizes to measure, rectangles such as 16x8 too (default: the ten of the paper, or those of the training, and
-    16x8, 8x16, 16x32 and 32x16 where it drew rectangles)."""
+    """Patch sizes to measure, rectangles such as 16x8 too (default: those of the training, or 13 of many, and 16x8,
+    8x16, 16x32 and 32x16 where it drew rectangles)."""
     hop: float | None = None
     """Seconds between the windows of a clip longer than the model's window, whose scores are averaged (default: side
     by side). Overlapping windows cost more, and often score higher."""
@@ -86,11 +88,11 @@ class CurveConfig(TableOptions, OutputOptions):
 
 
 def ladder(model: AudioClassifier) -> tuple[PatchSize, ...]:
-    """The sizes that fit the input: the paper's, if the model was trained at many more or does not say; or the model's
-    own, at most 13 of them. Four rectangles more, if rectangles of their sides were drawn in training.
+    """The sizes that fit the input: the model's own, of more than 13 the `SQUARES` if they are among them, else every
+    few; the paper's if the model does not say. Four rectangles more, if rectangles of their sides were drawn.
     """
-    usual = fitting(PAPER_SIZES, model)
-    sizes = fitting(trained_sizes(model), model) or usual
+    usual = fitting(SQUARES, model)
+    sizes = fitting(trained_sizes(model), model) or fitting(PAPER_SIZES, model)
     if len(sizes) > MOST_SIZES and set(usual) <= set(sizes):
         sizes = usual
     chosen = tuple(sizes[place] for place in spread(len(sizes), MOST_SIZES))

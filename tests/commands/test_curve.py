@@ -9,7 +9,7 @@ import pytest
 import flexiast
 from flexiast.checkpoints.checkpoint import save_single_file
 from flexiast.cli import main
-from flexiast.commands.curve import ladder
+from flexiast.commands.curve import SQUARES, ladder
 from flexiast.data.manifest import read_manifest
 from flexiast.models.geometry import PAPER_SIZES, PatchSize
 
@@ -64,6 +64,9 @@ def test_the_ladder_is_that_of_the_training(trained: Path) -> None:
     model = flexiast.load(trained)
     assert ladder(model) == tuple(PatchSize(s, s) for s in (16, 24, 32, 48))
     model.metadata["trained_patch_sizes"] = [str(s) for s in range(8, 49)]
+    assert ladder(model) == SQUARES
+    assert len(SQUARES) == 13
+    del model.metadata["trained_patch_sizes"]
     assert ladder(model) == PAPER_SIZES
     model.metadata["trained_patch_sizes"] = [str(s) for s in range(17, 49)]
     sizes = ladder(model)
@@ -75,7 +78,7 @@ def test_rectangles_are_on_the_ladder_of_a_model_that_was_trained_at_them(traine
     model = flexiast.load(trained)
     model.metadata |= {"trained_patch_sizes": [str(s) for s in range(8, 49)], "trained_rectangles": True}
     rectangles = [PatchSize.parse(size) for size in ("16x8", "8x16", "16x32", "32x16")]
-    assert ladder(model) == (*PAPER_SIZES, *rectangles)
+    assert ladder(model) == (*SQUARES, *rectangles)
     model.metadata["trained_patch_sizes"] = ["16", "32"]
     assert [str(size) for size in ladder(model)] == ["16", "32", "16x32", "32x16"]
     model.metadata["trained_patch_sizes"] = ["16x32", "32x16"]
