@@ -10,6 +10,8 @@ import dataclasses
 import datetime
 import os
 import re
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -22,6 +24,8 @@ from .lifetime import end_with_launcher
 
 TIMEOUT = 720.0
 """Minutes that processes wait for one another by default: rank 0 may measure, or write, that long on its own."""
+STORE_TIMEOUT = 60.0
+"""Seconds in which torchrun's store, which is there before the processes are, has to answer."""
 
 
 class LostProcess(FlexiASTError):
@@ -112,6 +116,7 @@ def connected(timeout: float = TIMEOUT) -> Iterator[World]:
         return
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_launcher()
+        _require_launcher()
     on_gpu = torch.cuda.is_available()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if on_gpu:
@@ -128,6 +133,25 @@ def connected(timeout: float = TIMEOUT) -> Iterator[World]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _require_launcher() -> None:
+    """Raise LostProcess if torchrun died before this process knew it: its store does not answer."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    end = time.monotonic() + STORE_TIMEOUT
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=STORE_TIMEOUT).close()
+            return
+        except OSError as error:
+            if isinstance(error, ConnectionRefusedError) or time.monotonic() > end:
+                raise LostProcess(
+                    f"the launcher of this job is gone: its store at {host}:{port} does not answer"
+                    f" ({error.strerror or error}); start the job again"
+                ) from None
+            time.sleep(1)
 
 
 def _lost_process(error: RuntimeError, timeout: float) -> LostProcess | None:

@@ -83,3 +83,17 @@ def test_two_ranks_with_decoding_processes_save_and_go_on_to_the_same_weights(so
     assert steps(out) == steps(tmp_path / "whole") == list(range(1, 24))  # three epochs of 120 clips, 16 at a time
     expected = flexiast.load(tmp_path / "whole").state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in flexiast.load(out).state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 3.0])
+def test_ranks_whose_launcher_is_killed_while_they_start_end_too(sounds: Path, tmp_path: Path, seconds: float) -> None:
+    out = tmp_path / "run"
+    process = start(*command(sounds, out, "--epochs", "5000", ranks=2))
+    while not ranks(process.pid, out):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    process.wait(TIMEOUT)
+    assert_all_end(out)
