@@ -97,12 +97,17 @@ def memory(pid: int) -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-def disturb(kind: str, there: dict[str, list[int]], group: int, rng: random.Random) -> None:
-    """Do it, if there is a process to do it to."""
-    number = signal.SIGSTOP if kind == "freeze worker" else signal.SIGKILL  # of what the kind's last word names
+def disturb(kind: str, process: subprocess.Popen, out: Path, rng: random.Random) -> None:
+    """Do it, as soon as there is a process to do it to."""
     if kind == "stop group":
-        os.killpg(group, signal.SIGTERM)
-    elif victims := there.get(kind.split()[-1]):
+        os.killpg(process.pid, signal.SIGTERM)
+        return
+    number = signal.SIGSTOP if kind == "freeze worker" else signal.SIGKILL  # of what the kind's last word names
+    victims = list[int]()
+    while not victims and process.poll() is None:
+        time.sleep(0.1)
+        victims = processes(out).get(kind.split()[-1], [])
+    if victims:
         os.kill(rng.choice(victims), number)
 
 
@@ -152,11 +157,11 @@ def soak(data: Path, out: Path, arguments: list[str], minutes: float, rng: rando
         clip = hide_a_clip(data, rng) if kind == MISSING else None
         process = start(arguments, log, 200_000 if kind == "full disk" else None)
         live(process, out, rng.uniform(10, 40) if kind else float("inf"), growth)
+        if kind not in (None, "full disk", MISSING) and process.poll() is None:
+            disturb(kind, process, out, rng)
+        code = process.wait(None if kind is None else 600)
         if clip:
             clip[1].rename(clip[0])
-        if kind and process.poll() is None:
-            disturb(kind, processes(out), process.pid, rng)
-        code = process.wait(600)
         if kind != "start beside launcher":
             wait_until_gone(out)
         done[f"{kind or 'undisturbed'}: exit {code}"] += 1
@@ -189,16 +194,22 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60, help="how long the run is disturbed")
     parser.add_argument("--epochs", type=int, help="length of the run, 10 steps each (default: 100 for each minute)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--beside", action="store_true", help="do the undisturbed run beside the other, not before it")
     options = parser.parse_args()
     epochs = options.epochs or max(20, round(EPOCHS_PER_MINUTE * options.minutes))
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        write_folder(data / "train", 20, seed=0)
-        write_folder(data / "val", 5, seed=1)
+        peaceful = data / "peaceful"  # with clips of its own, which nobody takes away
+        for there in (data, peaceful):
+            write_folder(there / "train", 20, seed=0)
+            write_folder(there / "val", 5, seed=1)
         whole, out = data / "whole", data / "disturbed"
-        if start(command(data, whole, epochs), whole.with_suffix(".log")).wait():
+        peace = start(command(peaceful, whole, epochs), whole.with_suffix(".log"))
+        if not options.beside and peace.wait():
             raise SystemExit(whole.with_suffix(".log").read_text()[-2000:])
         seen = soak(data, out, command(data, out, epochs), options.minutes, random.Random(options.seed))
+        if peace.wait():
+            raise SystemExit(whole.with_suffix(".log").read_text()[-2000:])
         expected = flexiast.load(whole).state_dict()
         same = all(torch.equal(tensor, expected[name]) for name, tensor in flexiast.load(out).state_dict().items())
         checks = {
