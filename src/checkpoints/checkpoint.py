@@ -20,6 +20,7 @@ from safetensors.torch import save
 
 from ..errors import CheckpointError, FlexiASTError
 from ..runtime.files import to_json_text, write_atomically
+from ..runtime.provenance import sha256
 from .formats import FORMATS, OWN
 from .formats.base import Checkpoint, Source, convert
 from .formats.own import VERSION
@@ -162,6 +163,11 @@ def weight_files(path: Path) -> list[Path]:
     if not weights.name.endswith(INDEX):
         return [weights]
     return [path / name for name in sorted(set(_json_file(weights)["weight_map"].values()))]
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 of each file with a checkpoint's weights, with a space between them."""
+    return " ".join(map(sha256, weight_files(path)))
 
 
 def _json_file(path: Path) -> dict[str, Any]:

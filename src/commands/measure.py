@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from ..checkpoints.checkpoint import weight_files
+from ..checkpoints.checkpoint import weights_digest
 from ..checkpoints.hub import locate
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.class_order import class_order, reordered
@@ -33,7 +33,7 @@ from ..runtime.device import pick_device, resolve_precision
 from ..runtime.distributed import TIMEOUT, World, connected
 from ..runtime.files import require_no_results, require_writable, to_json_text, write_atomically
 from ..runtime.output import Outcome, OutputOptions
-from ..runtime.provenance import commit, provenance, sha256
+from ..runtime.provenance import commit, provenance
 from ..runtime.side_by_side import use_threads
 from ..traintest.agreement import require_agreement
 from ..traintest.cascade_report import compare_cascades
@@ -237,8 +237,7 @@ def model_names(sources: Sequence[str]) -> list[str]:
 
 def _identify(paths: dict[str, Path]) -> dict[str, dict[str, str]]:
     """The path of each model's weights and their SHA-256 (one per shard)."""
-    digests = {name: " ".join(map(sha256, weight_files(path))) for name, path in paths.items()}
-    return {name: {"path": str(paths[name]), "sha256": digest} for name, digest in digests.items()}
+    return {name: {"path": str(path), "sha256": weights_digest(path)} for name, path in paths.items()}
 
 
 def run(config: MeasureConfig) -> Outcome:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ..data.manifest import Labels, Manifest, read_manifest
+from ..data.manifest import Manifest, read_manifest
 from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..models.geometry import PAPER_SIZES
+from ..reports.findings import Findings, findings_of
+from ..reports.flexibility import patch_of
+from ..reports.measured import read_measured
 from ..reports.run_report import render
 from ..runtime.arguments import PatchArg, Precision
 from ..runtime.device import resolve_precision
@@ -33,6 +37,9 @@ class ReportConfig(TableOptions, OutputOptions):
     """Folder of a run (--out of `train` or `flexify`)."""
     data: Path | None = None
     """Data to measure on (default: the run's own validation data)."""
+    measured: Path | None = None
+    """Folder of `flexiast measure --out` to take the results from, in place of hearing clips; where its --scores were
+    kept, single clips are shown too."""
     out: Path | None = None
     """File to write (default: report.html in the folder of the run)."""
     patch_size: PatchArg | None = None
@@ -55,38 +62,55 @@ class ReportConfig(TableOptions, OutputOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.clips <= 50, "clips", self.clips, "0 to 50")
+        if self.measured is not None:
+            for name in ("data", "labels", "root", "patch_sizes"):
+                if given := getattr(self, name):
+                    raise ConfigError(
+                        f"{name}: found {given} beside --measured, expected one of them: the clips and sizes"
+                        " are those of the measurement"
+                    )
         require(self.seconds >= 0, "seconds", self.seconds, "0 or more")
 
 
 def report(config: ReportConfig, progress: bool = True) -> Path:
     """Measure and write the page; returns its file. Raises FlexiASTError for wrong input before measuring."""
     run = FinishedRun(config.run)
-    model = run.model
-    if model.loss == "mse":
-        raise ConfigError(
-            f"run: {run.path} predicts numbers, expected a run with classes: the page is about them; flexiast measure"
-            " and epochs.csv have R2, RMSE and correlation"
-        )
-    data = _data(config, run, model.labels)
-    patch = config.patch_size or model.config.patch_size
-    sizes = config.patch_sizes or fitting(PAPER_SIZES, model)
-    sizes = sizes if patch in sizes else tuple(sorted((*sizes, patch)))
-    device = model.kernel.device
-    results = sweep(
-        {run.path.resolve().name: model}, data, sizes,
-        workers=config.workers, precision=config.precision, progress=progress,
-    )  # fmt: skip
-    costs = measure_costs(model, sizes, seconds=config.seconds, precision=config.precision)
+    findings = _measured(config, run) if config.measured else _heard(config, run, progress)
+    device = run.model.kernel.device
+    sizes = [patch_of(row) for row in findings.curve]
+    costs = measure_costs(run.model, sizes, seconds=config.seconds, precision=config.precision)
     environment = provenance(device) | {"precision": resolve_precision(device, config.precision)}
-    page = render(run, model, data, results, patch, costs, environment, config.clips, config.data)
+    given = {"--data": config.data, "--measured": config.measured}
+    own_data = "".join(f" {name} {shlex.quote(str(path))}" for name, path in given.items() if path)
+    page = render(run, findings, costs, environment, config.clips, own_data)
     out = config.out or config.run / "report.html"
     write_atomically(out, page.encode(errors="backslashreplace"))
     return out
 
 
-def _data(config: ReportConfig, run: FinishedRun, labels: Labels) -> Manifest:
+def _measured(config: ReportConfig, run: FinishedRun) -> Findings:
+    assert config.measured is not None
+    return read_measured(config.measured, run.path, run.model, config.patch_size)
+
+
+def _heard(config: ReportConfig, run: FinishedRun, progress: bool) -> Findings:
+    """What the model makes of the clips now."""
+    model = run.model
+    data = _data(config, run)
+    patch = config.patch_size or model.config.patch_size
+    sizes = config.patch_sizes or fitting(PAPER_SIZES, model)
+    sizes = sizes if patch in sizes else tuple(sorted((*sizes, patch)))
+    results = sweep(
+        {run.path.resolve().name: model}, data, sizes,
+        workers=config.workers, precision=config.precision, progress=progress,
+    )  # fmt: skip
+    return findings_of(results, data, model, patch)
+
+
+def _data(config: ReportConfig, run: FinishedRun) -> Manifest:
     if config.data is not None:
-        return read_manifest(config.data, config.labels or labels, config.root, config)
+        labels, numbers = config.labels or run.model.labels, run.model.loss == "mse"
+        return read_manifest(config.data, labels, config.root, config, numbers=numbers)
     data = run.validation_data()
     if data is None:
         raise ConfigError(f"data: {run.path} was trained without validation data; give some with --data")

@@ -1,7 +1,7 @@
 """Scores of clips in a file: what a model said of each, whichever model it was.
 
 npz: `clip` (n,) names, `labels` (C,) names, `probabilities` or `logits` (n, C), and where they are known `targets`
-(n, C), which are not read here. Parquet: a column `clip` and one of
+(n, C). Parquet: a column `clip` and one of
 each label; values between 0 and 1 are probabilities, others logits. Several rows of one clip are several views of it.
 
 Dimensions: n rows, C classes.
@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -36,6 +37,21 @@ class Scores(NamedTuple):
     values: np.ndarray
     """(n, C) float32."""
     are_logits: bool
+
+
+class Answers(NamedTuple):
+    """What a model said of clips whose classes or numbers are known."""
+
+    clips: Sequence[str]
+    labels: list[str]
+    values: np.ndarray
+    """(n, C) float32 probabilities, or numbers that a regression predicts."""
+    targets: np.ndarray
+    """(n, C) float32, 1 at each class of a clip, or its numbers."""
+
+
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile)
+"""What numpy and pyarrow raise for a file that is damaged or holds something else."""
 
 
 def require_scores_file(path: Path) -> None:
@@ -85,8 +101,8 @@ def read_scores(path: Path) -> Scores:
     require_scores_file(path)
     try:
         scores = _read_npz(path) if path.suffix.lower() == ".npz" else _read_parquet(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not readable as scores ({' '.join(str(error).split())})") from None
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
     expected = (len(scores.clips), len(scores.labels))
     if scores.values.shape != expected or not scores.clips:
         raise DataError(f"{path}: found scores {scores.values.shape}, expected (clips, labels), {expected}")
@@ -95,6 +111,29 @@ def read_scores(path: Path) -> Scores:
     if not scores.are_logits and not ((scores.values >= 0) & (scores.values <= 1)).all():
         raise DataError(f"{path}: found probabilities outside 0 to 1; logits go under the name logits")
     return scores
+
+
+def read_answers(path: Path) -> Answers:
+    """Read an npz that has targets too. Raises DataError that names what is missing or does not fit."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            values = file["values" if "values" in file else "probabilities"].astype(np.float32)
+            read = Answers(file["clip"].tolist(), file["labels"].tolist(), values, file["targets"].astype(np.float32))
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    expected = (len(read.clips), len(read.labels))
+    if not read.values.shape == read.targets.shape == expected:
+        raise DataError(
+            f"{path}: found scores {read.values.shape} and targets {read.targets.shape}, expected (clips, labels),"
+            f" {expected}"
+        )
+    if not (np.isfinite(read.values).all() and np.isfinite(read.targets).all()):
+        raise DataError(f"{path}: found scores or targets that are not finite")
+    return read
+
+
+def _unreadable(path: Path, error: BaseException) -> DataError:
+    return DataError(f"{path}: not readable as scores ({' '.join(str(error).split())})")
 
 
 def _read_npz(path: Path) -> Scores:

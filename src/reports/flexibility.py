@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..classifier.curve import Cascade
-from ..errors import DataError
 from ..models.geometry import PatchSize
 from ..traintest.cascade_report import Comparison
 from ..traintest.evaluate import Result
@@ -16,6 +14,7 @@ from ..traintest.metrics import figure, heading, number
 from ..traintest.regression import RegressionMetrics
 from .cascades import draw_cascades, draw_front
 from .pictures import MARKERS, Picture, name_lines, picture, plain_ticks
+from .tables import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,22 +63,7 @@ def score_name(results: Sequence[Result]) -> str:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a flexibility.csv, as `as_row` makes them. Raises DataError if it is not one."""
-    whole = ("patch_freq", "patch_time", "tokens", "n_clips")
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [
-                {
-                    name: row[name]
-                    if name in ("model", "resize")
-                    else int(row[name])
-                    if name in whole
-                    else float(row[name] or "nan")
-                    for name in COLUMNS
-                }
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not readable as a flexibility table ({error!r})") from None
+    return [{name: row[name] for name in COLUMNS} for row in read_table(path, COLUMNS)]
 
 
 def best_of(results: Sequence[Result]) -> str:

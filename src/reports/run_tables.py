@@ -75,6 +75,26 @@ def confusion_rows(counts: np.ndarray, names: Sequence[str]) -> Rows:
     ]
 
 
+def target_rows(row: dict[str, Any], names: Sequence[str]) -> Rows:
+    """The metrics of each target, from a row of flexibility.csv; those of a single one stand for all."""
+    kinds = ("R2", "RMSE", "pearson")
+    return [{"target": name} | {kind: row.get(f"{kind} {name}", row[kind]) for kind in kinds} for name in names]
+
+
+def predicted_rows(paths: Sequence[object], values: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> Rows:
+    """Predicted and true values (n, C) of each clip, a row for each target."""
+    return [
+        {
+            "clip": str(path),
+            "target": name,
+            "true": float(targets[clip, place]),
+            "predicted": float(values[clip, place]),
+        }
+        for clip, path in enumerate(paths)
+        for place, name in enumerate(names)
+    ]
+
+
 def as_rows(records: Sequence[Any]) -> Rows:
     """Dataclasses as rows."""
     return [dataclasses.asdict(record) for record in records]

@@ -97,6 +97,13 @@ def confidently_wrong(scores: np.ndarray, targets: np.ndarray, most: int) -> lis
     return [int(clip) for clip in order if not right[clip]][:most]
 
 
+def furthest_off(values: np.ndarray, targets: np.ndarray, most: int) -> list[int]:
+    """Clips whose predicted numbers (n, C) are furthest off, in standard deviations of each target; worst first."""
+    spread = targets.std(axis=0)
+    distance = (np.abs(values - targets) / np.where(spread > 0, spread, 1)).mean(axis=1)
+    return [int(clip) for clip in np.argsort(-distance, kind="stable")[:most]]
+
+
 def _top(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Score of each clip's top class, and whether that is right."""
     rows, top = np.arange(len(scores)), scores.argmax(axis=1)

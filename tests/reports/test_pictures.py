@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ import flexiast
 from flexiast.classifier.cascade import Rule
 from flexiast.classifier.curve import Cascade
 from flexiast.models.geometry import PatchSize
-from flexiast.reports import bench, flexibility, pictures, run_report
+from flexiast.reports import bench, flexibility, pictures, run_pictures, run_report
+from flexiast.reports.findings import ClipAnswers
 from flexiast.traintest.bench import Bench, Cost
 from flexiast.traintest.cascade_report import Comparison
 from flexiast.traintest.mistakes import Bin
@@ -66,7 +66,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             figure.draw_without_rendering()
         return image
 
-    for module in (bench, flexibility, run_report, specialists, how_it_works):
+    for module in (bench, flexibility, run_pictures, specialists, how_it_works):
         monkeypatch.setattr(module, "picture", picture)
     return drawn
 
@@ -148,14 +148,16 @@ def test_no_text_of_a_report_lies_on_another(figures: list[Any]) -> None:
         }
         for epoch in range(1, 9)
     ]
-    run_report._plot_training(records, "accuracy")
+    run_pictures.plot_training(records, "ce")
     bins = [Bin(0.1 * n, 0.1 * (n + 1), 10, 0.1 * n + 0.05, 0.1 * n) for n in range(10)]
-    run_report._plot_calibration(bins)
+    run_pictures.plot_calibration(bins)
     names = tuple(f"class of sounds {n}" for n in range(run_report.MOST_DRAWN_CLASSES))
-    model = SimpleNamespace(labels=SimpleNamespace(names=names))
-    run_report._plot_confusion(np.eye(len(names), dtype=int), model)
-    assert len(figures) == 6
-    assert [overlaps(figure) for figure in figures] == [[]] * 6
+    run_pictures.plot_confusion(np.eye(len(names), dtype=int), names)
+    numbers = [f"number {n}" for n in range(run_pictures.MOST_TARGETS)]
+    true = np.linspace(-1000, 1000, 50)[:, None] * np.ones(len(numbers))
+    run_pictures.plot_predicted(ClipAnswers([], 0.9 * true, true), numbers, [123.4] * len(numbers))
+    assert len(figures) == 8
+    assert [overlaps(figure) for figure in figures] == [[]] * 8
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 import soundfile
 
+import flexiast
 from flexiast.cli import main
-from flexiast.reports import run_report
+from flexiast.commands import report as commands_report
+from flexiast.data.manifest import read_manifest
+from flexiast.reports import bench, flexibility, run_clips, run_pictures, run_report
 from flexiast.reports.pictures import Picture
-from tests.sounds import CLASSES, SAMPLE_RATE, write_folder
+from tests.sounds import CLASSES, SAMPLE_RATE, write_folder, write_tones
 
 IMAGE = Picture(b"", b"")
 HOSTILE = "<img src=x onerror=alert(1)>\x1b&$\"'"
@@ -125,7 +129,8 @@ def tables(page: Page) -> dict[str, list[dict[str, str]]]:
 def test_every_picture_has_its_numbers_as_csv(run: Path) -> None:
     page = Page(report(run, "--clips", 2))
     found = tables(page)
-    assert len(found) == page.tags.count("picture") == 5
+    assert page.tags.count("picture") == 5
+    assert len(found) == 7  # and the tables of classes and confusions at all sizes
     confusion = found["class taken_for clips"]
     by_size = next(rows for columns, rows in found.items() if columns.startswith("model resize"))
     bins = next(rows for columns, rows in found.items() if columns.startswith("low high clips"))
@@ -178,7 +183,7 @@ def test_clips_can_be_heard_and_their_total_is_limited(run: Path, monkeypatch: p
     assert 2 <= len(sounds) <= 4
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sounds[0].partition(",")[2])))
     assert (len(samples), rate) == (SAMPLE_RATE, SAMPLE_RATE)
-    monkeypatch.setattr(run_report, "MOST_SOUND", 2 * len(sounds[0]))
+    monkeypatch.setattr(run_clips, "MOST_SOUND", 2 * len(sounds[0]))
     fewer = Page(report(run, "--clips", 2))
     assert len([link for link in fewer.links if link.startswith("data:audio")]) < len(sounds)
     assert "no room left" in fewer.text
@@ -195,6 +200,138 @@ def test_it_says_how_to_reproduce_and_works_without_a_log(run: Path, tmp_path: P
     assert f"flexiast report '{copy}'\n" in page.text
     assert "The run has no log of validations." in page.text
     assert json.dumps(json.loads((run / "train_config.json").read_text())["seed"]) in page.text
+
+
+@pytest.fixture(scope="module")
+def measured(run: Path) -> Path:
+    """A measurement of the run's model and of another one, with the scores of its clips."""
+    other, out = run.parent / "other", run.parent / "measured"
+    model = flexiast.load(run)
+    model.head.bias.data[0] += 1e4  # names the first class always
+    model.save_pretrained(other)
+    options = ["--patch-sizes", "16", "24x32", "--workers", "0", "--precision", "fp32", "--scores"]
+    assert (
+        main(["measure", str(run), str(other), "--data", str(run.parent / "sounds"), "--out", str(out), *options]) == 0
+    )
+    return out
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are empty: only their numbers are wanted, and drawing takes the longest."""
+    for module in (bench, flexibility, run_pictures):
+        monkeypatch.setattr(module, "picture", lambda draw, width, height: IMAGE)
+
+
+def without_costs(page: Page) -> list[list[str]]:
+    """The rows of its tables before those of the costs, which are timed anew."""
+    at = next(place for place, row in enumerate(page.cells) if "clips/s" in row)
+    return [row for row in page.cells[:at] if row[0] != "setting"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_measured_folder_gives_the_page_without_hearing_a_clip(
+    run: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = report(run, "--clips", 2, "--data", run.parent / "sounds")
+    monkeypatch.setattr(commands_report, "sweep", pytest.fail)
+    options = ["report", str(run), "--seconds", "0", "--quiet", "--clips", "2", "--measured", str(measured)]
+    assert main(options) == 0
+    text = (run / "report.html").read_text(encoding="utf-8")
+    page, before = Page(text), Page(heard)
+    rows = without_costs(page)
+    compared = [row for row in rows if len(row) == 8]
+    assert [row for row in rows if row not in compared] == without_costs(before)
+    assert [row[:4] for row in compared[1:]] == [
+        [patch, "run (pi)", "other (pi)", "accuracy"] for patch in ("16", "24x32")
+    ]
+    with open(measured / "comparisons.csv", newline="") as file:
+        first = next(csv.DictReader(file))
+    assert compared[1][6] == f"{100 * float(first['difference']):.1f}"
+    kinds = {link.partition(",")[0] for link in page.links if link.startswith("data:")}
+    assert kinds == {"data:image/png;base64", "data:audio/flac;base64", "data:text/csv;base64"}
+    assert page.tags.count("picture") == before.tags.count("picture") == 5
+    assert [link for link in page.links if "audio" in link] == [link for link in before.links if "audio" in link]
+    assert f"flexiast report {run} --measured {measured}\n" in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_measured_folder_without_scores_says_what_is_missing(run: Path, measured: Path, tmp_path: Path) -> None:
+    shutil.copytree(measured, tmp_path / "m", ignore=shutil.ignore_patterns("scores"))
+    assert main(["report", str(run), "--seconds", "0", "--patch-size", "24x32", "--measured", str(tmp_path / "m")]) == 0
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    assert "The measurement kept no scores of its clips; flexiast measure --scores does." in page.text
+    assert "Classes at patch 24x32" in page.text
+    assert "audio" not in page.tags
+    assert len([row for row in without_costs(page) if len(row) == 6]) == 1 + len(CLASSES)
+
+
+def test_a_measured_folder_that_does_not_fit_is_one_line(
+    run: Path, measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def refused(change: Callable[[Path], object], *options: str) -> str:
+        copy = tmp_path / f"copy{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(measured, copy)
+        change(copy)
+        assert main(["report", str(run), "--seconds", "0", "--measured", str(copy), *options]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    def rewrite(name: str, old: str, new: str) -> Callable[[Path], object]:
+        return lambda copy: (copy / name).write_text((copy / name).read_text().replace(old, new))
+
+    digest = json.loads((measured / "flexibility.json").read_text())["provenance"]["models"]["run"]["sha256"]
+    assert "found measurements of run, other, of which none has the weights of" in refused(
+        rewrite("flexibility.json", digest, "0" * 64)
+    )
+    assert "found no column AUC, expected a table of this version" in refused(rewrite("classes.csv", "AUC", "ROC"))
+    assert "line 2: found 'x' in patch_freq, expected a number" in refused(
+        rewrite("flexibility.csv", "run,pi,16,", "run,pi,x,")
+    )
+    assert "line 2: found another number of cells" in refused(rewrite("confusions.csv", "run,pi,16,", "run,pi,"))
+    assert "flexibility.json: not readable as the description" in refused(rewrite("flexibility.json", "}", ""))
+    assert "flexibility.json: no such file" in refused(lambda copy: (copy / "flexibility.json").unlink())
+    assert "classes.csv: not readable as a table" in refused(lambda copy: (copy / "classes.csv").unlink())
+    assert "not readable as scores" in refused(lambda copy: (copy / "scores" / "run_pi_16.npz").write_bytes(b"PK\3\4x"))
+    assert "patch_size: found 40, which" in refused(lambda copy: None, "--patch-size", "40")
+    assert "data: found x beside --measured, expected one of them" in refused(lambda copy: None, "--data", "x")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_numbers_to_predict_have_their_own_page(tmp_path: Path) -> None:
+    write_tones(tmp_path, 40, seed=0, name="tones.csv")
+    options = "--model.size micro --features.frames 48 --epochs 2 --data.workers 0 --loss mse --log none"
+    command = ["train", "--out", tmp_path / "run", "--data.train", tmp_path / "tones.csv", *options.split()]
+    assert main([str(part) for part in command]) == 0
+    heard = Page(report(tmp_path / "run", "--clips", 2, "--data", tmp_path / "tones.csv"))
+    model, data = flexiast.load(tmp_path / "run"), read_manifest(tmp_path / "tones.csv", numbers=True)
+    measure = ["measure", tmp_path / "run", "--data", tmp_path / "tones.csv", "--out", tmp_path / "m", "--scores"]
+    usual = ["--patch-sizes", "16", "24x32", "--workers", "0", "--precision", "fp32"]
+    assert main([str(part) for part in [*measure, *usual]]) == 0
+    assert (
+        main(["report", str(tmp_path / "run"), "--seconds", "0", "--clips", "2", "--measured", str(tmp_path / "m")])
+        == 0
+    )
+    read = Page((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    assert without_costs(read) == without_costs(heard)
+    (row,) = [row for row in read.cells if row[0] == "16" and len(row) == 8]
+    with open(tmp_path / "m" / "flexibility.csv", newline="") as file:
+        of_16 = next(csv.DictReader(file))
+    assert [float(row[place]) for place in (3, 5, 6)] == pytest.approx(
+        [float(of_16[name]) for name in ("R2", "RMSE", "pearson")], rel=1e-3
+    )
+    targets = {row[0]: row for row in read.cells if row[0] in model.labels.names}
+    assert targets.keys() == {"loudness", "pitch"}
+    assert float(targets["pitch"][1]) == pytest.approx(float(of_16["R2 pitch"]), rel=1e-3)
+    predicted = tables(read)["clip target true predicted"]
+    assert len(predicted) == 2 * len(data)
+    last = {one["target"]: one for one in predicted[-2:]}
+    values = {one.label: one.score for one in model.predict(last["pitch"]["clip"], 16)}
+    for name, one in last.items():
+        assert float(one["predicted"]) == pytest.approx(values[name], rel=1e-3, abs=1e-3)
+    assert "Furthest off" in read.text
+    assert "Classes" not in read.text
+    assert "Calibration" not in read.text
 
 
 def test_wrong_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
