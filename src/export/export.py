@@ -8,8 +8,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,9 +22,9 @@ from ..errors import ConfigError, require
 from ..models.flexiast import FlexiAST
 from ..models.geometry import PatchLike, PatchSize
 from ..runtime.arguments import require_distinct
-from ..runtime.files import file_errors, put_in_place, require_new, to_json_text, told_as, write_atomically
+from ..runtime.files import file_errors, to_json_text, write_atomically
 from .huggingface import INSTEAD, PROBLEMS, huggingface_ast
-from .job import Exported, ExportError, Input, Job, clips, largest, needed
+from .job import Exported, ExportError, Input, Job, clips, largest, needed, placed
 from .programs import run_onnx, run_torch, write_onnx, write_torch
 from .remote_code import MODULE, configuration, modeling_file
 
@@ -62,8 +60,7 @@ def export(
     longer than the model's window is cut to it. Outputs: `scores` and `logits` (batch, classes); with loss mse scores
     are values, as are the logits of hf and transformers. `out` ends in .onnx or .pt2, or is a directory; what already
     exists is replaced only with `overwrite`.
-    Raises ConfigError for what the format cannot express, ExportError if the results differ; the export then stays in
-    the temporary folder next to `out`.
+    Raises ConfigError for what the format cannot express, ExportError if the results differ; nothing is written then.
     """
     for name, value, known in (("format", format, get_args(Format)), ("input", input, get_args(Input))):
         if value not in known:
@@ -72,8 +69,8 @@ def export(
         raise ConfigError(f"input: found {input!r}, a transformers model comes with its own feature extractor")
     patches = _sizes(model, format, patch_size, patch_sizes)
     out = Path(out)
-    beside = _place_beside(out, SUFFIX[format], overwrite)
-    part = beside / out.name
+    if SUFFIX[format] is not None and (out.suffix != SUFFIX[format] or out.is_dir()):
+        raise ConfigError(f"out: found {out}, expected a file name that ends in {SUFFIX[format]}")
     job = Job(_reference(model, in_its_units=SUFFIX[format] is None), patches, input)
     if SUFFIX[format] is None and job.native:
         logger.warning(
@@ -81,21 +78,16 @@ def export(
             " them to %d frames; so their scores differ from the model's; onnx and torch exports pad nothing",
             model.feature_config.frames,
         )
-    try:
-        write, run = FORMATS[format]
-        with told_as(out, part), file_errors(part):
+    write, run = FORMATS[format]
+    limit = TOLERANCE[input] if SUFFIX[format] else TOLERANCE["directory"] * model.scale.largest
+    with placed(out, overwrite, HUGGING_FACE_FILES) as part:
+        with file_errors(part):
             write(job, part)
         difference, runtime = run(job, part)
-    except BaseException:
-        shutil.rmtree(beside)
-        raise
-    limit = TOLERANCE[input] if SUFFIX[format] else TOLERANCE["directory"] * model.scale.largest
-    if not difference <= limit:
-        raise ExportError(
-            f"{part}: its logits differ from the model's by {difference:.2e}, expected at most {limit:.0e}"
-        )
-    put_in_place(part, out)
-    beside.rmdir()
+        if not difference <= limit:
+            raise ExportError(
+                f"{out}: its logits differ from the model's by {difference:.2e}, expected at most {limit:.0e}"
+            )
     return Exported(out, difference, runtime)
 
 
@@ -115,18 +107,6 @@ def _sizes(
     for patch in patches:
         model.config.grid(patch, model.feature_config.frames)
     return patches
-
-
-def _place_beside(out: Path, suffix: str | None, overwrite: bool) -> Path:
-    """A new temporary directory next to `out`, for the export until it is verified."""
-    if suffix is not None and (out.suffix != suffix or out.is_dir()):
-        raise ConfigError(f"out: found {out}, expected a file name that ends in {suffix}")
-    require_new(out, overwrite, HUGGING_FACE_FILES)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{out.name}.part-", dir=out.parent))
-    except OSError as error:
-        raise ConfigError(f"{out}: not writable ({error.strerror})") from None
 
 
 def _reference(model: AudioClassifier, in_its_units: bool) -> AudioClassifier:

@@ -20,9 +20,12 @@ from ..classifier.listening import Hearing, windows_of
 from ..classifier.tally import Tally
 from ..errors import DataError
 from ..models.geometry import PatchLike, PatchSize
-from ..runtime.files import file_errors
+from ..runtime.files import file_errors, told_as
 from .export import export
 from .job import Exported, Input, Job, needed, placed
+
+SOURCE = "float32.onnx"
+"""The file that is quantised; it is gone afterwards."""
 
 
 def export_int8(
@@ -41,8 +44,8 @@ def export_int8(
     Raises ConfigError and ExportError as `export`, DataError for an unusable sound.
     """
     patches = tuple(map(PatchSize.parse, patch_sizes or (model.config.patch_size,)))
-    with placed(Path(out), overwrite) as part:
-        whole = export(model, part.with_name("float32.onnx"), "onnx", None, input, patch_sizes=patches)
+    with placed(Path(out), overwrite) as part, told_as(Path(out), part.with_name(SOURCE)):
+        whole = export(model, part.with_name(SOURCE), "onnx", None, input, patch_sizes=patches)
         quantise(whole.path, part)
         job = Job(model, patches, input)
         scores = [onnx_scores(path, job, sounds) for path in (whole.path, part) if sounds]

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..errors import ConfigError, FlexiASTError
+from ..errors import ConfigError, FileError, FlexiASTError
 from ..models.geometry import PatchSize
 from ..runtime.extras import optional
-from ..runtime.files import file_errors, put_in_place, require_new, told_as
+from ..runtime.files import put_in_place, require_new, told_as
 
 Input = Literal["waveform", "spectrogram"]
 
@@ -129,12 +129,15 @@ def largest(differences: Tensor) -> float:
 def placed(out: Path, overwrite: bool, ours: Collection[str] = ()) -> Iterator[Path]:
     """A path of that name in a temporary folder next to `out`; what is there at the end is moved to `out`.
 
-    Nothing stays after an error. Raises ConfigError as `require_new` does, FileError for a full disk.
+    Nothing stays after an error, and errors name `out`. Raises ConfigError as `require_new` does, FileError for a full
+    disk or a folder that cannot be written to.
     """
     require_new(out, overwrite, ours)
-    with file_errors(out):
+    try:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f"{out.name}.part-", dir=out.parent))
+    except OSError as error:
+        raise FileError(f"{out}: not writable ({error.strerror})") from None
     part = beside / out.name
     try:
         with told_as(out, part):

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import ConfigError, FileError
+from ..errors import ConfigError, FileError, FlexiASTError
 
 
 @contextmanager
@@ -31,11 +31,11 @@ def file_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def told_as(out: Path, part: Path) -> Iterator[None]:
-    """Let a FileError about a file in `part`, a temporary place, name the place in `out` that it was made for."""
+    """Let an error about a file in `part`, a temporary place, name the place in `out` that it was made for."""
     try:
         yield
-    except FileError as error:
-        raise FileError(str(error).replace(str(part), str(out))) from error
+    except FlexiASTError as error:
+        raise type(error)(str(error).replace(str(part), str(out))) from error
 
 
 def unfinished(path: Path) -> Path:

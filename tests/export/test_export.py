@@ -200,7 +200,7 @@ def test_a_curve_changes_nothing_for_transformers(tmp_path: Path, monkeypatch: p
     assert plain == curve
 
 
-def test_a_mismatch_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_mismatch_is_told_of_the_output_and_leaves_nothing(tmp_path: Path, monkeypatch, capsys) -> None:
     classifier().save_pretrained(tmp_path / "model")
     out = tmp_path / "m.pt2"
     out.write_bytes(b"what was here before")
@@ -209,10 +209,23 @@ def test_a_mismatch_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     command += " --overwrite"
     assert main(command.split()) == 2
     printed = capsys.readouterr()
-    assert "its logits differ from the model's by" in printed.err
+    assert f"{out}: its logits differ from the model's by" in printed.err
     assert not printed.out
     assert out.read_bytes() == b"what was here before"
-    assert len(list(tmp_path.glob("m.pt2.part-*/m.pt2"))) == 1  # what was written can be looked at
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "m.pt2"}
+
+
+@pytest.mark.parametrize("kind", ["--int8", "--cascade 24 8 --threshold 0.5", "--format web"])
+def test_an_error_within_a_larger_export_names_no_temporary_path(
+    kind: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    classifier().save_pretrained(tmp_path / "model")
+    monkeypatch.setitem(exporting.FORMATS, "onnx", (lambda job, path: None, lambda job, path: (1.0, "nothing")))
+    out = tmp_path / ("m.onnx" if kind == "--int8" else "folder")
+    file = out if kind == "--int8" else out / "model.onnx"
+    assert main(["export", str(tmp_path / "model"), *kind.split(), "--out", str(out)]) == 2
+    assert f"{file}: its logits differ from the model's by 1.00e+00" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.slow
