@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         place = Path(temporary)
         folder = write_sounds(place / "sounds", 16 if options.quick else options.clips, 1.0, 16_000, 1, ".wav")
         data = read_manifest(folder)
-        files = [clip.path for clip in data.clips]
+        files = [Path(str(clip.path)) for clip in data.clips]
         export(model, place / "hf", "hf", 16)
         pipe = pipeline("audio-classification", model=str(place / "hf"), device="cpu")
         score = partial(piped, pipe, model.labels.names)

@@ -7,7 +7,7 @@ ASTForAudioClassification with the same weights; the latter also from the wavefo
 python benchmarks/forward.py        writes benchmarks/results/forward.json and prints the ratios
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -44,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     report.finish()
 
 
-def call(model: nn.Module, *inputs: object, bf16: bool = False) -> Callable[[], torch.Tensor]:
+def call(model: nn.Module, log_mel: torch.Tensor, *more: object, bf16: bool = False) -> Callable[[], torch.Tensor]:
     """A forward pass to be timed."""
 
     def forward() -> torch.Tensor:
-        with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16, enabled=bf16):
-            return model(*inputs)
+        with torch.autocast(log_mel.device.type, dtype=torch.bfloat16, enabled=bf16):
+            return model(log_mel, *more)
 
     return forward
 
@@ -57,7 +57,7 @@ def call(model: nn.Module, *inputs: object, bf16: bool = False) -> Callable[[], 
 def race(
     report: Report,
     group: str,
-    contenders: dict[str, Callable[[], torch.Tensor]],
+    contenders: Mapping[str, Callable[[], torch.Tensor]],
     against: str,
     rounds: int | None = None,
 ) -> None:

@@ -54,10 +54,16 @@ def main(argv: Sequence[str] | None = None) -> None:
                 threads=options.threads or 0,
             )
         )
-        for file in (Path(folder) / "bench").glob("bench*"):
-            out.mkdir(parents=True, exist_ok=True)
-            (out / file.name.replace("bench", "growth")).write_bytes(file.read_bytes())
+        if out:
+            keep(Path(folder) / "bench", out)
     print(format_bench(found))
+
+
+def keep(written: Path, out: Path) -> None:
+    """Copy bench's files under this benchmark's name."""
+    out.mkdir(parents=True, exist_ok=True)
+    for file in written.glob("bench*"):
+        (out / file.name.replace("bench", "growth")).write_bytes(file.read_bytes())
 
 
 if __name__ == "__main__":

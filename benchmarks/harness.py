@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -45,8 +45,8 @@ class Report:
         self.name, self.options = name, options
         self.rounds = options.rounds or (2 if options.quick else rounds)
         self.device = torch.device(options.device)
-        if options.threads or threads:
-            torch.set_num_threads(options.threads or threads)
+        if chosen := options.threads or threads:
+            torch.set_num_threads(chosen)
         self.checks: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
@@ -60,20 +60,25 @@ class Report:
         self.checks.append({"what": what, "difference": difference, "limit": within})
 
     def race(
-        self, group: str, contenders: dict[str, Callable[[], Any]], against: str, rounds: int | None = None
+        self,
+        group: str,
+        contenders: Mapping[str, Callable[[], Any]],
+        against: str,
+        rounds: int | None = None,
+        warm_up: bool = True,
     ) -> dict[str, float]:
         """Time the contenders in turns and note a row for each; returns how many times faster each is than `against`.
 
         That ratio is the median over rounds of the two times of one round, which what else the machine does hits alike.
-        Only what a check of `agree` was made for can be timed.
+        warm_up: one more round before, which does not count. Only what a check of `agree` was made for can be timed.
         """
         if not self.checks:
             raise Disagreement(f"{self.name}: {group} is to be timed before its outputs are compared")
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        for number in range((rounds or self.rounds) + 1):
+        for number in range(1 - warm_up, (rounds or self.rounds) + 1):
             for name, run in contenders.items():
                 taken = self._seconds(run)
-                if number:  # the first round is to warm up
+                if number:
                     seconds[name].append(taken)
         ratios = {}
         for name, times in seconds.items():

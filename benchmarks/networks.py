@@ -60,7 +60,7 @@ class StaticViT(nn.Module):
         config, grid = model.config, model.config.grid(patch, model.config.frames)
         self.vit = VisionTransformer(
             img_size=(config.bins, config.frames),
-            patch_size=tuple(patch),
+            patch_size=(patch.freq, patch.time),
             in_chans=1,
             num_classes=config.classes,
             embed_dim=config.width,

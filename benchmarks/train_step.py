@@ -10,6 +10,7 @@ python benchmarks/train_step.py        writes benchmarks/results/train_step.json
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,13 +98,14 @@ def contenders_at(report: Report, log_mel: Tensor, targets: Tensor, patch: Patch
 def flexibility_at(report: Report, log_mel: Tensor, targets: Tensor, patch: PatchSize) -> None:
     """The flexible network against itself frozen, and the share of a step that resizing takes."""
     model = flexible(report.options.model, log_mel.shape[1]).to(report.device)
-    contenders = {
+    alone = resizing(model, patch, log_mel.shape[1])
+    contenders: dict[str, Callable[[], Any]] = {
         "frozen": step(freeze(model, patch), targets, log_mel),
         "flexible": step(model, targets, log_mel, patch),
-        "resizing alone": resizing(model, patch, log_mel.shape[1]),
+        "resizing alone": alone,
     }
     group = f"{report.options.model}, patch {patch}, flexible against frozen, fp32"
-    kernel, positions = contenders["resizing alone"]()
+    kernel, positions = alone()
     frozen = freeze(model, patch)
     report.agree(f"{group}: kernel", kernel.flatten(1), frozen.patch_embed.weight, within=1e-6)
     report.agree(f"{group}: positions", positions.flatten(0, 1), frozen.pos_embed, within=1e-6)

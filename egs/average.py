@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from flexiast.commands.guard import guarded
+from flexiast.commands.guard import run_on_folder
 from flexiast.errors import DataError
 from flexiast.reports.flexibility import patch_of, read_rows
 from flexiast.runtime.files import file_errors
@@ -58,13 +58,5 @@ def average(directory: Path) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Entry point; returns the exit code."""
-    if len(sys.argv) != 2:
-        print("usage: average.py EXP_DIR", file=sys.stderr)
-        return 2
-    return guarded(lambda: print(average(Path(sys.argv[1]))))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_on_folder(average))

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from flexiast.commands.guard import guarded
+from flexiast.commands.guard import run_on_folder
 from flexiast.errors import DataError
 from flexiast.reports.cascades import draw_cascades, read_cascades
 from flexiast.reports.flexibility import draw_by_cost, draw_by_size, patch_of, read_rows
@@ -102,13 +102,5 @@ def table(rows: Rows, models: list[str]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Entry point; returns the exit code."""
-    if len(sys.argv) != 2:
-        print("usage: specialists.py EXP_DIR", file=sys.stderr)
-        return 2
-    return guarded(lambda: print(compare(Path(sys.argv[1]))))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_on_folder(compare))

@@ -296,7 +296,7 @@ SCRIPTS = {
     "egs/vggsound/prepare.py {train} {out}": "found no vggsound.csv, expected it there or up to two folders below",
     "egs/voxceleb/prepare.py {train} {out} --check thoroughly": "argument --check: invalid choice: 'thoroughly'",
     "egs/average.py {train}": "train: found no fold*/flexibility/flexibility.csv",
-    "egs/average.py {folds}": "flexibility.csv: not readable as a flexibility table (KeyError('model'))",
+    "egs/average.py {folds}": "flexibility.csv: found no column model, resize, patch_freq",
     "egs/esc50/run16.sh --preset best --data x": "--preset: found best, expected one of published modern",
     "egs/esc50/run16.sh --colour red": "unknown option --colour; see --help",
     "egs/esc50/run16.sh --epochs": "option --epochs needs a value",

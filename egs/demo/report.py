@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from flexiast.commands.guard import guarded
+from flexiast.commands.guard import run_on_folder
 from flexiast.errors import DataError
 from flexiast.reports.flexibility import patch_of, plot_flexibility, read_rows
 from flexiast.runtime.files import file_errors, write_atomically
@@ -96,13 +96,5 @@ def report(exp: Path) -> str:
     return f"{text}\n\npicture: {directory / 'flexibility.png'}"
 
 
-def main() -> int:
-    """Entry point; returns the exit code."""
-    if len(sys.argv) != 2:
-        print("usage: report.py EXP_DIR", file=sys.stderr)
-        return 2
-    return guarded(lambda: print(report(Path(sys.argv[1]))))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_on_folder(report))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from .checkpoint import (
 )
 from .released import RELEASES, released_file
 
+logger = logging.getLogger(__name__)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NO_HUB_ID = (".pth", ".pt", ".pt2", ".bin", ".ckpt", ".safetensors", ".json", ".onnx", ".csv")
 """Ends of names that are files, though a Hub id could be spelled so."""
@@ -63,6 +65,7 @@ def locate(source: str | os.PathLike[str], **options: Any) -> Path:
         return released_file(text)
     if not is_model_name(text):
         raise no_such_checkpoint(Path(text), () if os.path.dirname(text) else RELEASES)
+    logger.info("%s: no such file or folder; asking the Hugging Face Hub for a model of that name", text)
     return _download(text, text, options)
 
 
@@ -95,7 +98,8 @@ def _download(repository: str, source: str, options: dict[str, Any]) -> Path:
                 break
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{source}: no such file or directory, and the Hub did not give it ({_reason(error)})"
+            f"{source}: no such file or directory, and no model that the Hugging Face Hub gives ({_reason(error)});"
+            " expected a checkpoint here, or the name of one on the Hub"
         ) from None
     return directory
 

@@ -277,5 +277,15 @@ def trained_sizes(model: Listener) -> list[PatchSize]:
 
 def trained_at_rectangle(model: Listener, patch: PatchSize) -> bool:
     """Whether a training drew rectangles, this size among them: a height of one of its sizes, a width of another."""
-    sizes = trained_sizes(model) if model.metadata.get("trained_rectangles") is True else []
+    sizes = trained_sizes(model) if _drew_rectangles(model) else []
     return any(size.freq == patch.freq for size in sizes) and any(size.time == patch.time for size in sizes)
+
+
+def _drew_rectangles(model: Listener) -> bool:
+    """Whether the description says so; in models of earlier versions only the settings of the training do."""
+    said = model.metadata.get("trained_rectangles")
+    if said is None:
+        training = model.metadata.get("training")
+        patches = training.get("patches") if isinstance(training, dict) else None
+        said = patches.get("rectangles") if isinstance(patches, dict) else None
+    return said is True or said == "yes"

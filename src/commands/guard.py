@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from ..errors import FlexiASTError
 from ..runtime.interruption import Interrupted
@@ -33,6 +34,14 @@ def guarded(action: Callable[[], object]) -> int:
     except OSError as error:
         return _without_output(error, code)
     return code
+
+
+def run_on_folder(work: Callable[[Path], str]) -> int:
+    """Entry point of a script that takes one folder and prints what `work` makes of it; returns the exit code."""
+    if len(sys.argv) != 2:
+        print(f"usage: {Path(sys.argv[0]).name} EXP_DIR", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return guarded(lambda: print(work(Path(sys.argv[1]))))
 
 
 def _in_one_line(action: Callable[[], object]) -> int:

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 IN_TABLE = "in the label table"
 """Where the classes are from that labels are looked up in, unless said otherwise."""
 
+MANY_NUMBERS = 10
+"""Labels from which on numbers that are not whole are hardly names of classes."""
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?")
 
 
@@ -146,6 +148,21 @@ def spelling_twins(names: Iterable[str]) -> list[list[str]]:
     for name in names:
         alike.setdefault(re.sub(r"[\s_-]+", " ", name).strip().casefold(), []).append(name)
     return [twins for twins in alike.values() if len(twins) > 1]
+
+
+def report_numbers(source: Path, labels: Labels) -> None:
+    """Log it if the labels are all numbers, many of them, and not whole: they are hardly classes."""
+    names = labels.names
+    if (
+        len(names) >= MANY_NUMBERS
+        and all(map(is_finite, names))
+        and not all(float(name).is_integer() for name in names)
+    ):
+        logger.warning(
+            "%s: its labels are numbers, %d different ones, such as %s, and each is taken for a class of its own;"
+            " --loss mse predicts them as numbers",
+            source, len(names), names[len(names) // 2],
+        )  # fmt: skip
 
 
 def report_twins(source: Path, labels: Labels) -> None:

@@ -21,7 +21,7 @@ from .clips import Clips, Paths
 from .folders import check_classes, read_class_folders
 from .hugging_face import as_tars, as_tars_with_numbers, is_dataset
 from .label_cells import read_labels
-from .labels import IN_TABLE, Labels, composed, report_twins, unknown_label
+from .labels import IN_TABLE, Labels, composed, report_numbers, report_twins, unknown_label
 from .locate import in_folder, locate, require_some
 from .number_cells import read_numbers
 from .remote import Address, is_address
@@ -215,6 +215,7 @@ def _read_table(source: Path, labels: Labels | None, root: Path | None, options:
     if labels is None:
         labels = _labels_of(source, cells)
         report_twins(source, labels)
+        report_numbers(source, labels)
         if len(labels) == 1 and () not in cells.values():
             raise DataError(f"{source}: found one label, {labels.mids[0]!r}, for every clip, expected at least two")
         index = labels.index()

@@ -10,7 +10,7 @@ Dimensions: n rows, C classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -24,6 +24,7 @@ from ..runtime.extras import optional
 from ..runtime.files import replacing
 from .labels import Labels
 from .manifest import Manifest
+from .shards import ShardMember
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".npz", ".parquet")
@@ -63,7 +64,9 @@ def require_scores_file(path: Path) -> None:
 
 
 def clip_name(source: object, base: Path) -> str:
-    """A clip as a file of scores calls it: below the data's folder, where it lies there."""
+    """A clip as a file of scores calls it: below the data's folder, where it lies there; in a shard `SHARD:NAME`."""
+    if isinstance(source, ShardMember):
+        return f"{clip_name(source.shard, base)}:{source.name}"
     if isinstance(source, Path) and source.is_relative_to(base):
         return str(source.relative_to(base))
     return str(source)
@@ -155,7 +158,8 @@ def _read_parquet(path: Path) -> Scores:
 def scores_of(path: Path, data: Manifest, single_label: bool) -> Tensor:
     """The probabilities (clips of the data, classes of the data) in a file, the mean over a clip's views.
 
-    A clip is found by its path or the end of it (`dog/1.wav`, `1.wav`, `1`), a class by its name or id. single_label:
+    A clip is found by its path or the end of it (`dog/1.wav`, `1.wav`, `1`; in shards
+    `train/0.tar:dog/1.wav`), a class by its name or id. single_label:
     probabilities of a clip sum to one: logits go through softmax, and classes that the data lack are left out before.
     Raises DataError, with names, if a clip or a class of the data is not in the file, or an end fits two clips.
     """
@@ -192,12 +196,18 @@ def _order(path: Path, names: Sequence[str], labels: Labels) -> list[int]:
     return order
 
 
-def _name_in(names: dict[str, Any], path: Any) -> str | None:
+def _name_in(names: Container[str], path: Path | ShardMember) -> str | None:
     """What a clip is called in the file: the longest end of its path, with or without suffix."""
-    parts = path.parts
-    for start in range(len(parts)):
-        end = PurePath(*parts[start:])
-        for name in (str(end), str(end.with_suffix(""))):
-            if name in names:
-                return name
-    return None
+    return next((name for name in _names_of(path) if name in names), None)
+
+
+def _names_of(path: Path | ShardMember) -> Iterator[str]:
+    """What a clip may be called, longest first; of one in a shard the names with the shard go before its own."""
+    if isinstance(path, ShardMember):
+        yield from (f"{end}:{path.name}" for end in _ends(path.shard.parts))
+    for end in _ends(path.parts):
+        yield from (str(end), str(end.with_suffix("")))
+
+
+def _ends(parts: Sequence[str]) -> Iterator[PurePath]:
+    return (PurePath(*parts[start:]) for start in range(len(parts)))

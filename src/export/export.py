@@ -78,9 +78,9 @@ def export(
             " them to %d frames; so their scores differ from the model's; onnx and torch exports pad nothing",
             model.feature_config.frames,
         )
-    write, run = FORMATS[format]
     limit = TOLERANCE[input] if SUFFIX[format] else TOLERANCE["directory"] * model.scale.largest
     with placed(out, overwrite, HUGGING_FACE_FILES) as part:
+        write, run = FORMATS[format]
         with file_errors(part):
             write(job, part)
         difference, runtime = run(job, part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import ConfigError, is_finite_number, is_whole_number
 from .geometry import Coverage, Grid, Layout, PatchLike, PatchSize, forward_flops, lay_out, scaled_stride
@@ -13,7 +13,7 @@ Loss = Literal["ce", "bce", "mse"]
 """Training loss. `ce`: one class per clip, softmax cross-entropy. `bce`: any number of classes, sigmoids. `mse`:
 numbers to predict (targets), mean squared error over deviations; the network's outputs are standardised values."""
 
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "micro": {"width": 96, "depth": 4, "heads": 3},
     "tiny": {"width": 192, "depth": 12, "heads": 3},
     "small": {"width": 384, "depth": 12, "heads": 6},

@@ -107,9 +107,9 @@ def test_a_timm_name(hub, tmp_path):
     [
         (
             "nobody/nothing",
-            r"nobody/nothing: no such file or directory, and the Hub did not give it .*no repository nobody/nothing\)",
+            r"no such file or directory, and no model that the Hugging Face Hub gives .*no repository nobody/nothing\)",
         ),
-        ("timm:vit_tiny_patch16_224", "the Hub did not give it"),
+        ("timm:vit_tiny_patch16_224", "no model that the Hugging Face Hub gives"),
         ("timm:no_such_model", "timm knows no such model"),
         ("nothing", "nothing: no such file or directory"),
         ("a/b/c", "a/b/c: no such file or directory"),

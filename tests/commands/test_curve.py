@@ -79,6 +79,14 @@ def test_rectangles_are_on_the_ladder_of_a_model_that_was_trained_at_them(traine
     model.metadata |= {"trained_patch_sizes": [str(s) for s in range(8, 49)], "trained_rectangles": True}
     rectangles = [PatchSize.parse(size) for size in ("16x8", "8x16", "16x32", "32x16")]
     assert ladder(model) == (*SQUARES, *rectangles)
+    del model.metadata["trained_rectangles"]  # of an earlier version, whose settings say it, or say nothing
+    for said, expected in (("yes", True), (True, True), ("no", False), (False, False), (None, False)):
+        model.metadata["training"] = {"patches": {"rectangles": said}}
+        assert ladder(model) == ((*SQUARES, *rectangles) if expected else SQUARES)
+    for training in ({"patches": {}}, {}, "lost", None):
+        model.metadata["training"] = training
+        assert ladder(model) == SQUARES
+    model.metadata["trained_rectangles"] = True
     model.metadata["trained_patch_sizes"] = ["16", "32"]
     assert [str(size) for size in ladder(model)] == ["16", "32", "16x32", "32x16"]
     model.metadata["trained_patch_sizes"] = ["16x32", "32x16"]

@@ -165,6 +165,30 @@ def test_likely_twins_are_told_once(tmp_path, caplog):
     assert "'Dog' and 'dog'; 'zoom in' and 'zoom_in' are different classes" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ([f"{0.5 + 0.25 * number}" for number in range(10)], "10 different ones, such as 1.75, and each is taken"),
+        ([f"{number}" for number in range(10)], None),  # whole numbers are names of classes
+        ([f"{number}.0" for number in range(10)], None),
+        ([f"{0.5 * number}" for number in range(9)], None),
+        ([*(f"{0.5 * number}" for number in range(10)), "other"], None),
+    ],
+    ids=["numbers", "whole", "whole with a point", "few", "a word among them"],
+)
+def test_labels_that_are_numbers_are_hinted_at(
+    labels: list[str], told: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = "path,label\n" + "".join(f"{number}.wav,{label}\n" for number, label in enumerate(labels))
+    assert len(read(tmp_path, table).labels) == len(labels)
+    records = [record for record in caplog.records if record.levelname != "INFO"]
+    if told is None:
+        assert not records
+    else:
+        assert f"t.csv: its labels are numbers, {told}" in caplog.text
+        assert "--loss mse predicts them as numbers" in caplog.text
+
+
 def test_one_label_for_all_is_refused(tmp_path):
     with pytest.raises(DataError, match="found one label, 'dog', for every clip"):
         read(tmp_path, "path,label\na.wav,dog\nb.wav,dog\n")

@@ -13,6 +13,7 @@ from flexiast.cli import main
 from flexiast.data.manifest import Labels
 from flexiast.doctor.checkpoint import examine_checkpoint
 from flexiast.doctor.run import examine_run, never_predicted
+from flexiast.errors import CheckpointError
 from flexiast.traintest.finished_run import FinishedRun
 from tests.sounds import CLASSES, write_folder
 
@@ -219,3 +220,20 @@ def test_the_command_tells_the_kind_of_subject_and_ends_with_1_if_anything_is_se
     assert said.startswith("warning: 1 of 25 clips cannot be used [unreadable]\n  where: ")
     assert "\x1b" not in said
     assert main(["doctor", str(tmp_path / "nowhere")]) == 2
+
+
+def test_a_name_that_is_not_here_is_asked_of_the_hub_and_both_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def missing(repository: str, **_options: object) -> str:
+        raise OSError(f"no repository {repository}")
+
+    monkeypatch.setattr("flexiast.checkpoints.hub.snapshot_download", missing)
+    assert main(["doctor", "exp/fixd"]) == 2
+    told = capsys.readouterr().err
+    assert "exp/fixd: no such file or folder; asking the Hugging Face Hub for a model of that name" in told
+    assert "exp/fixd: no such file or directory, and no model that the Hugging Face Hub gives (OSError: no" in told
+    with pytest.raises(CheckpointError, match="no such file or directory, and no model that the Hugging Face Hub"):
+        flexiast.load("exp/fixd")
+    assert main(["doctor", "exp/fixed/more"]) == 2  # no name of the Hub
+    assert "found exp/fixed/more, which is not there" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from flexiast.traintest.augment import AugmentConfig, clip_keys, mixup
 from flexiast.traintest.losses import distillation_loss
 from flexiast.traintest.options import DistillConfig, ModelOptions
 from flexiast.traintest.train import Trainer, train
+from tests.data.test_webdataset import write_tars
 from tests.traintest.test_train import config
 
 PLAIN = AugmentConfig(roll=0, noise=0, freq_mask=0, time_mask=0, mixup=0)
@@ -54,6 +55,25 @@ def test_stored_scores_teach_as_the_teacher_itself(share: float, scored, sounds:
         loss = made.objective(made.model, made.objective.prepare(batch), flexiast.PatchSize(32, 32))
         losses.append(loss.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "packed"])
+def test_scores_of_shards_teach_on_the_same_shards(kind: str, scored, sounds: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    if kind == "webdataset":
+        write_tars(shards, sounds / "val", "txt")
+    else:
+        assert main(["pack", str(sounds / "val"), str(shards), "--shard-size", "0.2", "--quiet"]) == 0
+    command = ["score", str(scored[0]), str(shards), "--out", str(tmp_path / "scores.npz")]
+    assert main([*command, "--workers", "0", "--precision", "fp32", "--quiet"]) == 0
+    made = config(sounds, tmp_path / "run", distill=DistillConfig(scores=tmp_path / "scores.npz"))
+    made = Trainer(dataclasses.replace(made, data=dataclasses.replace(made.data, train=shards)), progress=False)
+    teacher = flexiast.load(scored[0])
+    assert made.scores is not None
+    assert len(made.scores) == len(list((sounds / "val").rglob("*.wav")))
+    for row in (0, 7, 29):
+        said = dict(teacher.predict(made.train_data.clips[row].path, top_k=6))
+        assert made.scores[row].tolist() == pytest.approx([said[name] for name in teacher.labels.names], abs=1e-5)
 
 
 def test_mixup_mixes_the_scores_as_it_mixes_the_labels(scored, sounds: Path, tmp_path: Path) -> None:
