@@ -5,11 +5,12 @@ import logging
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from flexiast import cli
-from flexiast.commands.guard import DEBUG, guarded
+from flexiast.commands.guard import DEBUG, guarded, run_on_folder
 from flexiast.errors import DataError, FileError
 from flexiast.runtime.files import file_errors
 from flexiast.runtime.terminal import OneLineFormatter
@@ -88,3 +89,12 @@ def test_ctrl_c_while_torch_is_imported_ends_the_program_as_any_other() -> None:
     with cli._ended_by_ctrl_c():
         pass
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_script_on_a_folder_takes_one_and_prints_what_it_makes_of_it(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["egs/average.py", "exp"])
+    assert run_on_folder(lambda folder: f"made of {folder!r}") == 0
+    assert capsys.readouterr().out == f"made of {Path('exp')!r}\n"
+    monkeypatch.setattr(sys, "argv", ["egs/average.py"])
+    assert run_on_folder(lambda folder: pytest.fail("ran")) == 2
+    assert capsys.readouterr().err == "usage: average.py EXP_DIR\n"

@@ -180,6 +180,8 @@ def test_labels_that_are_numbers_are_hinted_at(
     labels: list[str], told: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = "path,label\n" + "".join(f"{number}.wav,{label}\n" for number, label in enumerate(labels))
+    for number in range(len(labels)):
+        (tmp_path / f"{number}.wav").touch()
     assert len(read(tmp_path, table).labels) == len(labels)
     records = [record for record in caplog.records if record.levelname != "INFO"]
     if told is None:
