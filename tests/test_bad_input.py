@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import re
+import runpy
 import shlex
 import shutil
 import struct
@@ -16,7 +17,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -511,23 +511,16 @@ def run(command: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         done = subprocess.run([ROOT / program, *arguments], env=os.environ | {"PATH": path}, stderr=subprocess.PIPE)
         sys.stderr.write(done.stderr.decode())
         return done.returncode
-    if program == "egs/average.py":
-        monkeypatch.setattr(sys, "argv", command)
-        arguments = []
     entry = {"flexiast": main, "measure_flexibility.py": measure_main}.get(program)
     try:
         if entry is None:
-            script = prepare_script(program.split("/")[1]) if program.endswith("prepare.py") else _script(program)
-            return script.main(*([arguments] if program.endswith("prepare.py") else []))
+            if program.endswith("prepare.py"):
+                return prepare_script(program.split("/")[1]).main(arguments)
+            monkeypatch.setattr(sys, "argv", command)
+            runpy.run_path(str(ROOT / program), run_name="__main__")
         return entry(arguments)
-    except SystemExit as exit_:  # of argparse
+    except SystemExit as exit_:
         return exit_.code
-
-
-def _script(program: str) -> SimpleNamespace:
-    namespace = {"__name__": "script"}
-    exec(compile((ROOT / program).read_text(), program, "exec"), namespace)
-    return SimpleNamespace(**namespace)
 
 
 def shown(command: str) -> str:

@@ -12,6 +12,7 @@ import sys
 import tomllib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -51,14 +52,19 @@ def read_arguments(config_type: type[T], arguments: Sequence[str], program: str)
 def _name_real_defaults(config_type: Any) -> None:
     """Leave `(default: None)` out of the help: what an option is when it is not given stands in its description."""
     for cls in config_type.__mro__:
-        if not dataclasses.is_dataclass(cls):
-            continue
-        hints, fields = get_type_hints(cls, include_extras=True), {field.name for field in dataclasses.fields(cls)}
-        for name in fields & vars(cls).get("__annotations__", {}).keys():
-            cls.__annotations__[name] = Annotated[hints[name], _HINT]
-            inner = get_args(hints[name])[0] if get_origin(hints[name]) is Annotated else hints[name]
-            if dataclasses.is_dataclass(inner):
-                _name_real_defaults(inner)
+        _name_own_defaults(cls)
+
+
+@cache  # once: each time would add another hint, and make every later call slower
+def _name_own_defaults(cls: Any) -> None:
+    if not dataclasses.is_dataclass(cls):
+        return
+    hints, fields = get_type_hints(cls, include_extras=True), {field.name for field in dataclasses.fields(cls)}
+    for name in fields & vars(cls).get("__annotations__", {}).keys():
+        cls.__annotations__[name] = Annotated[hints[name], _HINT]
+        inner = get_args(hints[name])[0] if get_origin(hints[name]) is Annotated else hints[name]
+        if dataclasses.is_dataclass(inner):
+            _name_real_defaults(inner)
 
 
 _HINT = tyro.conf.arg(help_behavior_hint=lambda label: "" if label in ("None", "", "''") else f"(default: {label})")

@@ -12,9 +12,11 @@ from flexiast import PatchSize
 from flexiast.cli import COMMANDS, main
 from flexiast.commands.bench import BenchConfig
 from flexiast.commands.command_line import read_arguments
+from flexiast.commands.pack import PackConfig
 from flexiast.commands.train import CONFIG as TrainConfig
 from flexiast.errors import ConfigError
 from flexiast.runtime.arguments import to_json
+from flexiast.runtime.output import OutputOptions
 
 TOML = """
 out = "runs/a b"
@@ -56,6 +58,13 @@ def toml(tmp_path: Path) -> str:
 def write_json(path: Path, content: object) -> str:
     path.write_text(json.dumps(content))
     return str(path)
+
+
+def test_options_are_annotated_once_however_often_they_are_read() -> None:
+    read_arguments(PackConfig, ["a", "b"], "flexiast pack")
+    before = dict(PackConfig.__annotations__), dict(OutputOptions.__annotations__)
+    read_arguments(PackConfig, ["a", "b"], "flexiast pack")
+    assert (PackConfig.__annotations__, OutputOptions.__annotations__) == before
 
 
 def test_toml_and_json_say_what_the_command_line_says(toml: str, tmp_path: Path) -> None:
