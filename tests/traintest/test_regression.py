@@ -314,7 +314,6 @@ def test_curve_score_doctor_and_bench_know_numbers(run: Path, tones: Path, tmp_p
         ),
         (["export", "RUN", "--out", "x", "--cascade", "24", "16", "--threshold", "0.5"], "no confidence to go by"),
         (["events", "RUN", "CLIP"], "checkpoint: found a model that predicts numbers, expected one of classes"),
-        (["report", "RUN"], "predicts numbers, expected a run with classes: the page is about them"),
         (["measure", "RUN", "DEMO", "--data", "VAL", "--out", "x"], "found models of classes beside models of numbers"),
     ],
 )
