@@ -75,7 +75,10 @@ class ReportConfig(TableOptions, OutputOptions):
 def report(config: ReportConfig, progress: bool = True) -> Path:
     """Measure and write the page; returns its file. Raises FlexiASTError for wrong input before measuring."""
     run = FinishedRun(config.run)
-    findings = _measured(config, run) if config.measured else _heard(config, run, progress)
+    if config.measured:
+        findings = read_measured(config.measured, run.path, run.model, config.patch_size)
+    else:
+        findings = _heard(config, run, progress)
     device = run.model.kernel.device
     sizes = [patch_of(row) for row in findings.curve]
     costs = measure_costs(run.model, sizes, seconds=config.seconds, precision=config.precision)
@@ -86,11 +89,6 @@ def report(config: ReportConfig, progress: bool = True) -> Path:
     out = config.out or config.run / "report.html"
     write_atomically(out, page.encode(errors="backslashreplace"))
     return out
-
-
-def _measured(config: ReportConfig, run: FinishedRun) -> Findings:
-    assert config.measured is not None
-    return read_measured(config.measured, run.path, run.model, config.patch_size)
 
 
 def _heard(config: ReportConfig, run: FinishedRun, progress: bool) -> Findings:
