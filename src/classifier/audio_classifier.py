@@ -125,9 +125,8 @@ class AudioClassifier(FlexiAST, HubMixin):
         in Hz (default: the model's). A clip longer than the model's window is split into windows, one every `hop`
         seconds (default: side by side), and the mean or the largest of their scores is returned; files are streamed,
         so they may be of any length. window: hear up to so many seconds in one pass, more than the model's window; its
-        positions are stretched over them. batch_size: windows per forward pass; a batch can span clips of a list.
-        workers: processes that decode files (0: this one). precision: `auto` is bfloat16 where the device has fast
-        bfloat16.
+        positions are stretched over them. batch_size: windows per forward pass, of several clips. workers: processes
+        that decode files (0: this one). precision: `auto` is bfloat16 where the device has fast bfloat16.
         In place of `patch_size`: budget, such as "20ms", "5GFLOPs" and "256tokens" for each window of a clip, or
         "accuracy>=0.9", takes the size that the model's curve (`flexiast curve`) shows to be best within it. cascade:
         sizes from coarse to fine, such as [48, 16, 12], with a `threshold`, or one for each step: a window goes on to
