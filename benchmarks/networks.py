@@ -40,12 +40,21 @@ def shake(model: Model) -> Model:
     return model.eval()
 
 
+class ExplicitAttention(Attention):
+    """Attention as two matrix products with a softmax between them, always of all tokens."""
+
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, first: int | None = None
+    ) -> Tensor:
+        return super().forward(x, attn_mask, is_causal)[:, :first]
+
+
 def with_explicit_attention(model: FlexiAST) -> FlexiAST:
     """A copy that computes attention as two matrix products with a softmax between them."""
     model = copy.deepcopy(model)
     blocks: list[Any] = list(model.blocks)
     for block in blocks:
-        explicit = Attention(model.config.width, model.config.heads, qkv_bias=True)
+        explicit = ExplicitAttention(model.config.width, model.config.heads, qkv_bias=True)
         explicit.load_state_dict(block.attn.state_dict())
         explicit.fused_attn = False  # type: ignore[misc]
         block.attn = explicit
