@@ -123,7 +123,9 @@ def train(made: Trainer, batches: Iterator[Batch], patches: Iterator[Sequence[Pa
 class AugmentedClips(Waveforms):
     """The log-mel (T, F) of a file, augmented, and its class."""
 
-    def __init__(self, files: Sequence[Path], classes: Sequence[int], model: AudioClassifier, how: AugmentConfig) -> None:
+    def __init__(
+        self, files: Sequence[Path], classes: Sequence[int], model: AudioClassifier, how: AugmentConfig
+    ) -> None:
         super().__init__(files, model)
         self.classes, self.how = classes, how
         self.masks = [
@@ -150,7 +152,9 @@ class PlainLoop:
         targets = made.train_data.targets(range(len(made.train_data))).argmax(axis=1).tolist()
         files = [Path(str(clip.path)) for clip in made.train_data.clips]
         clips = AugmentedClips(files, targets, made.model, how)
-        self.loader = DataLoader(clips, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0)
+        self.loader = DataLoader(
+            clips, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
+        )
         self.device = made.model.kernel.device
         self.network = StaticViT(made.model, BASE).to(self.device).train()
         self.optimizer = torch.optim.AdamW(
@@ -210,8 +214,7 @@ def parts_of_a_step(report: Report, made: Trainer) -> None:
         if number == 5:  # the first ones are to warm up
             seconds.clear()
         batch = timed("read the files", lambda: next(batches))
-        log_mel = timed("log-mel", lambda: objective.front_end.raw(*batch.on(objective.device)[:2]))
-        del log_mel
+        timed("log-mel", partial(objective.front_end.raw, *batch.on(objective.device)[:2]))
         inputs = timed("log-mel and augmentation", partial(objective.prepare, batch))
         patch = made.plan.patches[number][0]
         stepper.optimizers[0].zero_grad()
@@ -219,9 +222,8 @@ def parts_of_a_step(report: Report, made: Trainer) -> None:
         timed("backward", loss.backward)
         timed("optimizer", stepper.optimizers[0].step)
     seconds["augmentation"] = seconds.pop("log-mel and augmentation") - seconds["log-mel"]
-    resize = partial(resizing, made)
     for number in range(5, steps + 5):
-        timed("resizing, of the forward pass", partial(resize, made.plan.patches[number][0]))
+        timed("resizing, of the forward pass", partial(resizing, made, made.plan.patches[number][0]))
     whole = sum(taken for name, taken in seconds.items() if "," not in name)
     group = f"{report.options.model}, sizes drawn, a step of {report.options.batch} clips"
     report.facts[f"{group}, ms"] = {name: round(1e3 * taken / steps, 2) for name, taken in seconds.items()}

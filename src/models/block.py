@@ -19,7 +19,7 @@ class Block(vision_transformer.Block):
     def forward(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, first: int | None = None
     ) -> Tensor:
-        """Tokens (B, N, D) after the block, (B, N, D); only the `first` of them, (B, first, D), if a number is given."""
+        """Tokens (B, N, D) after the block, (B, N, D); if a number is given, only the `first` ones, (B, first, D)."""
         mixed = self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal, first=first)
         x = x[:, :first] + self.drop_path1(self.ls1(mixed))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

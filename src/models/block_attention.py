@@ -49,7 +49,7 @@ class BlockAttention(Attention):
     def forward(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, first: int | None = None
     ) -> Tensor:
-        """Tokens (B, N, D) mixed, (B, N, D); only the `first` ones of the result, (B, first, D), if a number is given."""
+        """Tokens (B, N, D) mixed, (B, N, D); if a number is given, only the `first` ones, (B, first, D)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))  # (B, N, 3, h, d)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         query = query[:, :, :first]
