@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""What a GPU is used for: a training step, what reading adds to it, large patches against small ones, log-mel.
+"""What a GPU is used for: a training step, what reading adds to it, large patches against small ones, log-mel, answers.
 
 A step is `Stepper.step`, forward, backward and optimizer. Its share of the card's rate: three times the FLOPs of a
 forward pass per second, over those of a matrix product in bfloat16 that is timed in the same rounds.
 
 The training loop: a Trainer's loader on packed shards, its objective and its stepper, driven here as its loop drives
 them, against the same with a batch that lies on the device. Validation, checkpoints and lines of the log are left out.
+
+Answers: clips of 0.5 to 10 s packed without padding against padding them; a cascade in which half of the clips go on
+to the base size against that size for all; `flexiast predict` on a folder against the network alone; and the network
+frozen and compiled, with CUDA graphs, against eager, for one clip and for a batch.
 
 It takes a GPU whatever --device says, and without one stops; with --quick it also runs on a CPU, to see that it works.
 
@@ -16,25 +20,35 @@ import copy
 import itertools
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from frontend import RATE, torchaudio_fbank
 from harness import Report, arguments, run
+from lengths import clips_of, padded
 from networks import shake
 from sounds import write_sounds
 from torch import Tensor
 
 from flexiast import AudioClassifier, FeatureConfig, FlexiASTConfig, PatchSize
+from flexiast.classifier.cascade import ALWAYS, Rule, confidence
+from flexiast.classifier.listening import Hearing, answers
+from flexiast.cli import main as flexiast_command
+from flexiast.data.audio import decode
 from flexiast.data.dataset import Batch, load_batches
 from flexiast.data.manifest import Labels, read_manifest
 from flexiast.data.pack import pack
 from flexiast.features import LogMel
-from flexiast.models.config import SIZES
+from flexiast.models.config import SIZES, Loss
+from flexiast.models.frozen import freeze
+from flexiast.models.packed import forward_packed
 from flexiast.runtime.distributed import World
 from flexiast.traintest.augment import AugmentConfig
+from flexiast.traintest.bench import compiled
 from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.objective import Inputs, Objective
 from flexiast.traintest.options import DataConfig, DistillConfig, FeatureOptions, ModelOptions, OptimConfig
@@ -70,7 +84,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     training_steps(report)
     with tempfile.TemporaryDirectory() as folder:
         training_loop(report, Path(folder))
-    log_mel(report)
+        log_mel(report)
+        packing(report)
+        cascade(report)
+        compiled_and_frozen(report)
+        predict_folder(report, Path(folder))
     report.finish()
 
 
@@ -100,13 +118,20 @@ def step(model: AudioClassifier, inputs: Inputs, patch: PatchSize, **settings: A
     return train
 
 
+def network(report: Report, loss: Loss = "bce") -> AudioClassifier:
+    """The model of all groups, with random weights."""
+    options = report.options
+    torch.manual_seed(0)
+    config = FlexiASTConfig(classes=527, frames=options.frames, **SIZES[options.model])
+    model = AudioClassifier(config, FeatureConfig(frames=options.frames), Labels.numbers(527), loss)
+    return shake(model).to(report.device)
+
+
 def training_steps(report: Report) -> None:
     """Share of the matrix rate at each patch size, compiled blocks against eager ones, patch 48 against patch 8."""
     options, device = report.options, report.device
-    torch.manual_seed(0)
-    config = FlexiASTConfig(classes=527, frames=options.frames, **SIZES[options.model])
-    model = AudioClassifier(config, FeatureConfig(frames=options.frames), Labels.numbers(527), "bce")
-    model = shake(model).to(device)
+    model = network(report)
+    config = model.config
     clips = torch.randn(options.batch, options.frames, config.bins, device=device)
     inputs = Inputs(clips, None, (torch.rand(options.batch, 527, device=device) < 0.01).float())
     group = f"training step, {options.model}, {options.batch} x {options.frames} frames"
@@ -209,6 +234,114 @@ def log_mel(report: Report) -> None:
     report.race(group, contenders, against="torchaudio, clip by clip")
     times = clips * length / seconds(report, group)["LogMel"]
     note(report, f"{group}: times real time", times, "100,000 or more")
+
+
+@torch.no_grad()
+def packing(report: Report) -> None:
+    """Clips of many lengths in one pass, in bfloat16: packed, and padded to the longest."""
+    options, model = report.options, network(report)
+    lengths = torch.linspace(48, options.frames, options.batch).int().tolist()
+    clips = clips_of(lengths, report.device)
+    group = f"native length, {options.model}, patch {BASE}, {options.batch} clips of 48 to {options.frames} frames"
+    whole = clips[-1:] * 2
+    packed, batched = forward_packed(model, whole, BASE), model(torch.stack(whole), BASE)
+    report.agree(f"{group}: packed, and a batch", packed, batched, within=1e-2)
+    contenders = {
+        "padded to the longest": lambda: model(padded(clips, options.frames, model), BASE),
+        "packed": lambda: forward_packed(model, clips, BASE),
+    }
+    race_in_bf16(report, group, contenders, against="padded to the longest")
+
+
+def race_in_bf16(report: Report, group: str, contenders: Mapping[str, Callable[[], Any]], against: str) -> None:
+    """Time forward passes in bfloat16."""
+
+    def lowered(forward: Callable[[], Any]) -> Callable[[], Any]:
+        def run_once() -> Any:
+            with torch.no_grad(), torch.autocast(report.device.type, torch.bfloat16):
+                return forward()
+
+        return run_once
+
+    report.race(group, {name: lowered(forward) for name, forward in contenders.items()}, against)
+
+
+def cascade(report: Report) -> None:
+    """Waveforms to scores: half of the clips go on from a coarse size to the base, against the base for all."""
+    options, model, coarse = report.options, network(report, "ce"), PatchSize(32, 32)
+    generator = torch.Generator().manual_seed(0)
+    length = model.feature_config.samples
+    clips = list(0.1 * torch.randn(4 * options.batch, length, generator=generator).numpy())
+
+    def scores(rule: Rule) -> Tensor:
+        how = Hearing(batch_size=options.batch, precision="bf16", rule=rule)
+        return torch.stack([answer.scores for answer in answers(model, clips, how)])
+
+    half = float(np.median(confidence(scores(Rule((coarse,))).float().cpu().numpy(), "ce")))
+    group = f"cascade, {options.model}, {len(clips)} clips, patch {coarse} then {BASE}"
+    all_go_on = scores(Rule((coarse, BASE), (ALWAYS,)))
+    report.agree(f"{group}: where all go on", all_go_on, scores(Rule((BASE,))), within=1e-2)
+    contenders = {
+        f"patch {BASE}": partial(scores, Rule((BASE,))),
+        "half go on": partial(scores, Rule((coarse, BASE), (half,))),
+        f"patch {coarse}": partial(scores, Rule((coarse,))),
+    }
+    report.race(group, contenders, against=f"patch {BASE}")
+
+
+def compiled_and_frozen(report: Report) -> None:
+    """Frozen and compiled with CUDA graphs, against eager; on a CPU only if --compile yes."""
+    options, model = report.options, network(report)
+    compile = options.compile == "yes" or (options.compile == "auto" and report.device.type == "cuda")
+    for batch in (1, options.batch):
+        log_mel = torch.randn(batch, options.frames, model.config.bins, device=report.device)
+        contenders = {"flexible": partial(model, log_mel, BASE), "frozen": partial(freeze(model, BASE), log_mel)}
+        if compile:
+            contenders["frozen, compiled, CUDA graphs"] = partial(compiled(model, BASE), log_mel)
+        group = f"one size, {options.model}, patch {BASE}, {batch} clips"
+        with torch.no_grad(), torch.autocast(report.device.type, torch.bfloat16):
+            expected = contenders["flexible"]().float()
+            for name, forward in contenders.items():
+                report.agree(f"{group}: {name}", forward().float(), expected, within=0.15)
+        race_in_bf16(report, group, contenders, against="flexible")
+
+
+def predict_folder(report: Report, folder: Path) -> None:
+    """`flexiast predict` on a folder, from reading to the table, against the network alone on as many clips."""
+    options, model = report.options, network(report, "ce")
+    model.save_pretrained(folder / "model")
+    sounds, table = folder / "sounds", folder / "answers.csv"  # those of the training loop
+    words = ["predict", str(folder / "model"), str(sounds), "--out", str(table), "--overwrite", "--quiet", "--workers"]
+    words += [str(options.workers), "--batch-size", str(options.batch), "--patch-size", str(BASE)]
+    words += ["--device", str(report.device), "--precision", "bf16"]
+
+    def predict() -> None:
+        if flexiast_command(words):
+            sys.exit("error: gpu: flexiast predict failed")
+
+    frozen, files = freeze(model, BASE), [clip.path for clip in read_manifest(sounds).clips]
+    few = files[: min(8, len(files))]
+    features = model.feature_config
+    heard = [decode(file, features.sample_rate, max_samples=features.samples) for file in few]
+    lengths = torch.tensor([len(one) for one in heard])
+    waveform = torch.nn.utils.rnn.pad_sequence(heard, batch_first=True)
+    log_mel = model.front_end(waveform.to(report.device), lengths.to(report.device))
+    with torch.no_grad():
+        expected = frozen(log_mel).softmax(-1).max(dim=1).values
+    predicted = [model.predict(str(file), BASE, top_k=1)[0].score for file in few]
+    group = f"predict a folder, {options.model}, patch {BASE}, {len(files)} files"
+    report.agree(f"{group}: best scores", predicted, expected, within=1e-3)
+    batch = log_mel[:1].expand(options.batch, -1, -1).contiguous()
+
+    def alone() -> None:
+        with torch.no_grad(), torch.autocast(report.device.type, torch.bfloat16):
+            for _ in range(-(-len(files) // options.batch)):
+                frozen(batch)
+
+    report.race(
+        group, {"network alone": alone, "flexiast predict": predict}, "network alone", max(2, report.rounds // 4)
+    )
+    note(report, f"{group}: files/s", len(files) / seconds(report, group)["flexiast predict"])
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 precision=options.precision,
                 device=options.device,
                 threads=options.threads or 0,
+                onnx=not options.quick,
             )
         )
         if out:

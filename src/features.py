@@ -25,7 +25,7 @@ Length = Literal["window", "native"]
 """How a clip shorter than the window is heard: padded to it, or at its `native` length."""
 RESAMPLERS = ("soxr", "sinc")
 """Resampling methods, see `data.resampling`."""
-CHUNK_FRAMES = 256
+CHUNK_FRAMES = 512
 """Frames per pass on a CPU, so that a pass fits in the cache (one large pass is slower)."""
 MEL_GROUPS = 4
 """Number of matrix products that apply the mel filters, each over only the frequencies its filters cover."""

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +16,11 @@ from flexiast.classifier.latency import Times
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 # Scripts on the shared harness; a script with a harness of its own has a test of its own.
-ON_THE_HARNESS = sorted(p.stem for p in BENCHMARKS.glob("*.py") if "\nfrom harness import Report" in p.read_text())
+ON_THE_HARNESS = sorted(
+    path.stem
+    for path in BENCHMARKS.glob("*.py")
+    if re.search(r"^from harness import .*\bReport\b", path.read_text(), re.M)
+)
 QUICKEST = "metrics"  # the others are slow
 
 
@@ -129,6 +134,22 @@ def test_make_bench_runs_all_and_names_what_failed(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert [line for line in done.stderr.splitlines() if line.startswith("failed:")] == ["failed: benchmarks/budget.py"]
     assert f"{python} benchmarks/train_step.py" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_fit_of_hours_finds_the_costs_that_times_were_made_of() -> None:
+    pytest.importorskip("transformers")
+    hours = importlib.import_module("hours")
+    made = {"a": 2e-3, "b": 5e-4, "c": 6e-7, "d": 4e-3}
+    rows = [hours.Hour("8", s, round(n * s), 1.0, 1.0, 1.0) for s in (1.0, 2.0, 5.0, 10.0) for n in (13, 50, 201)]
+    cost = [sum(made[name] * by for name, by in hours.terms(row).items()) for row in rows]
+    fit = hours.fitted([row._replace(seconds_per_clip=one) for row, one in zip(rows, cost, strict=True)])
+    assert {name: fit[name] for name in made} == pytest.approx(made, rel=1e-6)
+    assert fit["largest error, %"] < 1e-6
+    # A cost below zero is left out, and what is left is off.
+    fit = hours.fitted([row._replace(seconds_per_clip=1 / row.tokens) for row in rows])
+    assert all(value >= 0 for value in fit.values())
+    assert fit["largest error, %"] > 10
 
 
 @pytest.mark.slow

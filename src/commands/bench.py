@@ -21,6 +21,7 @@ from ..runtime.output import Outcome, OutputOptions
 from ..runtime.provenance import provenance
 from ..runtime.side_by_side import use_threads
 from ..traintest.bench import Bench, measure_costs
+from ..traintest.bench_onnx import onnx_costs
 
 FILES = ("bench.csv", "bench.json", "bench.png", "bench-dark.png")
 
@@ -50,6 +51,8 @@ class BenchConfig(OutputOptions):
     compile: bool = False
     """Time the model frozen and compiled at each patch size (torch.compile; on a GPU with CUDA graphs, which help most
     with single clips and large patches). Compilation, once per size and batch size, is not timed."""
+    onnx: bool = True
+    """On a CPU, also time ONNX Runtime on an export of these sizes, float32 and int8, where it is installed."""
     heads: int | None = None
     """Attention heads, for state dicts that do not record them (default: width / 64)."""
 
@@ -79,6 +82,9 @@ def bench(config: BenchConfig) -> Bench:
         model, config.patch_sizes, config.batch_size, config.seconds, config.precision, config.compile
     )
     if not config.compile:
+        if config.onnx and device.type == "cpu":
+            onnx = onnx_costs(model, config.patch_sizes, config.batch_size, config.seconds)
+            report = dataclasses.replace(report, onnx=onnx)
         times = measure_seconds(model, config.patch_sizes, config.precision, config.seconds)
         remember(model, times, config.precision)
     if config.out is not None:

@@ -5,7 +5,7 @@ Dimensions: B clips, S samples, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -151,16 +151,21 @@ class ClipDataset(OfManifest):
 
     def _usable(self, draw: Draw, failures: list[Failure], suspicions: list[Failure]) -> tuple[int, Tensor] | None:
         """The drawn clip, or its replacement, and its samples; None if there is none."""
-        rng = np.random.default_rng([draw.epoch, draw.clip])
-        clip = draw.clip
-        for _ in range(1 + REPLACEMENTS * self.replace):
+        for clip in self._candidates(draw):
             note(self.current, clip)
             try:
                 return clip, self.waveform(clip, draw.epoch, suspicions)
             except DataError as error:
                 failures.append(Failure(clip, str(error)))
-            clip = int(rng.integers(len(self.manifest)))
         return None
+
+    def _candidates(self, draw: Draw) -> Iterator[int]:
+        """The drawn clip, then those that may take its place."""
+        yield draw.clip
+        if self.replace:
+            rng = np.random.default_rng([draw.epoch, draw.clip])
+            for _ in range(REPLACEMENTS):
+                yield int(rng.integers(len(self.manifest)))
 
 
 def _hand_over(batch: Any) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ PARTS = (
     "models.config",
     "models.resize",
     "models.attention_maps",
+    "models.block",
     "models.block_attention",
     "models.flexiast",
 )

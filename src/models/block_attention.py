@@ -34,8 +34,11 @@ def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(query key^T / sqrt(d)) value, all (B, h, N, d): in blocks where that is faster, else PyTorch's own."""
-    if _blocks_are_faster(query):
+    """softmax(query key^T / sqrt(d)) value, key and value (B, h, N, d): in blocks where that is faster, else PyTorch's.
+
+    query: (B, h, N, d), or of fewer tokens.
+    """
+    if query.shape == key.shape and _blocks_are_faster(query):
         return attend_in_blocks(query, key, value)
     return F.scaled_dot_product_attention(query, key, value)
 
@@ -43,10 +46,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class BlockAttention(Attention):
     """timm's attention without norms, gate or dropout; uses `attend_in_blocks` where that is faster."""
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Tokens (B, N, D) mixed, (B, N, D)."""
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, first: int | None = None
+    ) -> Tensor:
+        """Tokens (B, N, D) mixed, (B, N, D); if a number is given, only the `first` ones, (B, first, D)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))  # (B, N, 3, h, d)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        query = query[:, :, :first]
         if not torch.jit.is_scripting():  # TorchScript cannot compile this branch
             unmasked = attn_mask is None and not is_causal
             if unmasked:

@@ -14,11 +14,11 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .attention_maps import lay_back, layer_weights, rollout_weights
+from .block import Block
 from .block_attention import BlockAttention
 from .config import FlexiASTConfig
 from .geometry import Grid, Layout, PatchLike
@@ -81,9 +81,14 @@ class FlexiAST(nn.Module):
 
     def features(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Tensor:
         """Pooled embeddings (B, D): what the classifier sees."""
-        x = self.encode(log_mel, patch_size, resize)
-        prefix, patches = x[:, : self.config.prefix_tokens], x[:, self.config.prefix_tokens :]
-        return (prefix if self.config.pool == "cls" else patches).mean(dim=1)
+        prefix = self.config.prefix_tokens
+        if self.config.pool == "mean":
+            return self.encode(log_mel, patch_size, resize)[:, prefix:].mean(dim=1)
+        x = self.embed_patches(log_mel, patch_size, resize)
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = block(x)
+        return self.norm(last(x, first=prefix)).mean(dim=1)
 
     def columns(self, log_mel: Tensor, patch_size: PatchLike | None = None, resize: Resize = "pi") -> Tensor:
         """Pooled embeddings of each time column of patches, (B, W, D): `features` localised in time.

@@ -50,10 +50,11 @@ class FrozenAST(nn.Module):
         patches = patchify(log_mel, self.patch, self.stride, self.padding, self.pad_value)  # (B, H*W, h*w)
         tokens = self.patch_embed(patches) + self.pos_embed
         x = torch.cat([self.prefix.expand(tokens.shape[0], -1, -1), tokens], dim=1)  # (B, N, D)
-        for block in self.blocks:
-            x = block(x)
+        last = len(self.blocks) - 1
+        for number, block in enumerate(self.blocks):
+            x = block(x, first=None if self.mean_of_patches or number < last else self.prefix_tokens)
         x = self.norm(x)
-        pooled = x[:, self.prefix_tokens :] if self.mean_of_patches else x[:, : self.prefix_tokens]
+        pooled = x[:, self.prefix_tokens :] if self.mean_of_patches else x
         return self.head(self.head_norm(pooled.mean(dim=1)))
 
 

@@ -156,7 +156,8 @@ def forward_flops(
 
     Patch embedding, then per block qkv and output projections (4 D^2 per token), attention scores and
     mixing (2 N D per token) and the MLP (2 r D^2 per token), then the classifier. Norms, softmax and
-    GELU, below one percent, are not counted.
+    GELU, below one percent, are not counted. All blocks count in full, as is usual, though of the last one only the
+    pooled tokens are computed (`block.Block`).
     """
     tokens = grid.tokens + prefix
     embed = grid.tokens * patch.freq * patch.time * width

@@ -23,6 +23,9 @@ def format_bench(report: Bench) -> str:
         lines.append("".join(f"{_cell(cell):>10}" for cell in cells))
     if report.growth is not None:
         lines.append(f"seconds per clip grow as tokens^{report.growth:.2f}")
+    for weights in dict.fromkeys(cost.weights for cost in report.onnx):
+        rates = (f"{c.patch_size}: {c.clips_per_second:.4g}" for c in report.onnx if c.weights == weights)
+        lines.append(f"ONNX Runtime {weights}, clips/s: {', '.join(rates)}")
     lines.append(
         f"machine: {report.gflops_per_second:.0f} GFLOP/s, {report.gigabytes_per_second:.1f} GB/s;"
         f" log-mel of a clip: {report.front_end_ms:.2f} ms"
@@ -37,7 +40,7 @@ def _cell(value: object) -> str:
 
 
 def plot_bench(report: Bench) -> Picture:
-    """Clips per second against tokens with fit and roofline, latency, and the score against speed."""
+    """Clips per second against tokens with fit, roofline and ONNX Runtime, latency, and the score against speed."""
     scored = any(cost.score is not None for cost in report.costs)
 
     def draw(figure: Figure) -> None:
@@ -61,6 +64,11 @@ def _draw_speed(axes: Axes, report: Bench) -> Points:
     bounds = [cost.roofline_clips_per_second for cost in costs]
     axes.plot(tokens, rates, "o-")
     axes.plot(tokens, bounds, "--")
+    for weights, marker in (("float32", "^:"), ("int8", "v:")):
+        if line := sorted((c.tokens, c.clips_per_second) for c in report.onnx if c.weights == weights):
+            axes.plot(*zip(*line, strict=True), marker, markersize=4, label=f"ONNX Runtime {weights}")
+    if report.onnx:
+        axes.legend(loc="lower left")
     growth = "" if report.growth is None else f", ~ tokens^{-report.growth:.2f}"
     axes.set_title(f"measured{growth}", color="C0", fontsize=9)
     bound = f"roofline: {report.gflops_per_second:.0f} GFLOP/s, {report.gigabytes_per_second:.0f} GB/s"

@@ -101,7 +101,7 @@ def stretch_frames(log_mel: Tensor, most: float, keys: Tensor) -> Tensor:
     first = place.floor().long()
 
     def at(number: Tensor) -> Tensor:
-        return log_mel.gather(1, number.clamp(max=frames - 1)[:, :, None].expand_as(log_mel))
+        return frames_at(log_mel, number.clamp(max=frames - 1))
 
     between = at(first).lerp(at(first + 1), (place - first)[:, :, None])
     return between.masked_fill((place > frames - 1)[:, :, None], 0.0)
@@ -112,7 +112,13 @@ def roll_frames(spectrogram: Tensor, furthest: int, keys: Tensor) -> Tensor:
     frames = spectrogram.shape[1]
     shift = (uniform(keys, stream=3) * (2 * furthest + 1)).long() - furthest  # (B,)
     source = (torch.arange(frames, device=spectrogram.device) - shift[:, None]) % frames  # (B, T)
-    return spectrogram.gather(1, source[:, :, None].expand_as(spectrogram))
+    return frames_at(spectrogram, source)
+
+
+def frames_at(spectrogram: Tensor, numbers: Tensor) -> Tensor:
+    """Those frames of each clip (B, T, F), numbers (B, t) within T: (B, t, F). Copies whole frames, unlike `gather`."""
+    clips = torch.arange(len(spectrogram), device=spectrogram.device)
+    return spectrogram[clips[:, None], numbers]
 
 
 def add_noise(spectrogram: Tensor, loudest: float, keys: Tensor) -> Tensor:

@@ -47,6 +47,22 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
+class OnnxCost:
+    """What one patch size costs in ONNX Runtime."""
+
+    weights: str
+    """float32 or int8."""
+    patch_size: str
+    """As on the command line."""
+    tokens: int
+    """Patch tokens of a clip."""
+    clips_per_second: float
+    """Log-mel to logits, in batches."""
+    latency_p50_ms: float
+    """Median time of one clip alone."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     """Everything that was measured."""
 
@@ -61,6 +77,8 @@ class Bench:
     """Waveform to log-mel, one clip."""
     score_name: str
     """accuracy or mAP."""
+    onnx: tuple[OnnxCost, ...] = ()
+    """ONNX Runtime on our exports, see `bench_onnx`; empty where it was not timed."""
 
 
 @torch.no_grad()  # not inference mode, in which autocast casts every weight anew in every call
@@ -77,16 +95,16 @@ def measure_costs(
     waveform = torch.randn(batch_size, model.feature_config.samples, device=device)
     with autocast(device, precision):
         rate, bandwidth = matrix_rate(device), copy_rate(device)
-        front_end = _times(lambda: model.front_end(waveform[:1]), seconds / 4, device)
+        front_end = times_of(lambda: model.front_end(waveform[:1]), seconds / 4, device)
         batch = model.front_end(waveform)
         costs = []
         for patch in patch_sizes:
             _reset_peak_memory(device)
             at_rest = _memory(device, "now")
             network = compiled(model, patch) if compile else partial(model, patch_size=patch)
-            passes = _times(partial(network, batch), seconds, device)
+            passes = times_of(partial(network, batch), seconds, device)
             peak = _memory(device, "peak")
-            latencies = _times(partial(network, batch[:1]), seconds, device)
+            latencies = times_of(partial(network, batch[:1]), seconds, device)
             cost = Cost(
                 patch_size=str(patch),
                 tokens=model.config.grid(patch, model.feature_config.frames).tokens,
@@ -116,7 +134,7 @@ def compiled(model: AudioClassifier, patch: PatchSize) -> Callable[[Tensor], Ten
     return torch.compile(frozen, mode="reduce-overhead", dynamic=False)
 
 
-def _times(run: Callable[[], object], seconds: float, device: torch.device) -> np.ndarray:
+def times_of(run: Callable[[], object], seconds: float, device: torch.device) -> np.ndarray:
     """Seconds of each call, repeated for this long but at least three times, after a warm-up call."""
     times: list[float] = []
     run()
@@ -152,7 +170,7 @@ def matrix_rate(device: torch.device) -> float:
     """Floating-point operations per second of a large matrix product, at the precision of the autocast in force."""
     size = 8192 if device.type == "cuda" else 1536
     matrix = torch.randn(size, size, device=device).to(_precision(device))  # autocast would cast in every product
-    return 2 * size**3 / float(_times(lambda: matrix @ matrix, 0.3, device).min())
+    return 2 * size**3 / float(times_of(lambda: matrix @ matrix, 0.3, device).min())
 
 
 def _precision(device: torch.device) -> torch.dtype:
@@ -165,7 +183,7 @@ def copy_rate(device: torch.device) -> float:
     """Bytes per second of copying a tensor too large for the caches, read and written."""
     source = torch.randn(1 << 26, device=device)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / float(_times(lambda: target.copy_(source), 0.3, device).min())
+    return 2 * source.nbytes / float(times_of(lambda: target.copy_(source), 0.3, device).min())
 
 
 def roofline(model: AudioClassifier, patch: PatchSize, batch_size: int, rate: float, bandwidth: float) -> float:

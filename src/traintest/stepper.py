@@ -95,7 +95,8 @@ class Stepper:
         Returns the loss of the whole batch and what became of it: a loss or gradient that is not finite leaves
         weights and optimizer as they were. If it may be finite at a smaller scale of the loss, that is what comes next.
         """
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         loss = self._gradients(inputs, patches)
         scale = self.scaler.get_scale()
         for optimizer in self.optimizers:

@@ -70,7 +70,7 @@ def test_a_network_in_bfloat16_takes_blocks_and_stays_near_float32(patch: int, m
     assert not calls
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = model(log_mel, patch)
-    assert len(calls) == model.config.depth
+    assert len(calls) == model.config.depth - 1  # in the last block the prefix alone asks
     assert (got - expected).abs().max() < 0.03 * expected.abs().max()
 
 

@@ -17,7 +17,7 @@ from flexiast.classifier.curve import Cascade
 from flexiast.models.geometry import PatchSize
 from flexiast.reports import bench, flexibility, pictures, run_pictures, run_report
 from flexiast.reports.findings import ClipAnswers
-from flexiast.traintest.bench import Bench, Cost
+from flexiast.traintest.bench import Bench, Cost, OnnxCost
 from flexiast.traintest.cascade_report import Comparison
 from flexiast.traintest.mistakes import Bin
 from tests.scripts import script
@@ -37,7 +37,12 @@ def found(score: float | None) -> Bench:
         Cost(str(size), count, 0.1 * count, 2000 / count, 0.5 * count, 0.55 * count, None, 4000 / count, score)
         for size, count in zip(SIZES, tokens, strict=True)
     )
-    return Bench(costs, 1.0, 900.0, 40.0, 1.0, "accuracy")
+    onnx = tuple(
+        OnnxCost(weights, cost.patch_size, cost.tokens, speed * cost.clips_per_second, cost.latency_p50_ms)
+        for weights, speed in (("float32", 0.9), ("int8", 1.2))
+        for cost in costs
+    )
+    return Bench(costs, 1.0, 900.0, 40.0, 1.0, "accuracy", onnx)
 
 
 def rows(models: Sequence[str]) -> list[dict[str, Any]]:
@@ -125,7 +130,7 @@ def test_the_front_of_cascades_lies_over_the_cost_and_says_whose_it_is(figures: 
 
 def test_a_label_is_nearest_to_its_own_point(figures: list[Any]) -> None:
     kept = json.loads((ROOT / "benchmarks" / "results" / "growth.json").read_text())
-    fields = {field.name for field in dataclasses.fields(Bench)} - {"costs"}
+    fields = {field.name for field in dataclasses.fields(Bench)} - {"costs", "onnx"}
     found = Bench(tuple(Cost(**cost) for cost in kept["costs"]), **{name: kept[name] for name in fields})
     bench.plot_bench(found)
     assert overlaps(figures[0]) == []

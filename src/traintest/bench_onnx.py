@@ -1,0 +1,67 @@
+"""How fast ONNX Runtime is with our exports of a model, float32 and int8: what deployment gains over torch."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..classifier.audio_classifier import AudioClassifier
+from ..errors import ConfigError
+from ..export.export import export
+from ..export.int8 import quantise
+from ..export.job import ExportError, Job, needed
+from ..models.geometry import PatchSize
+from .bench import OnnxCost, times_of
+
+logger = logging.getLogger(__name__)
+
+
+def onnx_costs(
+    model: AudioClassifier, patch_sizes: Sequence[PatchSize], batch_size: int, seconds: float
+) -> tuple[OnnxCost, ...]:
+    """Time one export of all these sizes on the CPU, float32 and int8, with as many threads as torch has.
+
+    Empty, with a line in the log that says why, where the packages are missing or the model cannot be exported so.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "float32.onnx"
+        try:
+            runtime = needed("onnxruntime")
+            export(model, whole, "onnx", input="spectrogram", patch_sizes=patch_sizes)
+            quantise(whole, whole.with_name("int8.onnx"))
+        except (ConfigError, ExportError) as error:
+            logger.info("without ONNX Runtime: %s", error)
+            return ()
+        how = runtime.SessionOptions()
+        how.intra_op_num_threads = torch.get_num_threads()
+        found: list[OnnxCost] = []
+        for weights in ("float32", "int8"):
+            path = whole.with_name(f"{weights}.onnx")
+            session = runtime.InferenceSession(path, how, providers=["CPUExecutionProvider"])
+            job = Job(model, tuple(patch_sizes), "spectrogram")
+            found += [_cost(session, job, weights, number, batch_size, seconds) for number in range(len(patch_sizes))]
+    return tuple(found)
+
+
+def _cost(session: Any, job: Job, weights: str, number: int, batch_size: int, seconds: float) -> OnnxCost:
+    """Time the patch size of this number."""
+    features, patch = job.model.feature_config, job.patches[number]
+
+    def times(clips: int) -> np.ndarray:
+        waveform, lengths = torch.randn(clips, features.samples), torch.full((clips,), features.samples)
+        given = {name: x.numpy() for name, x in job.given(waveform, lengths, number).items()}
+        return times_of(lambda: session.run(["logits"], given), seconds, torch.device("cpu"))
+
+    return OnnxCost(
+        weights=weights,
+        patch_size=str(patch),
+        tokens=job.model.config.grid(patch, features.frames).tokens,
+        clips_per_second=batch_size / float(np.median(times(batch_size))),
+        latency_p50_ms=1e3 * float(np.median(times(1))),
+    )
