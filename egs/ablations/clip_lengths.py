@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Clips of all lengths: heard at their own length or padded to a window; and recordings longer than any in training.
 
-    python egs/ablations/lengths.py --train TABLE --val VAL --out DIR [--seeds 0] [--epochs 25]
+    python egs/ablations/clip_lengths.py --train TABLE --val VAL --out DIR [--seeds 0] [--epochs 25]
 
 TABLE and VAL are CSV files with the columns file and class. For `mixed`, every clip is cut to a length drawn at random
 (log-uniform, from a tenth of the longest), at a random place, and two models are trained on the same cuts for the same

@@ -12,7 +12,7 @@ from tests.egs.test_tuning import write_table
 from tests.scripts import script
 from tests.sounds import tiny_model
 
-lengths = script("egs/ablations/lengths.py")
+lengths = script("egs/ablations/clip_lengths.py")
 
 
 def test_cuts_are_as_long_as_drawn_and_the_same_for_a_seed(sounds: Path, tmp_path: Path) -> None:
