@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +19,7 @@ from ..classifier.load import load
 from ..data.fingerprint import contents_fingerprint
 from ..data.labels import IN_TABLE
 from ..data.manifest import Manifest, read_manifest, require_tables
-from ..data.scores import clip_name, write_scores
+from ..data.scores import base_of, clip_name, scores_file, write_scores
 from ..data.table_options import TableOptions
 from ..errors import ConfigError, require
 from ..models.geometry import PAPER_SIZES
@@ -217,11 +216,10 @@ def _write(
 
 def _write_scores(config: MeasureConfig, results: list[Result], data: Manifest, targets: np.ndarray) -> None:
     left_out = {failure.clip for failure in results[0].excluded}
-    base = config.root or (config.data if os.path.isdir(config.data) else config.data.parent)
+    base = base_of(config.data, config.root)
     clips = [clip_name(clip.path, base) for number, clip in enumerate(data.clips) if number not in left_out]
     for result in results:
-        name = f"{result.model.replace('/', '_')}_{result.resize}_{result.patch_size}.npz"
-        path = config.out / "scores" / name
+        path = scores_file(config.out, result.model, result.resize, result.patch_size)
         write_scores(path, clips, data.labels.names, result.scores, targets, data.clips.values is not None)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ import tyro
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.listening import Answer, answers
 from ..data.manifest import require_tables
-from ..data.scores import clip_name, require_scores_file, write_scores
+from ..data.scores import base_of, clip_name, require_scores_file, write_scores
 from ..runtime.files import require_new
 from ..runtime.output import Outcome
 from .over_files import OverFiles, Source, write_all
@@ -42,7 +41,7 @@ class ScoreConfig(OverFiles):
 
 def run(config: ScoreConfig) -> Outcome:
     """Score and write. What was scored before Ctrl-C is written too. The outcome holds a DataError for bad clips."""
-    base = config.root or (config.data if os.path.isdir(config.data) else config.data.parent)
+    base = base_of(config.data, config.root)
 
     def save(model: AudioClassifier, sources: list[Source], done: list[Answer]) -> None:
         names = [clip_name(source, base) for source in sources]

@@ -63,6 +63,16 @@ def require_scores_file(path: Path) -> None:
         optional("pyarrow", "data")
 
 
+def base_of(data: Path, root: Path | None) -> Path:
+    """The folder that names of clips in a file of scores start from: the data's, or the root that was given."""
+    return root or (data if data.is_dir() else data.parent)
+
+
+def scores_file(folder: Path, model: str, resize: str, patch: object) -> Path:
+    """Where `flexiast measure --out FOLDER --scores` keeps what a model said at a patch size."""
+    return folder / "scores" / f"{model.replace('/', '_')}_{resize}_{patch}.npz"
+
+
 def clip_name(source: object, base: Path) -> str:
     """A clip as a file of scores calls it: below the data's folder, where it lies there; in a shard `SHARD:NAME`."""
     if isinstance(source, ShardMember):

@@ -31,7 +31,7 @@ class ClipAnswers:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """One model's results on some clips, by heart or from the files of a measurement."""
+    """One model's results on some clips, heard now or read from the files of a measurement."""
 
     patch: PatchSize
     """The size that classes and clips are shown at."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..checkpoints.checkpoint import weights_digest
 from ..classifier.audio_classifier import AudioClassifier
-from ..data.scores import read_answers
+from ..data.scores import base_of, read_answers, scores_file
 from ..errors import ConfigError, DataError
 from ..models.geometry import PatchSize
 from .findings import ClipAnswers, Findings
@@ -46,7 +46,7 @@ def read_measured(folder: Path, weights: Path, model: AudioClassifier, patch: Pa
     resize = "pi" if "pi" in resizes else resizes[0]
     curve = [row for row in rows if row["resize"] == resize]
     patch = _shown_patch(folder, [patch_of(row) for row in curve], patch, model.config.patch_size)
-    file = f"{name.replace('/', '_')}_{resize}_{patch}.npz"
+    file = scores_file(folder, name, resize, patch)
 
     def of_model(table: str, columns: Sequence[str]) -> Rows:
         read = read_table(folder / table, columns)
@@ -62,7 +62,7 @@ def read_measured(folder: Path, weights: Path, model: AudioClassifier, patch: Pa
         classes=[] if model.loss == "mse" else of_model("classes.csv", CLASSES),
         confusions=of_model("confusions.csv", CONFUSIONS) if (folder / "confusions.csv").exists() else [],
         comparisons=_comparisons(folder, f"{name} ({resize})"),
-        answers=_answers(folder / "scores" / file, described["base"], model, curve[0]["n_clips"]),
+        answers=_answers(file, described["base"], model, curve[0]["n_clips"]),
         measured=folder,
     )
 
@@ -74,7 +74,7 @@ def _description(folder: Path) -> dict[str, Any]:
         source = json.loads(file.read_text(encoding="utf-8"))["provenance"]
         data, command = source["data"], source["command"]
         path = Path(data["path"])
-        base = Path(command["root"]) if command["root"] else path if path.is_dir() else path.parent
+        base = base_of(path, Path(command["root"]) if command["root"] else None)
         digests = {str(name): str(model["sha256"]) for name, model in source["models"].items()}
         excluded = {str(clip): str(reason) for clip, reason in data["excluded"].items()}
         of_data = {"path": str(path), "fingerprint": str(data["fingerprint"]), "excluded": excluded, "base": base}
