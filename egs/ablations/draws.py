@@ -27,7 +27,7 @@ from flexiast.errors import ConfigError
 from flexiast.models.geometry import EVERY_SIZE
 from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.options import DataConfig, ModelOptions, PatchOptions
-from flexiast.traintest.setup import drawn_sizes, fitting, sampler_of
+from flexiast.traintest.patch_plan import drawn_sizes, fitting, sampler_of
 from flexiast.traintest.train import train
 
 NINE = tuple(PatchSize(size, size) for size in (8, 10, 12, 16, 20, 24, 32, 40, 48))
@@ -52,9 +52,7 @@ SPECIALISTS = {"specialists": 1.0, "specialists, a ninth each": 1 / len(NINE)}
 def cost(options: PatchOptions, model: AudioClassifier) -> float:
     """FLOPs of a clip, averaged over the sizes drawn in a run."""
     frames = model.feature_config.frames
-    sizes = drawn_sizes(options)
-    costs = [model.config.flops(size, frames) for size in sizes]
-    return sampler_of(options, sizes, costs, seed=0, steps=1001).mean_cost()
+    return sampler_of(options, drawn_sizes(options), model.config, frames, seed=0, steps=1001).mean_cost()
 
 
 def run_arm(name: str, seed: int, options: argparse.Namespace, model: AudioClassifier) -> list[dict[str, object]]:

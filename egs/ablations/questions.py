@@ -34,7 +34,7 @@ from flexiast.errors import ConfigError
 from flexiast.reports.flexibility import draw_by_size
 from flexiast.reports.pictures import Picture, picture
 from flexiast.traintest.patch_draws import coarse_to_fine, equal_cost, uniform
-from flexiast.traintest.setup import fitting
+from flexiast.traintest.patch_plan import fitting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

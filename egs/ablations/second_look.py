@@ -35,7 +35,7 @@ from flexiast.runtime.device import autocast
 from flexiast.traintest.augment import AugmentConfig
 from flexiast.traintest.optim import build_optimizers, lr_factor
 from flexiast.traintest.options import OptimConfig
-from flexiast.traintest.setup import fitting
+from flexiast.traintest.patch_plan import fitting
 
 logger = logging.getLogger(__name__)
 SIZES = tuple(PatchSize(side, side) for side in (12, 16, 24, 32, 48))

@@ -31,7 +31,7 @@ from ..runtime.side_by_side import use_threads
 from ..traintest.curve import measure_curve
 from ..traintest.evaluate import describe_clips
 from ..traintest.metrics import figure
-from ..traintest.setup import fitting
+from ..traintest.patch_plan import fitting
 
 MOST_SIZES = 13
 """Squares taken from a model's training; of more every few are left out."""

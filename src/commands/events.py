@@ -31,7 +31,7 @@ from ..runtime.bars import tqdm
 from ..runtime.files import to_json_text
 from ..runtime.output import Outcome, OutputOptions, show
 from ..runtime.terminal import printable
-from ..traintest.setup import fitting
+from ..traintest.patch_plan import fitting
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from ..runtime.provenance import provenance
 from ..traintest.bench import measure_costs
 from ..traintest.evaluate import sweep
 from ..traintest.finished_run import FinishedRun
-from ..traintest.setup import fitting
+from ..traintest.patch_plan import fitting
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,9 +105,10 @@ class FlexiASTConfig:
         """Hop between patches of this size: the size itself, or the base stride scaled with it."""
         return scaled_stride(patch_size, self.patch_size, self.stride) if self.stride else patch_size
 
-    def flops(self, patch_size: PatchLike, frames: int | None = None) -> int:
+    def flops(self, patch_size: PatchLike, frames: int | None = None, dropout: float = 0.0) -> int:
         """Floating-point operations of one clip's forward pass, see `geometry.forward_flops`."""
         patch = PatchSize.parse(patch_size)
         return forward_flops(
-            self.grid(patch, frames), patch, self.width, self.depth, self.mlp_ratio, self.prefix_tokens, self.classes
-        )
+            self.grid(patch, frames), patch, self.width, self.depth, self.mlp_ratio, self.prefix_tokens, self.classes,
+            dropout,
+        )  # fmt: skip

@@ -53,6 +53,8 @@ class FlexiAST(nn.Module):
             )
             for _ in range(config.depth)
         ]
+        self.patch_dropout: nn.Module = nn.Identity()
+        """What training puts here, see `patch_dropout.PatchDropout`."""
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm(width)
         self.head_norm = nn.LayerNorm(width, eps=config.head_norm_eps)
@@ -130,7 +132,7 @@ class FlexiAST(nn.Module):
         tokens = F.linear(patches, kernel.flatten(1), self.kernel_bias)  # (B, H*W, D)
         tokens = tokens + self.positions(layout, log_mel.shape[1]).flatten(0, 1)
         prefix = (self.prefix + self.prefix_pos_embed).expand(len(tokens), -1, -1)  # (B, P, D)
-        return torch.cat([prefix.to(tokens.dtype), tokens], dim=1)
+        return self.patch_dropout(torch.cat([prefix.to(tokens.dtype), tokens], dim=1))
 
     def positions(self, layout: Layout, frames: int) -> Tensor:
         """Position embeddings (H, W, D) of the patches for this layout on an input of `frames` frames.

@@ -149,17 +149,28 @@ def infer_layout(tokens: int, patch: PatchSize, bins: int, frames: int | None = 
     return None
 
 
+LEAST_KEPT = 24
+"""Patch dropout leaves a clip so many patches, or all that it has: coarse sizes are cheap, and have none to spare."""
+
+
+def kept_patches(patches: int, dropout: float) -> int:
+    """How many of so many patches of a clip patch dropout keeps."""
+    return min(patches, max(LEAST_KEPT, round((1 - dropout) * patches)))
+
+
 def forward_flops(
-    grid: Grid, patch: PatchSize, width: int, depth: int, mlp_ratio: float, prefix: int, classes: int
-) -> int:
+    grid: Grid, patch: PatchSize, width: int, depth: int, mlp_ratio: float, prefix: int, classes: int,
+    dropout: float = 0.0,
+) -> int:  # fmt: skip
     """Floating-point operations of one clip's forward pass: two per multiply-accumulate of every matrix product.
 
     Patch embedding, then per block qkv and output projections (4 D^2 per token), attention scores and
     mixing (2 N D per token) and the MLP (2 r D^2 per token), then the classifier. Norms, softmax and
-    GELU, below one percent, are not counted. All blocks count in full, as is usual, though of the last one only the
+    GELU, below one percent, are not counted. dropout: of patches, once they are embedded
+    (`PatchDropout`). All blocks count in full, as is usual, though of the last one only the
     pooled tokens are computed (`block.Block`).
     """
-    tokens = grid.tokens + prefix
+    tokens = kept_patches(grid.tokens, dropout) + prefix
     embed = grid.tokens * patch.freq * patch.time * width
     hidden = int(width * mlp_ratio)
     block = tokens * (4 * width * width + 2 * width * hidden) + 2 * tokens * tokens * width

@@ -88,7 +88,7 @@ def _embed(model: FlexiAST, log_mels: Sequence[Tensor], layout: Layout, frames: 
     tokens = F.linear(patches, kernel, model.kernel_bias)
     tokens = tokens + model.positions(layout, frames).flatten(0, 1)
     prefix = (model.prefix + model.prefix_pos_embed).expand(len(tokens), -1, -1)  # (n, P, D)
-    return torch.cat([prefix.to(tokens.dtype), tokens], dim=1)
+    return model.patch_dropout(torch.cat([prefix.to(tokens.dtype), tokens], dim=1))
 
 
 def _through(block: Any, x: Tensor, groups: Sequence[Group]) -> Tensor:

@@ -29,7 +29,7 @@ from ..errors import ConfigError, DataError, FileError
 from ..models.geometry import EVERY_SIZE, Layout, PatchSize
 from ..runtime.device import synchronise
 from ..runtime.terminal import printable
-from ..traintest.setup import fitting
+from ..traintest.patch_plan import fitting
 
 LADDER = tuple(PatchSize(side, side) for side in (8, 12, 16, 24, 32, 48))
 """Patch sizes that are compared, where they fit."""

@@ -6,7 +6,7 @@ The rules come from short runs on 60 to 7,200 clips (docs/results.md); what is g
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ MOST_FRAMES = 1024
 """Longest window that is chosen: ten seconds, as in AST. Longer clips are cut into windows."""
 LARGEST_DATA = {"micro": 20_000, "tiny": 100_000, "small": 500_000}
 """A network from scratch has this size on fewer clips than this; `base` beyond all of them."""
+MOST_LONGER = 3.0
+"""A model is made flexible with the compute of its training at one size, but in at most so many times the epochs."""
 VALIDATIONS = 20
 """Validations of a run at one size, if its epochs are at least as many."""
 VALIDATIONS_OF_MANY_SIZES = 6
@@ -54,6 +56,8 @@ class Facts:
     """Whether the start keeps its frames and statistics, see `keeps_features`."""
     bins: int = 128
     """Mel bins of the network's input."""
+    cost: Callable[[int], float] = lambda frames: 1.0
+    """FLOPs of a training step on so many frames, averaged over the run, relative to one at the start's patch size."""
 
     def architecture(self, size: str) -> tuple[int, int]:
         """Width and depth of the network: the start's, or those of a size from scratch."""
@@ -173,7 +177,12 @@ def _choose_threads(chooser: Chooser, facts: Facts) -> None:
 def _choose_length(chooser: Chooser, facts: Facts) -> None:
     clips = len(facts.train)
     # In steps of 16 clips, 62.5 sqrt(clips): few clips are seen more often, many for longer.
-    chooser.choose("epochs", round(max(3.0, 1000 / clips**0.5), 1), f"1,000 / sqrt({clips:,} clips)")
+    epochs, reason = round(max(3.0, 1000 / clips**0.5), 1), f"1,000 / sqrt({clips:,} clips)"
+    if facts.flexible and facts.start is not None and chooser.get("epochs") is AUTO:
+        times = min(MOST_LONGER, max(1.0, 1 / facts.cost(chooser.get("features.frames"))))
+        reason += f", times {times:.2g}: the sizes drawn cost less than patch {facts.start.config.patch_size}"
+        epochs = round(times * epochs, 1)
+    chooser.choose("epochs", epochs, reason)
     validations = VALIDATIONS_OF_MANY_SIZES if facts.flexible else VALIDATIONS
     every = max(1.0, chooser.get("epochs") / validations)
     chooser.choose("eval_every", every, f"at most {validations} validations")

@@ -197,10 +197,14 @@ class PatchOptions:
     `coarse-to-fine`: from mostly coarse sizes at the start of the run to mostly fine ones at its end."""
     parts: int = 1
     """Parts of a batch that have different patch sizes."""
+    dropout: float | None = None
+    """Share of a clip's patches that are left out at random in a step, but never below 24 (default: 0; `flexify`
+    without sizes: 0.5). Fine sizes then cost less, which pays for more steps."""
 
     def __post_init__(self) -> None:
         require(not self.weights or self.draw in (None, "uniform"), "patches.weights", self.weights, "none beside draw")
         require(self.parts >= 1, "patches.parts", self.parts, "1 or more")
+        require(self.dropout is None or 0 <= self.dropout < 1, "patches.dropout", self.dropout, "a share, below 1")
 
 
 @dataclasses.dataclass(frozen=True)

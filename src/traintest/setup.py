@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +27,18 @@ from ..data.survey import Survey, survey
 from ..errors import ConfigError, DataError, require
 from ..features import FeatureConfig
 from ..models.config import FlexiASTConfig
-from ..models.geometry import EVERY_SIZE, PAPER_SIZES, PatchSize
+from ..models.geometry import PatchSize
 from ..runtime.arguments import AUTO
 from ..runtime.device import pick_device
 from ..runtime.distributed import World
 from .config import TrainConfig
 from .defaults import Choice, Chooser, Facts, choose_all, choose_loss, keeps_features
 from .losses import Emphasis, class_weights
-from .options import DataConfig, DistillConfig, Draw, PatchOptions
-from .patch_draws import DRAWS
+from .options import DataConfig, DistillConfig
+from .patch_plan import relative_cost, setup_patches
 from .patch_sampler import PatchSampler
 from .run_data import check_labels, read_train, setup_validation, take_splits
 from .tuning import parse_tune, select_trained
-
-FLEXIBLE_DRAW: Draw = "coarse-to-fine"
-"""How a model is made flexible unless told otherwise; measured in egs/ablations/RESULTS.md."""
-SQUARE_SHARE = 0.5
-"""Of the draws, where rectangles are drawn: they are so many that squares would be rare otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +82,10 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
         seen = world.on_rank0(lambda: _survey(chooser.config, train, start, progress))
     gpu = pick_device(config.device).type != "cpu"
     bins = setup_features(chooser.config, start).bins
-    choose_all(chooser, Facts(train, seen, start, flexible, gpu, kept, bins))
+    facts = Facts(train, seen, start, flexible, gpu, kept, bins)
+    if flexible and start is not None:
+        facts = dataclasses.replace(facts, cost=partial(relative_cost, chooser.config, start))
+    choose_all(chooser, facts)
     return Prepared(chooser.config, chooser.choices, train, val, start, seen)
 
 
@@ -232,52 +230,6 @@ def setup_plan(config: TrainConfig, data: Manifest, model: AudioClassifier, worl
     )
 
 
-def flexible_patches(config: TrainConfig, model: AudioClassifier) -> TrainConfig:
-    """The settings of a run that makes a model flexible: unless sizes are given, every size that fits is trained at,
-    and the published ones are validated at.
-
-    Rectangles are trained too, but not where each would have a compiled graph of its own. What is given stays.
-    """
-    if config.patches.sizes:
-        return config
-    given = config.patches
-    patches = dataclasses.replace(
-        given,
-        sizes=fitting(EVERY_SIZE, model),
-        rectangles=("no" if given.weights or config.compile else "yes")
-        if given.rectangles == "auto"
-        else given.rectangles,
-        draw=given.draw or (None if given.weights else FLEXIBLE_DRAW),
-    )
-    measured = config.eval_patch_sizes or fitting(PAPER_SIZES, model)
-    return dataclasses.replace(config, patches=patches, eval_patch_sizes=measured)
-
-
-def drawn_sizes(options: PatchOptions) -> tuple[PatchSize, ...]:
-    """The sizes that are drawn from: those given, or with rectangles every height with every width of them."""
-    if options.rectangles != "yes":
-        return options.sizes
-    rows, columns = sorted({size.freq for size in options.sizes}), sorted({size.time for size in options.sizes})
-    return tuple(PatchSize(freq, time) for freq in rows for time in columns)
-
-
-def setup_patches(config: TrainConfig, model: AudioClassifier, steps: int) -> PatchSampler:
-    """The draw of patch sizes. Raises ConfigError for a size that does not fit the model's input."""
-    options, frames = config.patches, model.feature_config.frames
-    sizes = drawn_sizes(options) or (model.config.patch_size,)
-    costs = [model.config.flops(size, frames) for size in sizes]
-    return sampler_of(options, sizes, costs, config.seed, steps)
-
-
-def sampler_of(
-    options: PatchOptions, sizes: Sequence[PatchSize], costs: Sequence[float], seed: int, steps: int
-) -> PatchSampler:
-    """The draw of these sizes, `drawn_sizes` as they fit the input; costs: FLOPs of a clip at each."""
-    draw = DRAWS[options.draw or "uniform"]
-    share = SQUARE_SHARE if options.rectangles == "yes" and not options.weights else None
-    return PatchSampler(sizes, options.weights, seed, options.parts, draw, costs, steps, share)
-
-
 def setup_schedule(config: DataConfig, seed: int, data: Manifest) -> BatchSchedule:
     """Which clips make up which batch. Raises ConfigError if shards are asked for and there are none."""
     size, clips = config.batch_size, data.clips
@@ -289,13 +241,3 @@ def setup_schedule(config: DataConfig, seed: int, data: Manifest) -> BatchSchedu
         starts = np.flatnonzero(np.diff(shards, prepend=-1))
         return ShardSchedule(np.diff(starts, append=len(shards)).tolist(), size, seed)
     return BatchSchedule(len(clips), size, seed)
-
-
-def fitting(sizes: Sequence[PatchSize], model: AudioClassifier) -> tuple[PatchSize, ...]:
-    """The sizes that fit the model's input."""
-    fit = []
-    for size in sizes:
-        with contextlib.suppress(ConfigError):
-            model.config.layout(size, model.feature_config.frames)
-            fit.append(size)
-    return tuple(fit)

@@ -12,8 +12,9 @@ from flexiast.cli import main
 from flexiast.commands.command_line import read_arguments
 from flexiast.commands.flexify import FlexifyConfig, flexify
 from flexiast.errors import ConfigError
-from flexiast.runtime.arguments import to_json
+from flexiast.runtime.arguments import AUTO, to_json
 from flexiast.traintest.config import TrainConfig
+from flexiast.traintest.defaults import MOST_LONGER
 from flexiast.traintest.options import FeatureOptions, ModelOptions, PatchOptions
 from flexiast.traintest.train import Trainer
 from tests.traintest.test_train import config
@@ -50,12 +51,30 @@ def test_sizes_that_do_not_fit_the_input_are_left_out(sounds: Path, tmp_path: Pa
     sides = [size.freq for size in trainer.config.patches.sizes]
     assert sides == list(range(8, 33))
     assert trainer.plan.patches.sizes == tuple(PatchSize(freq, time) for freq in sides for time in sides)
-    given = dataclasses.replace(run, patches=PatchOptions(draw="uniform", rectangles="no"))
+    given = dataclasses.replace(run, patches=PatchOptions(draw="uniform", rectangles="no", dropout=0.2))
     assert Trainer(given, flexible=True).config.patches == PatchOptions(
-        trainer.config.patches.sizes, (), "no", "uniform"
+        trainer.config.patches.sizes, (), "no", "uniform", dropout=0.2
     )
     squares = Trainer(dataclasses.replace(run, compile=True), flexible=True)  # a graph for each rectangle would be many
     assert squares.plan.patches.sizes == squares.config.patches.sizes
+
+
+def test_the_compute_is_that_of_training_at_one_size(sounds: Path, tmp_path: Path) -> None:
+    run = dataclasses.replace(config(sounds, tmp_path / "run"), epochs=AUTO)
+    Trainer(run).model.save_pretrained(tmp_path / "fixed")
+    run = dataclasses.replace(run, model=ModelOptions(init=str(tmp_path / "fixed")))
+    alone, flexible = Trainer(run), Trainer(run, flexible=True)
+    assert flexible.config.patches.dropout == 0.5
+    assert flexible.model.patch_dropout.rate == 0.5
+    assert alone.config.patches.dropout is None
+    size = alone.config.data.batch_size
+    longer = flexible.config.epochs / alone.config.epochs
+    assert 1.5 < longer < MOST_LONGER
+    assert flexible.plan.flops(size) == pytest.approx(alone.plan.flops(size), rel=0.03)
+    given = dataclasses.replace(run, patches=PatchOptions((PatchSize(8, 8), PatchSize(16, 16))))
+    assert Trainer(given, flexible=True).config.epochs == alone.config.epochs  # they cost more, and are what was asked
+    cheap = dataclasses.replace(run, patches=PatchOptions((PatchSize(48, 48),)))
+    assert Trainer(cheap, flexible=True).config.epochs == pytest.approx(MOST_LONGER * alone.config.epochs)
 
 
 def test_what_it_needs(sounds: Path, tmp_path: Path) -> None:

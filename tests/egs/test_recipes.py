@@ -20,7 +20,7 @@ from flexiast.commands.measure import MeasureConfig
 from flexiast.models.geometry import EVERY_SIZE
 from flexiast.runtime.arguments import AUTO
 from flexiast.traintest.config import TrainConfig
-from flexiast.traintest.setup import FLEXIBLE_DRAW
+from flexiast.traintest.patch_plan import FLEXIBLE_DRAW
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 ALL_SIZES = [8, 10, 12, 15, 16, 20, 24, 30, 32, 40, 48]

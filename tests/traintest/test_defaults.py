@@ -33,7 +33,7 @@ def still_open(config: object, prefix: str = "") -> list[str]:
     """Settings that are AUTO though they must not be, in a configuration that a run has resolved."""
     optional = {f"data.{field.name}" for field in dataclasses.fields(TableOptions)} | {"features.resampler"}
     optional |= {f"features.{name}" for name in ("sample_rate", "bins", "window_ms", "hop_ms")}
-    optional |= {"optim.head_lr", "augment.background", "distill.scores", "patches.draw"}
+    optional |= {"optim.head_lr", "augment.background", "distill.scores", "patches.draw", "patches.dropout"}
     optional |= {"data.labels", "data.root", "features.downmix", "model.init", "model.patch_size", "model.pool"}
     optional |= {"data.val_where", "model.prefix_tokens", "model.coverage", "distill.teacher", "distill.patch_size"}
     optional |= {"data.length"}

@@ -96,9 +96,9 @@ def test_a_resumed_fine_tuning_equals_the_uninterrupted_one(
     def run(name: str) -> TrainConfig:
         return dataclasses.replace(
             tuned(sounds, tmp_path / name, start, "lora" if ema else "all", save_every=2, ema=ema),
-            model=ModelOptions(init=str(start), drop_path=0.2),
+            model=ModelOptions(init=str(start), drop_path=0.2 if ema else 0.0),
             optim=OptimConfig(lr=1e-3, warmup_steps=1, layer_decay=0.7, head_lr=3e-3),
-            patches=PatchOptions((PatchSize(16, 16), PatchSize(24, 32))),
+            patches=PatchOptions((PatchSize(16, 16), PatchSize(24, 32)), dropout=0.3),
         )
 
     require_exact_resume(run, dies_at=3, saved_at=2)
