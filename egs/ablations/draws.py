@@ -27,7 +27,7 @@ from flexiast.errors import ConfigError
 from flexiast.models.geometry import EVERY_SIZE
 from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.options import DataConfig, ModelOptions, PatchOptions
-from flexiast.traintest.patch_plan import drawn_sizes, fitting, sampler_of
+from flexiast.traintest.patch_plan import FLEXIBLE_DRAW, FLEXIBLE_DROPOUT, drawn_sizes, fitting, sampler_of
 from flexiast.traintest.train import train
 
 NINE = tuple(PatchSize(size, size) for size in (8, 10, 12, 16, 20, 24, 32, 40, 48))
@@ -43,6 +43,7 @@ ARMS = {
     "coarse-to-fine": PatchOptions(EVERY_SIZE, draw="coarse-to-fine"),
     "coarse, rectangles": PatchOptions(EVERY_SIZE, draw="coarse", rectangles="yes"),
     "coarse-to-fine, rectangles": PatchOptions(EVERY_SIZE, draw="coarse-to-fine", rectangles="yes"),
+    "default": PatchOptions(EVERY_SIZE, draw=FLEXIBLE_DRAW, rectangles="yes", dropout=FLEXIBLE_DROPOUT),
     "coarse-to-fine, 2 parts": PatchOptions(EVERY_SIZE, draw="coarse-to-fine", parts=2),
 }
 SPECIALISTS = {"specialists": 1.0, "specialists, a ninth each": 1 / len(NINE)}

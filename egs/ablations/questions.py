@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from draws import NINE, UNSEEN, cell, read_rows, write_rows
 from quick import Arm, Clips, accuracies, train_arm
-from tried import LossDriven, Sandwich, by_area
+from tried import LossDriven, Sandwich, by_area, two_draws
 from variants import VARIANTS
 
 import flexiast
@@ -51,7 +51,8 @@ STRIPS = tuple(PatchSize(128, side) for side in range(1, 25))
 
 PUBLISHED = Arm(sizes=NINE, draw=uniform)
 DEFAULT = Arm()
-WINNER = Arm(sizes=RECTANGLES, draw=coarse_to_fine, square_share=0.5)
+SQUARES_AND_RECTANGLES = Arm(sizes=RECTANGLES, draw=coarse_to_fine, square_share=0.5)
+WINNER = dataclasses.replace(SQUARES_AND_RECTANGLES, dropout=0.5)
 QUESTIONS: dict[str, dict[str, Arm]] = {
     "compute": {
         "published": PUBLISHED,
@@ -71,7 +72,7 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
         "rectangles, coarse": Arm(sizes=RECTANGLES),
         "rectangles, coarse to fine": Arm(sizes=RECTANGLES, draw=coarse_to_fine),
         "half squares, half rectangles, coarse": Arm(sizes=RECTANGLES, square_share=0.5),
-        "half squares, half rectangles, coarse to fine": WINNER,
+        "half squares, half rectangles, coarse to fine": SQUARES_AND_RECTANGLES,
         "rectangles and strips, coarse": Arm(sizes=(*RECTANGLES, *STRIPS)),
     },
     "balance": {
@@ -79,6 +80,16 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
         for name, share in (("half squares", 0.5), ("three quarters squares", 0.75))
         for begin, end in ((2.5, -0.5), (2.5, 0.5), (2.0, 0.0))
         if (name, end) != ("half squares", -0.5)
+    },
+    "two draws": {
+        f"{begin:.0%} to {end:.0%} coarse, the rest by side^{fine}": Arm(
+            sizes=RECTANGLES, draw=two_draws(begin, end, fine), square_share=0.5
+        )
+        for begin, end, fine in ((1.0, 0.5, -0.5), (1.0, 0.5, -1.5), (0.8, 0.6, -1.5), (1.0, 0.7, -3.0))
+    },
+    "patches": {
+        f"patch dropout {dropout:g}": dataclasses.replace(SQUARES_AND_RECTANGLES, dropout=dropout)
+        for dropout in (0.3, 0.5, 0.67)
     },
     "parts": {
         "2 sizes in a batch": Arm(parts=2),
@@ -108,12 +119,19 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
     "frontier": {
         f"{name}, {times} x": dataclasses.replace(arm, share=times)
         for times in (1, 3, 9)
-        for name, arm in (("published", PUBLISHED), ("coarse to fine", WINNER))
+        for name, arm in {"published": PUBLISHED, "coarse to fine": SQUARES_AND_RECTANGLES, "default": WINNER}.items()
     },
     "width": {
         f"width {width}, {name}": dataclasses.replace(arm, network={"width": width, "heads": width // 32}, share=1.5)
         for width in (64, 96, 192)
         for name, arm in {"flexible": WINNER, **{str(size): Arm(sizes=(size,)) for size in WIDE}}.items()
+    },
+    "fixed widths": {
+        f"width {width}, patch {side} alone": Arm(
+            sizes=(PatchSize(side, side),), network={"width": width, "heads": width // 32}, grows=False, share=4.8
+        )
+        for side in (16, 32)
+        for width in (64, 192)
     },
     "specialists": {str(size): Arm(sizes=(size,)) for size in NINE},
     "specialists, a ninth": {f"{size}, a ninth": Arm(sizes=(size,), share=1 / 9) for size in NINE},

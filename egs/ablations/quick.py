@@ -27,6 +27,7 @@ from flexiast.data.dataset import ClipDataset, load_batches, sequential_batches
 from flexiast.data.manifest import read_manifest
 from flexiast.data.sampler import BatchSchedule
 from flexiast.models.geometry import EVERY_SIZE, Coverage, PatchSize
+from flexiast.models.patch_dropout import PatchDropout
 from flexiast.runtime.device import autocast
 from flexiast.runtime.distributed import World
 from flexiast.traintest.augment import AugmentConfig, augment_features, clip_keys
@@ -64,12 +65,16 @@ class Arm:
     average: float = 0.0
     """Share of the run that a moving average of the weights looks back over."""
     drop_path: float = 0.0
+    dropout: float = 0.0
+    """Share of the patches left out in training."""
     mask: float = 0.0
     """SpecAugment: widest band, in patches of the step."""
     variant: str = ""
     coverage: Coverage | None = None
     network: Mapping[str, int] | None = None
-    """Train from scratch a network with these settings changed; its compute grows with its cost."""
+    """Train from scratch a network with these settings changed."""
+    grows: bool = True
+    """The compute of a changed network grows with its cost, so that the steps stay the same."""
     begin: PatchSize | None = None
     """Size that a network from scratch is trained at, alone, for the first third of the compute."""
     share: float = 1.0
@@ -115,7 +120,8 @@ def train_arm(arm: Arm, start: AudioClassifier, clips: Clips, flops: float, seed
     torch.manual_seed(seed)
     model = begin(arm, start)
     base, frames = start.config.patch_size, start.feature_config.frames
-    flops *= arm.share * model.config.flops(base, frames) / start.config.flops(base, frames)
+    growth = model.config.flops(base, frames) / start.config.flops(base, frames) if arm.grows else 1.0
+    flops *= arm.share * growth
     began, before = time.process_time(), 0.0
     if arm.begin is not None:
         _, before, _ = run(Arm(sizes=(arm.begin,)), model, start, clips, flops / 3, seed)
@@ -134,6 +140,8 @@ def begin(arm: Arm, start: AudioClassifier) -> AudioClassifier:
     model = copy.deepcopy(start)
     if arm.coverage:
         model.config = dataclasses.replace(model.config, coverage=arm.coverage)
+    if arm.dropout:
+        model.patch_dropout = PatchDropout(arm.dropout, model.config.prefix_tokens)
     blocks: list[Any] = list(model.blocks) if arm.drop_path else []
     for number, block in enumerate(blocks, start=1):
         block.drop_path1 = block.drop_path2 = DropPath(arm.drop_path * number / len(blocks))
@@ -145,7 +153,7 @@ def run(
 ) -> tuple[AudioClassifier, float, int]:
     """Train for so many FLOPs; returns the model, the FLOPs spent, and the steps."""
     frames, teacher = model.feature_config.frames, Teacher(arm, model, start)
-    costs = {size: float(model.config.flops(size, frames)) for size in arm.sizes}
+    costs = {size: float(model.config.flops(size, frames, arm.dropout)) for size in arm.sizes}
     how = ((), seed, arm.parts, arm.draw, [*costs.values()])
     drawn = arm.sampler(arm.sizes, *how, steps=1001, square_share=arm.square_share)
     steps = max(1, round(flops / (3 * BATCH * (drawn.mean_cost() + teacher.cost))))

@@ -29,6 +29,20 @@ def by_area(start: float, end: float | None = None) -> Weights:
     return weights
 
 
+def two_draws(begin: float, end: float, fine: float) -> Weights:
+    """Two draws by the side at once: of coarse sizes, from side^2.5 to side^1.6, and of fine ones, side^`fine`.
+
+    begin, end: share of the former at the start and at the end of the run.
+    """
+
+    def weights(areas: Array, costs: Array, progress: float) -> Array:
+        share = begin + (end - begin) * progress
+        coarse, rest = areas ** (1.25 - 0.45 * progress), areas ** (0.5 * fine)
+        return share * coarse / coarse.sum() + (1 - share) * rest / rest.sum()
+
+    return weights
+
+
 class LossDriven(PatchSampler):
     """`coarse`, times how far the training loss at a size is above that of the best size: what lags is drawn more.
 

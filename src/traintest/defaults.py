@@ -25,7 +25,7 @@ MOST_FRAMES = 1024
 LARGEST_DATA = {"micro": 20_000, "tiny": 100_000, "small": 500_000}
 """A network from scratch has this size on fewer clips than this; `base` beyond all of them."""
 MOST_LONGER = 3.0
-"""A model is made flexible with the compute of its training at one size, but in at most so many times the epochs."""
+"""Training on at other sizes has the compute of training on at the start's, but at most so many times the epochs."""
 VALIDATIONS = 20
 """Validations of a run at one size, if its epochs are at least as many."""
 VALIDATIONS_OF_MANY_SIZES = 6
@@ -56,8 +56,9 @@ class Facts:
     """Whether the start keeps its frames and statistics, see `keeps_features`."""
     bins: int = 128
     """Mel bins of the network's input."""
-    cost: Callable[[int], float] = lambda frames: 1.0
-    """FLOPs of a training step on so many frames, averaged over the run, relative to one at the start's patch size."""
+    cost: Callable[[int], float] | None = None
+    """FLOPs of a training step on so many frames, averaged over the run, relative to one at the start's patch size;
+    None for a run at that size alone."""
 
     def architecture(self, size: str) -> tuple[int, int]:
         """Width and depth of the network: the start's, or those of a size from scratch."""
@@ -178,7 +179,7 @@ def _choose_length(chooser: Chooser, facts: Facts) -> None:
     clips = len(facts.train)
     # In steps of 16 clips, 62.5 sqrt(clips): few clips are seen more often, many for longer.
     epochs, reason = round(max(3.0, 1000 / clips**0.5), 1), f"1,000 / sqrt({clips:,} clips)"
-    if facts.flexible and facts.start is not None and chooser.get("epochs") is AUTO:
+    if facts.cost and facts.start is not None and chooser.get("epochs") is AUTO:
         times = min(MOST_LONGER, max(1.0, 1 / facts.cost(chooser.get("features.frames"))))
         reason += f", times {times:.2g}: the sizes drawn cost less than patch {facts.start.config.patch_size}"
         epochs = round(times * epochs, 1)

@@ -83,7 +83,7 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
     gpu = pick_device(config.device).type != "cpu"
     bins = setup_features(chooser.config, start).bins
     facts = Facts(train, seen, start, flexible, gpu, kept, bins)
-    if flexible and start is not None:
+    if start is not None and (flexible or chooser.config.patches.sizes):
         facts = dataclasses.replace(facts, cost=partial(relative_cost, chooser.config, start))
     choose_all(chooser, facts)
     return Prepared(chooser.config, chooser.choices, train, val, start, seen)

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
+import flexiast
 from flexiast import PatchSize
 from flexiast.commands.command_line import read_arguments
 from flexiast.commands.measure import MeasureConfig
 from flexiast.models.geometry import EVERY_SIZE
 from flexiast.runtime.arguments import AUTO
 from flexiast.traintest.config import TrainConfig
-from flexiast.traintest.patch_plan import FLEXIBLE_DRAW
+from flexiast.traintest.patch_plan import FLEXIBLE_DRAW, FLEXIBLE_DROPOUT, drawn_sizes, sampler_of
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 ALL_SIZES = [8, 10, 12, 15, 16, 20, 24, 30, 32, 40, 48]
@@ -308,6 +309,7 @@ def test_published_sizes_are_drawn_alike_and_the_other_presets_draw_as_flexify(
     assert config.patches.sizes == squares(list(sizes))
     assert config.patches.draw == draw
     assert config.patches.rectangles == ("yes" if draw == "coarse-to-fine" else "auto")
+    assert config.patches.dropout == (FLEXIBLE_DROPOUT if draw == "coarse-to-fine" else 0)
 
 
 def test_modern_preset_and_other_options(commands: Commands) -> None:
@@ -432,7 +434,7 @@ def test_workers_are_no_more_than_the_cores(commands: Commands) -> None:
 
 @pytest.mark.slow
 def test_the_demo_draws_each_size_as_often_as_its_weight_says(commands: Commands) -> None:
-    trained = [training(c) for c in commands("demo/run.sh", "--stage", "2", "--stop-stage", "5")]
+    trained = [training(c) for c in commands("demo/run.sh", "--stage", "2", "--stop-stage", "5", "--draw", "nine")]
     assert [run.out.name for run in trained] == ["fixed", "control", "supervised", "distilled"]
     assert [len(run.patches.weights) for run in trained] == [0, 0, 9, 9]
     assert trained[2].patches.sizes == squares([8, 10, 12, 16, 20, 24, 32, 40, 48])
@@ -441,10 +443,15 @@ def test_the_demo_draws_each_size_as_often_as_its_weight_says(commands: Commands
 @pytest.mark.slow
 def test_the_demo_draws_as_flexify_and_trains_specialists_if_asked(commands: Commands) -> None:
     stages = ("--stage", "2", "--stop-stage", "5")
-    trained = [training(c) for c in commands("demo/run.sh", *stages, "--draw", FLEXIBLE_DRAW)]
+    trained = [training(c) for c in commands("demo/run.sh", *stages)]
     assert [run.patches.draw for run in trained] == [None, None, FLEXIBLE_DRAW, FLEXIBLE_DRAW]
     assert trained[2].patches.sizes == EVERY_SIZE
     assert trained[2].patches.rectangles == "yes"
+    assert trained[2].patches.dropout == FLEXIBLE_DROPOUT
+    demo, steps = flexiast.load(EGS.parent / "pretrained_models" / "demo_fixed"), 1001
+    sampler = sampler_of(trained[2].patches, drawn_sizes(trained[2].patches), demo.config, 96, seed=0, steps=steps)
+    compute = trained[2].epochs * sampler.mean_cost()
+    assert compute == pytest.approx(trained[1].epochs * demo.config.flops(16), rel=0.02)  # the control's
     assert trained[2].eval_patch_sizes == squares([8, 10, 12, 16, 20, 24, 32, 40, 48])
     more = [training(c) for c in commands("demo/run.sh", *stages, "--specialists", "8 48")]
     alone = [run for run in more if run.out.parent.name == "specialists"]
