@@ -39,7 +39,7 @@ fi
 # What `flexiast flexify` does by itself, see egs/ablations/RESULTS.md; the papers draw eleven sizes alike.
 draw=uniform rectangles= dropout=0
 if [ "$preset" != published ] && [ -z "$patch_sizes" ]; then
-  patch_sizes=$(seq -s ' ' 8 48) draw=coarse-to-fine rectangles=yes dropout=0.5
+  patch_sizes=$(seq -s ' ' 8 48) draw=coarse-to-fine rectangles=yes dropout=0.67
 fi
 published
 : "${warmup_steps:=1000}" "${patch_sizes:=8 10 12 15 16 20 24 30 32 40 48}" "${eval_sizes:=8 10 12 16 20 24 30 32 40 48}"

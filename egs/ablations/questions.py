@@ -34,7 +34,7 @@ from flexiast.errors import ConfigError
 from flexiast.reports.flexibility import draw_by_size
 from flexiast.reports.pictures import Picture, picture
 from flexiast.traintest.patch_draws import coarse_to_fine, equal_cost, uniform
-from flexiast.traintest.patch_plan import fitting
+from flexiast.traintest.patch_plan import FLEXIBLE_DROPOUT, fitting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ STRIPS = tuple(PatchSize(128, side) for side in range(1, 25))
 PUBLISHED = Arm(sizes=NINE, draw=uniform)
 DEFAULT = Arm()
 SQUARES_AND_RECTANGLES = Arm(sizes=RECTANGLES, draw=coarse_to_fine, square_share=0.5)
-WINNER = dataclasses.replace(SQUARES_AND_RECTANGLES, dropout=0.5)
+WINNER = dataclasses.replace(SQUARES_AND_RECTANGLES, dropout=FLEXIBLE_DROPOUT)
 QUESTIONS: dict[str, dict[str, Arm]] = {
     "compute": {
         "published": PUBLISHED,

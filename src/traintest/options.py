@@ -199,7 +199,7 @@ class PatchOptions:
     """Parts of a batch that have different patch sizes."""
     dropout: float | None = None
     """Share of a clip's patches that are left out at random in a step, but never below 24 (default: 0; `flexify`
-    without sizes: 0.5). Fine sizes then cost less, which pays for more steps."""
+    without sizes: 0.67). Fine sizes then cost less, which pays for more steps."""
 
     def __post_init__(self) -> None:
         require(not self.weights or self.draw in (None, "uniform"), "patches.weights", self.weights, "none beside draw")

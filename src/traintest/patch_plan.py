@@ -19,7 +19,7 @@ from .patch_sampler import PatchSampler
 
 FLEXIBLE_DRAW: Draw = "coarse-to-fine"
 """How a model is made flexible unless told otherwise; measured in egs/ablations/RESULTS.md."""
-FLEXIBLE_DROPOUT = 0.5
+FLEXIBLE_DROPOUT = 0.67
 """Share of the patches that are then left out in training; measured there too."""
 SQUARE_SHARE = 0.5
 """Of the draws, where rectangles are drawn: they are so many that squares would be rare otherwise."""
@@ -27,7 +27,7 @@ SQUARE_SHARE = 0.5
 
 def flexible_patches(config: TrainConfig, model: AudioClassifier, frames: int | None = None) -> TrainConfig:
     """The settings of a run that makes a model flexible: unless sizes are given, every size that fits is trained at,
-    half of the patches at a time, and the published ones are validated at.
+    a third of the patches at a time, and the published ones are validated at.
 
     frames: length of the input (default: the model's). Rectangles are trained too, but not where each would have a
     compiled graph of its own. What is given stays.

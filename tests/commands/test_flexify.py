@@ -16,6 +16,7 @@ from flexiast.runtime.arguments import AUTO, to_json
 from flexiast.traintest.config import TrainConfig
 from flexiast.traintest.defaults import MOST_LONGER
 from flexiast.traintest.options import FeatureOptions, ModelOptions, PatchOptions
+from flexiast.traintest.patch_plan import FLEXIBLE_DROPOUT
 from flexiast.traintest.train import Trainer
 from tests.traintest.test_train import config
 
@@ -64,8 +65,8 @@ def test_the_compute_is_that_of_training_at_one_size(sounds: Path, tmp_path: Pat
     Trainer(run).model.save_pretrained(tmp_path / "fixed")
     run = dataclasses.replace(run, model=ModelOptions(init=str(tmp_path / "fixed")))
     alone, flexible = Trainer(run), Trainer(run, flexible=True)
-    assert flexible.config.patches.dropout == 0.5
-    assert flexible.model.patch_dropout.rate == 0.5
+    assert flexible.config.patches.dropout == FLEXIBLE_DROPOUT
+    assert flexible.model.patch_dropout.rate == FLEXIBLE_DROPOUT
     assert alone.config.patches.dropout is None
     size = alone.config.data.batch_size
     longer = flexible.config.epochs / alone.config.epochs
