@@ -240,7 +240,7 @@ GIVEN = {
     "formats": {"exp/flexible": "exp/flexible"},
     "performance": {"exp/flexible": "exp/flexible"},
     "commands/index": {"exp/fixed": "exp/fixed"},
-    "results": {"exp/fixed": "exp/fixed", "exp/draws/coarse-to-fine-rectangles/seed0": "exp/flexible"}
+    "results": {"exp/fixed": "exp/fixed", "exp/draws/default/seed0": "exp/flexible"}
     | {f"exp/draws/specialists/{size}/seed0": "exp/flexible" for size in (8, 16, 32)},
     "your-sounds": {"exp/hub": "exp/fixed"},
     "README": {"exp/hub": "exp/fixed"},

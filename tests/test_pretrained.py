@@ -40,9 +40,9 @@ def words(tmp_path_factory: pytest.TempPathFactory):
 def test_flexible_checkpoint_reads_words_at_every_size(words) -> None:
     model = flexiast.load(SHIPPED / "demo_flexible")
     sizes = [flexiast.PatchSize.parse(s) for s in model.metadata["trained_patch_sizes"]]
-    assert [str(s) for s in sizes] == ["8", "10", "12", "16", "20", "24", "32", "40", "48"]
+    assert [str(s) for s in sizes] == [str(side) for side in range(8, 49)]
     for result in sweep({"flexible": model}, words, sizes, workers=0, progress=False):
-        assert result.metrics.accuracy >= 0.6, str(result.patch_size)  # 105 clips; 60 % is the demo's least
+        assert result.metrics.accuracy >= 0.7, str(result.patch_size)  # 105 clips
 
 
 def test_fixed_checkpoint_reads_words_at_its_own_size_only(words) -> None:
