@@ -50,6 +50,10 @@ class WorkerError(FlexiASTError):
     """A decoding process has died or takes too long."""
 
 
+class NotFetched(WorkerError):
+    """A part of the data that cannot be fetched, or not be kept; no clip of it can be replaced by another."""
+
+
 _FAILURES = (WorkerError, RuntimeError, EOFError, OSError)
 """What `loaded` raises if something is wrong with a worker; all but the first are the DataLoader's own."""
 
@@ -243,6 +247,8 @@ def _failure(dataset: Source, error: Exception, name: str) -> DataError:
     lines = (str(error) or type(error).__name__).splitlines()
     # For an error in a worker, the DataLoader gives its traceback; the last line says what happened.
     reason = (lines[-1] if "Traceback" in str(error) else lines[0]).rstrip(". ")
+    if isinstance(error, NotFetched):
+        return DataError(reason.rpartition(f"{NotFetched.__name__}: ")[2])
     at_work = [str(dataset.path(int(clip))) for clip in dataset.current if clip >= 0]
     where = remedy(error, name) or f" while on {', '.join(at_work)}"
     return DataError(f"{dataset.source}: a decoding process failed ({reason}){where}")
