@@ -18,14 +18,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import ConfigError, DataError, FlexiASTError, require
+from ..errors import ConfigError, DataError, FlexiASTError, NotFetched, require
 from ..runtime.extras import optional
 from ..runtime.files import remove_leftovers, replacing
 from ..runtime.lock import locked
 from .remote import Address, name_of, opened_at
 from .remote_cache import CACHE, cache_folder
 from .shards import ShardMember, Window
-from .workers import NotFetched
 
 ROOM = "FLEXIAST_STREAM_GB"
 """Environment variable with the gigabytes of disk that pieces may take."""

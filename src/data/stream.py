@@ -30,7 +30,7 @@ from .hugging_face import (
     readable,
 )
 from .labels import composed, reason_of
-from .pieces import Piece, digest_of, room
+from .pieces import Piece, room
 from .remote import address_of, is_address, opened_at, remote_files
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def _read(source: Path, files: Sequence[str], audio: str, columns: Sequence[str]
 
     def read(url: str) -> tuple[list[Piece], Any]:
         def told(parquet: Any) -> tuple[list[Piece], Any]:
-            return _pieces(url, parquet, audio), parquet.read(list(columns), use_threads=False)
+            return _pieces(url, parquet, audio), parquet.read(list(columns), use_threads=False).select(list(columns))
 
         return _asked(source, url, told)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ..errors import ConfigError, DataError, FlexiASTError
+from ..errors import ConfigError, DataError, FlexiASTError, NotFetched
 from ..runtime.interruption import Interrupted, never
 from ..runtime.lifetime import end_with_parent, shield_children
 
@@ -50,12 +50,8 @@ class WorkerError(FlexiASTError):
     """A decoding process has died or takes too long."""
 
 
-class NotFetched(WorkerError):
-    """A part of the data that cannot be fetched, or not be kept; no clip of it can be replaced by another."""
-
-
-_FAILURES = (WorkerError, RuntimeError, EOFError, OSError)
-"""What `loaded` raises if something is wrong with a worker; all but the first are the DataLoader's own."""
+_FAILURES = (WorkerError, NotFetched, RuntimeError, EOFError, OSError)
+"""What `loaded` raises if something is wrong with a worker; all but the first two are the DataLoader's own."""
 
 
 def start_worker(_worker: int) -> None:
