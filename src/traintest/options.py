@@ -52,7 +52,7 @@ class DataConfig(TableOptions):
     streaming: bool = False
     """Fetch parquet files, here or at an address, or `hf:NAME[:split]`, in pieces as their clips are heard, and keep
     FLEXIAST_STREAM_GB (20) gigabytes of them: for sets that do not fit the disk. Clips are shuffled among some
-    thousands; validation data, streamed too if they are of this kind, are named by data.val."""
+    thousands; validation data of this kind are streamed too."""
     batch_size: AutoInt = AUTO
     """Clips per optimizer step, over all processes together."""
     workers: AutoInt = AUTO

@@ -60,12 +60,6 @@ def setup_validation(chooser: Chooser, train: Manifest, automatic: bool) -> tupl
         numbers, whose = chooser.config.loss == "mse", "classes in the training data"
         streaming = data.streams(data.val)
         return train, read_manifest(data.val, train.labels, data.root, data.val_table(), whose, numbers, streaming)
-    if data.streaming and data.val != 0:
-        found = "none" if data.val is AUTO else f"a share of {data.val:g}"
-        raise ConfigError(
-            f"data.val: found {found}, expected the name of validation data with data.streaming, such as"
-            " hf:NAME:validation, or 0 for none: a share would be scattered over all pieces"
-        )
     share = min(0.2, MOST_HELD_OUT / len(train)) if data.val is AUTO else data.val
     if share == 0:
         return train, None
@@ -76,6 +70,8 @@ def setup_validation(chooser: Chooser, train: Manifest, automatic: bool) -> tupl
             raise
         chooser.choose("data.val", 0.0, f"none split off: {error}")
         return train, None
-    classes = ", every class in it" if train.clips.values is None else ""
+    held, known = len(np.unique(split.val.clips.classes.flat)), len(train.labels)
+    classes = ", every class in it" if held == known else f", {held} of {known} classes in it"
+    classes = classes if train.clips.values is None else ""
     chooser.choose("data.val", round(share, 4), f"split off by {split.grouped_by}{classes}")
     return split.train, split.val

@@ -14,10 +14,12 @@ from flexiast.cli import main
 from flexiast.data import pieces
 from flexiast.data.audio import decode
 from flexiast.data.dataset import ClipDataset, load_batches
+from flexiast.data.fingerprint import contents_fingerprint
 from flexiast.data.manifest import Manifest, read_manifest
 from flexiast.data.pieces import Piece, require_room
 from flexiast.data.remote_cache import cache_folder
 from flexiast.data.sampler import Draw, StreamSchedule
+from flexiast.data.split import split_off
 from flexiast.data.survey import survey
 from flexiast.data.table_options import TableOptions
 from flexiast.errors import ConfigError, DataError, NotFetched
@@ -113,11 +115,28 @@ def test_columns_of_numbers_are_targets(sounds: Path, tmp_path: Path) -> None:
     assert decode(data.clips[3].path).equal(decode(here.clips[3].path))
 
 
+def test_several_labels_of_a_clip(sounds: Path, tmp_path: Path) -> None:
+    kind = datasets.Sequence(datasets.ClassLabel(names=["b", "a"]))
+    made: Any = table(sounds / "val", kind, [[0, 1], [], [1]] * 10)
+    made.to_parquet(tmp_path / "v.parquet", batch_size=ROWS)
+    data, here = (read_manifest(tmp_path / "v.parquet", streaming=streaming) for streaming in (True, False))
+    assert (data.labels, list(data.clips.classes)) == (here.labels, list(here.clips.classes))
+    assert list(data.clips.classes)[:3] == [(1, 0), (), (0,)]
+
+
 def test_a_run_is_known_by_what_the_files_say_of_its_clips(sounds: Path, tmp_path: Path) -> None:
     first, again = (parquet(sounds, "val", tmp_path / name / "v.parquet") for name in ("a", "b"))
-    other = parquet(sounds, "train", tmp_path / "c" / "v.parquet")
-    prints = [read_manifest(file, streaming=True).fingerprint for file in (first, again, other)]
+    made = pq.read_table(first)
+    rows = made.to_pylist()
+    for row in rows:
+        row["audio"]["bytes"] = row["audio"]["bytes"][:44] + bytes(len(row["audio"]["bytes"]) - 44)  # silence
+    (tmp_path / "c").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, made.schema), tmp_path / "c" / "v.parquet", row_group_size=ROWS)
+    data = [read_manifest(file, streaming=True) for file in (first, again, tmp_path / "c" / "v.parquet")]
+    assert len({one.fingerprint for one in data}) == 1
+    prints = list(map(contents_fingerprint, data))
     assert prints[0] == prints[1] != prints[2]
+    assert not kept()
 
 
 # What is kept ----------------------------------------------------------------------------------------------------
@@ -182,6 +201,25 @@ def test_an_unusable_clip_is_replaced_by_one_of_its_piece(sounds: Path, tmp_path
     assert reasons[4].startswith(f"{tmp_path}/holes.parquet: row 4: not readable as audio")
     assert (batch.clips // ROWS).tolist() == [0, 0]
     assert len(reads.read_text().splitlines()) == 1
+
+
+def test_whole_pieces_are_held_out(sounds: Path, tmp_path: Path) -> None:
+    data = read_manifest(parquet(sounds, "train", tmp_path / "t.parquet"), streaming=True)
+    split = split_off(data, 0.2, seed=3)
+    sides = [set(side.clips.paths.pieces.tolist()) for side in (split.train, split.val)]
+    assert (len(split.train), len(split.val), split.grouped_by) == (90, 30, "pieces of the stream")
+    assert sides[0].isdisjoint(sides[1])
+    assert list(split_off(data, 0.2, seed=3).val.clips) == list(split.val.clips)
+    assert list(split_off(data, 0.2, seed=4).val.clips) != list(split.val.clips)
+    assert decode(split.val.clips[0].path).equal(decode(data.clips[min(sides[1]) * ROWS].path))
+    whole = read_manifest(parquet(sounds, "val", tmp_path / "whole.parquet", rows=30), streaming=True)
+    with pytest.raises(ConfigError, match=r"data\.val: found 1 piece to hold out of, expected 2 at least; give"):
+        split_off(whole, 0.2)
+    files = sorted((sounds / "val").rglob("*.wav"))  # sorted by class
+    by_class: Any = table(sounds / "val", datasets.Value("string"), [file.parent.name for file in files])
+    by_class.to_parquet(tmp_path / "sorted.parquet", batch_size=5)
+    with pytest.raises(ConfigError, match=r"data\.val: class '\w+' is only in pieces that would be held out; give"):
+        split_off(read_manifest(tmp_path / "sorted.parquet", streaming=True), 0.2)
 
 
 # Runs ------------------------------------------------------------------------------------------------------------
@@ -311,8 +349,7 @@ def test_what_cannot_be_streamed_is_one_line(sounds: Path, tmp_path: Path, monke
     assert "found no parquet files to stream" in told("--data.train", str(sounds / "train"), "--data.val", "0")
     assert "expected parquet files to stream; leave out" in told("--data.train", "hf:wavs", "--data.val", "0")
     assert "found splits train, expected test among them" in told("--data.train", "hf:set:test", "--data.val", "0")
-    assert "data.val: found none, expected the name of validation data" in told("--data.train", "hf:set")
-    assert "data.val: found a share of 0.2" in told("--data.train", "hf:set", "--data.val", "0.2")
+    assert "found splits train, expected x among them" in told("--data.train", "hf:set", "--data.val", "hf:set:x")
     balanced = told("--data.train", "hf:set", "--data.val", "0", "--data.sampling", "balanced")
     assert "data.sampling: found balanced, expected shuffle with data.streaming" in balanced
     datasets.Dataset.from_dict({"audio": ["a.wav"], "label": ["x"]}).to_parquet(tmp_path / "names.parquet")
