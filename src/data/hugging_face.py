@@ -191,7 +191,7 @@ def _samples(source: Path, rows: Any, audio: str, label: str | None) -> Iterator
 def label_texts(row: str, value: Any, names: Any) -> list[str]:
     """The labels in a cell, of classes with these names if there are any. Raises DataError for one without."""
     items = value if isinstance(value, list) else [value]
-    if any(item is None or item == "" or item == -1 for item in items):
+    if any(item is None or item == -1 or not str(item).strip() for item in items):
         raise DataError(f"{row} has no label")
     return [names.int2str(item) if names and isinstance(item, int) else str(item) for item in items]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, FlexiASTError, NotFetched, require
 from ..runtime.extras import optional
-from ..runtime.files import remove_leftovers, replacing
+from ..runtime.files import file_errors, remove_leftovers, replacing
 from ..runtime.lock import locked
 from .remote import Address, name_of, opened_at
 from .remote_cache import CACHE, cache_folder
@@ -79,11 +79,13 @@ class Piece:
         Raises DataError for a row without audio; NotFetched, in one line, if the piece cannot be read or kept.
         """
         try:
-            file = self._opened()
+            with file_errors(self.path):
+                file = self._opened()
         except NotFetched:
             raise
-        except (OSError, FlexiASTError) as error:
-            raise NotFetched(f"{self}: {error}; {CACHE} says where it is kept, {ROOM} how much may be") from None
+        except FlexiASTError as error:
+            reason = str(error).removeprefix("out: ")  # of the lock
+            raise NotFetched(f"{self}: {reason}; {CACHE} says where it is kept, {ROOM} how much may be") from None
         file.seek(8 * row)
         start, end = np.frombuffer(file.read(16), "<i8").tolist()
         if start == end:
@@ -114,18 +116,18 @@ class Piece:
                     file.write(starts.tobytes())
                     file.writelines(clips)
 
-    def _read(self) -> list[bytes]:
+    def _read(self, attempt: int = 0) -> list[bytes]:
         """The clips, empty where there is none, after some attempts. Raises NotFetched."""
-        for wait in (*WAITS, None):
-            try:
-                with opened_at(self.url) as file:
-                    return self._clips(file)
-            except Exception as error:  # each file system has errors of its own
-                if wait is None or isinstance(error, (DataError, ConfigError, FileNotFoundError, PermissionError)):
-                    reason = str(error) if isinstance(error, FlexiASTError) else f"{type(error).__name__}: {error}"
-                    raise NotFetched(f"{self}: not readable ({' '.join(reason.split())[:300]})") from None
-                time.sleep(wait)
-        raise AssertionError
+        try:
+            with opened_at(self.url) as file:
+                return self._clips(file)
+        except Exception as error:  # each file system has errors of its own
+            final = isinstance(error, (DataError, ConfigError, FileNotFoundError, PermissionError))
+            if final or attempt == len(WAITS):
+                reason = str(error) if isinstance(error, FlexiASTError) else f"{type(error).__name__}: {error}"
+                raise NotFetched(f"{self}: not readable ({' '.join(reason.split())[:300]})") from None
+        time.sleep(WAITS[attempt])
+        return self._read(attempt + 1)
 
     def _clips(self, file: BinaryIO) -> list[bytes]:
         parquet = optional("pyarrow.parquet", "data").ParquetFile(file)

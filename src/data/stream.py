@@ -66,7 +66,7 @@ def stream_numbers(source: Path, columns: Sequence[str], flag: str) -> tuple[Pat
     files, features = _files(datasets, source)
     audio, names = audio_and_numbers(datasets, source, features, columns, flag)
     read = _read(source, files, audio, names)
-    table = optional("pyarrow", "data").concat_tables([table.select(names) for _, table in read])
+    table = optional("pyarrow", "data").concat_tables([table for _, table in read], promote_options="permissive")
     return _paths(source, read), names, numbers_of(source, table, names)
 
 

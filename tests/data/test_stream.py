@@ -29,6 +29,7 @@ from flexiast.traintest.finished_run import FinishedRun
 from flexiast.traintest.options import DataConfig
 from flexiast.traintest.train import Trainer, train
 from tests.data.test_hugging_face import NAMES, numbered, table
+from tests.full_disk import full_disk
 from tests.traintest.test_train import config, require_exact_resume
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -49,10 +50,10 @@ def reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with a line for each time that a piece is read, by any process."""
     file, read = tmp_path / "reads", Piece._read
 
-    def noted(self: Piece) -> list[bytes]:
+    def noted(self: Piece, attempt: int = 0) -> list[bytes]:
         with open(file, "a") as out:
             out.write(f"{self}\n")
-        return read(self)
+        return read(self, attempt)
 
     monkeypatch.setattr(Piece, "_read", noted)
     file.touch()
@@ -225,7 +226,7 @@ def test_whole_pieces_are_held_out(sounds: Path, tmp_path: Path) -> None:
 # Runs ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_run_goes_on_exactly_where_it_died(workers: int, sounds: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("flexiast.data.sampler.MOST_MIXED", 0)
     monkeypatch.setattr("flexiast.data.sampler.LEAST_MIXED", 2)
@@ -335,6 +336,17 @@ def test_too_little_room_is_told_before_the_run(sounds: Path, tmp_path: Path, mo
     monkeypatch.setenv("FLEXIAST_STREAM_GB", "much")
     with pytest.raises(ConfigError, match=r"FLEXIAST_STREAM_GB: found 'much', expected a positive number"):
         read_manifest(tmp_path / "t.parquet", streaming=True)
+
+
+def test_a_cache_that_cannot_be_written(sounds: Path, tmp_path: Path, monkeypatch) -> None:
+    file = parquet(sounds, "val", tmp_path / "v.parquet")
+    data = read_manifest(file, streaming=True)
+    with full_disk(1000), pytest.raises(NotFetched, match=r"rows 0 to 9\): .*: File too large; FLEXIAST_CACHE says"):
+        decode(data.clips[0].path)
+    assert not kept()
+    monkeypatch.setenv("FLEXIAST_CACHE", str(file))
+    with pytest.raises(NotFetched, match=r"rows 0 to 9\): .*: Not a directory; FLEXIAST_CACHE says"):
+        decode(read_manifest(file, streaming=True).clips[0].path)
 
 
 def test_what_cannot_be_streamed_is_one_line(sounds: Path, tmp_path: Path, monkeypatch, capsys) -> None:
