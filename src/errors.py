@@ -29,6 +29,10 @@ class FileError(FlexiASTError):
     """A file or folder cannot be read or written: no permission, disk full, missing."""
 
 
+class NotFetched(FlexiASTError):
+    """A part of a data set that is streamed cannot be fetched or kept; unlike one clip, it cannot be left out."""
+
+
 def require(condition: bool, field: str, found: object, expected: str) -> None:
     """Raise ConfigError, `field: found ..., expected ...`, unless the condition holds."""
     if not condition:

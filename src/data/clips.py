@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .arrays import Lists, Selectable, Selection, Texts
+from .pieces import Piece, StreamedClip
 from .shards import ShardMember
 
 _MEMBER = np.dtype([("tar", np.int32), ("offset", np.int64), ("size", np.int64)])
@@ -28,13 +29,13 @@ class Clip:
 
 
 class Paths(Selectable["Path | ShardMember"]):
-    """What clips are read from: files, or members of shards."""
+    """What clips are read from: files, members of shards, or rows of a stream."""
 
-    def __init__(self, names: Texts, tars: tuple[Path, ...] = (), members: np.ndarray | None = None) -> None:
+    def __init__(self, names: Texts, tars: tuple[Path | Piece, ...] = (), members: np.ndarray | None = None) -> None:
         """names: a file's path as `str(path)` gives it, a member's name.
 
-        members: (n,) for each clip its number in `tars`, -1 for a file, and its offset and size there; None if all are
-        files.
+        members: (n,) for each clip its number in `tars`, -1 for a file, and its offset and size there, or its row in a
+        piece; None if all are files.
         """
         self.names, self.tars, self.members = names, tars, members
 
@@ -56,13 +57,27 @@ class Paths(Selectable["Path | ShardMember"]):
         of_files = [(-1, 0, 0)] * (len(names) - len(members))  # before the first member
         return cls(Texts.of(names), tuple(tars), np.array(of_files + members, dtype=_MEMBER))
 
+    @classmethod
+    def of_pieces(cls, pieces: Sequence[Piece]) -> Paths:
+        """Every row of these pieces, in order."""
+        rows = np.array([piece.rows for piece in pieces])
+        members = np.zeros(rows.sum(), _MEMBER)
+        members["tar"] = np.repeat(np.arange(len(pieces)), rows)
+        members["offset"] = np.concatenate([np.arange(count) for count in rows])
+        return cls(Texts.of([name for piece in pieces for name in piece.names()]), tuple(pieces), members)
+
     def __len__(self) -> int:
         return len(self.names)
 
     def _one(self, place: int) -> Path | ShardMember:
         name = self.names[place]
         tar, offset, size = (-1, 0, 0) if self.members is None else self.members[place].item()
-        return Path(name) if tar < 0 else ShardMember(self.tars[tar], offset, size, name)
+        if tar < 0:
+            return Path(name)
+        shard = self.tars[tar]
+        if isinstance(shard, Piece):
+            return StreamedClip.of(shard, offset, name)
+        return ShardMember(shard, offset, size, name)
 
     def __iter__(self) -> Iterator[Path | ShardMember]:
         return map(Path, self.names) if self.members is None else map(self._one, range(len(self)))
@@ -99,6 +114,11 @@ class Paths(Selectable["Path | ShardMember"]):
         if self.members is None or (self.members["tar"] < 0).any():
             return None
         return self.members["tar"]
+
+    @property
+    def pieces(self) -> np.ndarray | None:
+        """(n,) number in `tars` of the piece that each clip is in; None unless they are streamed."""
+        return self.shards if self.tars and isinstance(self.tars[0], Piece) else None
 
 
 class Clips(Selectable[Clip]):

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from .manifest import Manifest
+from .pieces import StreamedClip
 from .shards import ShardMember
 
 SAMPLE = 64
@@ -18,7 +19,8 @@ _PIECE = 1 << 16
 def contents_fingerprint(manifest: Manifest) -> str:
     """SHA-256 over pieces of the files of up to 64 clips; a file that cannot be read counts as missing.
 
-    `Manifest.fingerprint` covers only names and sizes, which stay the same if, say, all clips are filtered or scaled.
+    Of a stream nothing is read: it takes what the parquet files say of the clips' row groups. `Manifest.fingerprint`
+    covers only names and sizes, which stay the same if, say, all clips are filtered or scaled.
     """
     digest = hashlib.sha256()
     count = min(SAMPLE, len(manifest))
@@ -29,6 +31,8 @@ def contents_fingerprint(manifest: Manifest) -> str:
 
 def content_hash(path: Path | ShardMember) -> bytes:
     """SHA-256 over the pieces of one clip's file, which is all of it up to 192 KiB; `missing` if it cannot be read."""
+    if isinstance(path, StreamedClip):
+        return path.piece.digest.encode()
     shard, offset = (path.shard, path.offset) if isinstance(path, ShardMember) else (path, 0)
     try:
         size = path.size if isinstance(path, ShardMember) else os.stat(path).st_size

@@ -39,10 +39,10 @@ MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
 def is_dataset(source: Path) -> bool:
     """Whether this is `hf:NAME[:split]` or a parquet file, or a folder of nothing else; `hf://` is an address."""
     name = str(source)
-    return (name.startswith(PREFIX) and not name.startswith(f"{PREFIX}/")) or bool(_parquets(source))
+    return (name.startswith(PREFIX) and not name.startswith(f"{PREFIX}/")) or bool(parquets(source))
 
 
-def _parquets(source: Path) -> list[str]:
+def parquets(source: Path) -> list[str]:
     """A parquet file, there or not, or those in a folder that holds nothing else."""
     if not os.path.isdir(source):
         return [str(source)] if source.suffix.lower() == ".parquet" else []
@@ -65,7 +65,7 @@ def as_tars(source: Path, label_column: str | None = None) -> Path:
     """
     datasets = optional("datasets", "data")
     rows = _load(datasets, source)
-    audio, label = _columns(datasets, source, rows.features, label_column)
+    audio, label = audio_and_label(datasets, source, rows.features, label_column)
     return _copied(datasets, source, rows, audio, label)
 
 
@@ -77,22 +77,36 @@ def as_tars_with_numbers(source: Path, columns: Sequence[str], flag: str) -> tup
     """
     datasets = optional("datasets", "data")
     rows = _load(datasets, source)
-    kinds = {name: str(getattr(kind, "dtype", "")) for name, kind in rows.features.items()}
+    audio, names = audio_and_numbers(datasets, source, rows.features, columns, flag)
+    values = numbers_of(source, rows, names)
+    return _copied(datasets, source, rows, audio, None), names, values
+
+
+def audio_and_numbers(
+    datasets: Any, source: Path, features: Any, columns: Sequence[str], flag: str
+) -> tuple[str, tuple[str, ...]]:
+    """Names of the columns of audio and of numbers, see `as_tars_with_numbers`."""
+    kinds = {name: str(getattr(kind, "dtype", "")) for name, kind in features.items()}
     of_numbers = [name for name, kind in kinds.items() if kind.startswith(("int", "uint", "float"))]
     names = tuple(columns) or tuple(name for name in of_numbers if plain_name(name) not in NO_TARGETS)
-    audio = _audio_column(datasets, rows.features)
+    audio = _audio_column(datasets, features)
     if audio is None or not names or not set(names) <= set(of_numbers):
         wanted = f"numbers in {', '.join(columns)}" if columns else "at least one of numbers"
         raise DataError(
             f"{source}: found columns {', '.join(kinds)}, expected audio, and {wanted}; {flag} a,b names them"
         )
+    return audio, names
+
+
+def numbers_of(source: Path, rows: Any, names: Sequence[str]) -> np.ndarray:
+    """(n, C) float32 of these columns, row by row. Raises DataError for a cell without a number."""
     values = np.stack([np.array(rows[name], dtype=np.float64) for name in names], axis=1)
     wrong = np.argwhere(~(np.abs(values) <= LARGEST))  # of NaN too
     if len(wrong):
         row, column = wrong[0].tolist()
         found = "an empty cell" if np.isnan(values[row, column]) else values[row, column]
         raise DataError(f"{source}: row {row}, column {names[column]}: found {found}, expected a number such as -20.5")
-    return _copied(datasets, source, rows, audio, None), names, values.astype(np.float32)
+    return values.astype(np.float32)
 
 
 def _copied(datasets: Any, source: Path, rows: Any, audio: str, label: str | None) -> Path:
@@ -111,19 +125,32 @@ def _copied(datasets: Any, source: Path, rows: Any, audio: str, label: str | Non
 
 
 def _load(datasets: Any, source: Path) -> Any:
-    try:
+    with readable(datasets, source):
         if not str(source).startswith(PREFIX):
-            return datasets.load_dataset("parquet", data_files=_parquets(source), split="train")
-        name, _, split = str(source).removeprefix(PREFIX).partition(":")
-        return datasets.load_dataset(name, split=split or "train")
+            return datasets.load_dataset("parquet", data_files=parquets(source), split="train")
+        name, split = name_and_split(source)
+        return datasets.load_dataset(name, split=split)
+
+
+def name_and_split(source: Path) -> tuple[str, str]:
+    """NAME and split of `hf:NAME[:split]`."""
+    name, _, split = str(source).removeprefix(PREFIX).partition(":")
+    return name, split or "train"
+
+
+@contextlib.contextmanager
+def readable(datasets: Any, source: Path) -> Iterator[None]:
+    """Tell in one line what `datasets` refuses. Raises DataError."""
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"{source}: not readable as a data set ({' '.join(reason_of(error).split())[:300]})") from None
 
 
-def _columns(datasets: Any, source: Path, features: Any, label_column: str | None) -> tuple[str, str]:
+def audio_and_label(datasets: Any, source: Path, features: Any, label_column: str | None) -> tuple[str, str]:
     """Names of the columns of audio and of labels."""
     audio = _audio_column(datasets, features)
-    of_classes = [name for name, kind in features.items() if _class_label(datasets, kind)]
+    of_classes = [name for name, kind in features.items() if class_label(datasets, kind)]
     label = next((name for name in (label_column, *of_classes, *FIELDS) if name in features), None)
     if audio is None or label is None or (label_column and label != label_column):
         expected = f"{label_column or 'label'} and audio"
@@ -136,7 +163,7 @@ def _audio_column(datasets: Any, features: Any) -> str | None:
     return next((name for name in (*of_audio, "audio", "file", "path") if name in features), None)
 
 
-def _class_label(datasets: Any, kind: Any) -> Any:
+def class_label(datasets: Any, kind: Any) -> Any:
     """The names of a column of class labels, one or a list in a row; none for other columns."""
     kind = getattr(kind, "feature", kind)
     return kind if isinstance(kind, datasets.ClassLabel) else None
@@ -144,12 +171,10 @@ def _class_label(datasets: Any, kind: Any) -> Any:
 
 def _samples(source: Path, rows: Any, audio: str, label: str | None) -> Iterator[tuple[str, bytes, list[str]]]:
     """Suffix, bytes and labels of each clip."""
-    names = _class_label(optional("datasets", "data"), rows.features[label]) if label else None
+    names = class_label(optional("datasets", "data"), rows.features[label]) if label else None
     for number, row in enumerate(rows):
         sound, value = row[audio], row[label] if label else []
-        items = value if isinstance(value, list) else [value]
-        if any(item is None or item == "" or item == -1 for item in items):
-            raise DataError(f"{source}: row {number} has no label")
+        labels = label_texts(f"{source}: row {number}", value, names)
         content, name = sound["bytes"], sound["path"] or ""
         if content is None and name:
             try:
@@ -160,7 +185,15 @@ def _samples(source: Path, rows: Any, audio: str, label: str | None) -> Iterator
             raise DataError(f"{source}: row {number} has no audio")
         suffix = Path(name).suffix.lower()
         suffix = suffix if suffix in AUDIO_SUFFIXES else MAGIC.get(content[:4], ".mp3")
-        yield suffix, content, [names.int2str(item) if names and isinstance(item, int) else str(item) for item in items]
+        yield suffix, content, labels
+
+
+def label_texts(row: str, value: Any, names: Any) -> list[str]:
+    """The labels in a cell, of classes with these names if there are any. Raises DataError for one without."""
+    items = value if isinstance(value, list) else [value]
+    if any(item is None or item == -1 or not str(item).strip() for item in items):
+        raise DataError(f"{row} has no label")
+    return [names.int2str(item) if names and isinstance(item, int) else str(item) for item in items]
 
 
 def _write(folder: Path, samples: Iterator[tuple[str, bytes, list[str]]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -28,6 +29,7 @@ from .remote import Address, is_address
 from .remote_cache import as_local
 from .rows import Cell, Rows
 from .shards import INDEX, ShardMember, read_shards
+from .stream import stream_labels, stream_numbers
 from .table_options import ONLY_PATHS, USUAL, NumberOptions, PathOptions, TableOptions
 from .tables import group_lines, is_table, read_table
 from .webdataset import read_webdataset, tars_of
@@ -78,6 +80,7 @@ def read_manifest(
     options: TableOptions = USUAL,
     whose: str = IN_TABLE,
     numbers: bool = False,
+    streaming: bool = False,
 ) -> Manifest:
     """Read a manifest (AST's JSON), a table, a folder with one sub-folder per class, or a folder of shards.
 
@@ -88,20 +91,26 @@ def read_manifest(
     default is the sub-folders of a folder, the distinct labels of a table or of tars, in order, or the table of the
     shards. root: where relative paths start (default: the manifest's folder; for tables also the folders about it).
     options: how a table is read. whose: where `labels` are from, for messages. numbers: of a table, columns of numbers
-    to predict take the place of classes, and `labels` are their names. Raises DataError that names the file and the
-    entry or line at fault, ConfigError for numbers from anything but a table.
+    to predict take the place of classes, and `labels` are their names. streaming: of parquet files or `hf:NAME[:split]`
+    read no audio now, and later that of a clip when it is heard, see `pieces`. Raises DataError that names the file and
+    the entry or line at fault, ConfigError for numbers from anything but a table.
     """
     source = Path(source)
-    with as_local(source) as path:
+    with contextlib.nullcontext(source) if streaming else as_local(source) as path:
         if numbers:
-            read = _read_numbers(path, labels, root, options)
+            read = _read_numbers(path, labels, root, options, streaming)
         else:
-            read = _read(path, Labels.read(labels) if isinstance(labels, Path) else labels, root, options, whose)
+            table = Labels.read(labels) if isinstance(labels, Path) else labels
+            read = _read(path, table, root, options, whose, streaming)
     return dataclasses.replace(read, source=Address(source) if is_address(source) else source)
 
 
-def _read(source: Path, table: Labels | None, root: Path | None, options: TableOptions, whose: str) -> Manifest:
-    """As `read_manifest`, of a local file or folder."""
+def _read(
+    source: Path, table: Labels | None, root: Path | None, options: TableOptions, whose: str, streaming: bool
+) -> Manifest:
+    """As `read_manifest`, of a local file or folder, or of a stream."""
+    if streaming:
+        return _labelled(source, *stream_labels(source, options.label_column), table, whose)
     if (source / INDEX).is_file():
         return _read_packed(source, table, whose)
     if is_dataset(source):
@@ -227,11 +236,16 @@ def _read_table(source: Path, labels: Labels | None, root: Path | None, options:
     )
 
 
-def _read_numbers(source: Path, labels: Labels | Path | None, root: Path | None, options: TableOptions) -> Manifest:
+def _read_numbers(
+    source: Path, labels: Labels | Path | None, root: Path | None, options: TableOptions, streaming: bool
+) -> Manifest:
     """A table of clips with the numbers to predict, in the order of the labels if there are any."""
     if isinstance(labels, Path):
         raise ConfigError(f"labels: found {labels} beside numbers to predict, expected none: it is a table of classes")
     options = NumberOptions.of(options, () if labels is None else labels.names)
+    if streaming:
+        rows, names, values = stream_numbers(source, options.columns, options.flag("label_column"))
+        return Manifest(source, _with_numbers(rows, values), labels or Labels(names, names))
     if is_dataset(source):
         tars, names, values = as_tars_with_numbers(source, options.columns, options.flag("label_column"))
         paths = Paths.of(sample.member for sample in read_webdataset(tars))
@@ -318,9 +332,19 @@ def _read_packed(folder: Path, labels: Labels | None, whose: str = IN_TABLE) -> 
 
 def _read_tars(source: Path, labels: Labels | None, whose: str = IN_TABLE) -> Manifest:
     samples = read_webdataset(source)
-    labels = labels or Labels.of(label for sample in samples for label in sample.labels)
+    return _labelled(source, Paths.of(member for member, _ in samples), [own for _, own in samples], labels, whose)
+
+
+def _labelled(
+    source: Path, paths: Paths, texts: Sequence[tuple[str, ...]], labels: Labels | None, whose: str
+) -> Manifest:
+    """Clips with the labels of each as texts."""
+    labels = labels or Labels.of(label for own in texts for label in own)
     index = labels.index()
-    if not any(label in index for sample in samples for label in sample.labels):
+    if not any(label in index for own in texts for label in own):
         index |= {str(number): number for number in range(len(labels))}  # a .cls is the number of a class in the table
-    classes = [_classes(str(member), own, index, whose) for member, own in samples]
-    return Manifest(source, Clips(Paths.of(member for member, _ in samples), Lists.of(classes)), labels)
+    of_texts: dict[tuple[str, ...], tuple[int, ...]] = {}
+    for clip, own in enumerate(texts):
+        if own not in of_texts:
+            of_texts[own] = _classes(str(paths[clip]), own, index, whose)
+    return Manifest(source, Clips(paths, Lists.of([of_texts[own] for own in texts])), labels)

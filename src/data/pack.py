@@ -72,7 +72,7 @@ def _withdraw(out: Path, manifest: Manifest) -> set[Path]:
     if not (out / INDEX).exists():
         return set()
     earlier = {member.shard for member in read_shards(out).members}
-    own = {tar.resolve() for tar in manifest.clips.paths.tars}
+    own = {tar.resolve() for tar in manifest.clips.paths.tars if isinstance(tar, Path)}
     if any(shard.resolve() in own for shard in earlier):
         raise ConfigError(f"out: {out} holds the shards to be packed, expected another folder")
     (out / INDEX).unlink()

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..errors import ConfigError, DataError, FlexiASTError
@@ -122,6 +122,17 @@ def _chunks(url: str, start: int) -> Iterator[bytes]:
         source.seek(start)
         while chunk := source.read(_CHUNK):
             yield chunk
+
+
+@contextmanager
+def opened_at(url: str) -> Iterator[BinaryIO]:
+    """The file at an address or on this machine, to read any part of it; raises what its file system does.
+
+    Each read is one request of just these bytes.
+    """
+    system, path = _file_system(url)
+    with system.open(path, "rb", cache_type="none") as file:
+        yield file
 
 
 # Web servers -----------------------------------------------------------------------------------------------------

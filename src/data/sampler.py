@@ -11,6 +11,12 @@ import numpy as np
 from ..errors import ConfigError
 from .arrays import Lists
 
+MOST_MIXED = 4096
+"""Clips of a stream that are mixed at a time, as if drawn from a buffer of so many, unless they are fewer pieces than
+LEAST_MIXED."""
+LEAST_MIXED = 8
+"""Pieces of a stream that are mixed at a time at least."""
+
 
 class Draw(NamedTuple):
     """A clip drawn for training: the epoch, and its index in the manifest."""
@@ -53,6 +59,26 @@ class BatchSchedule:
     def batches(self, start: int, stop: int) -> Iterator[list[Draw]]:
         """The batches of steps start, ..., stop - 1."""
         return (self[step] for step in range(start, stop))
+
+
+class StreamSchedule(BatchSchedule):
+    """Shuffled epochs of clips that come in pieces, of which only some are there at a time.
+
+    Each epoch takes the pieces in a new order. The place of a clip is that of its piece, plus a number drawn from [0,
+    `mixed`): so many pieces are mixed at a time, and one is done with before more than `mixed` later ones have begun.
+    """
+
+    def __init__(self, pieces: np.ndarray, batch_size: int, seed: int) -> None:
+        """pieces: (n,) number of the piece that each clip is in."""
+        super().__init__(len(pieces), batch_size, seed)
+        numbers, self._pieces = np.unique(pieces, return_inverse=True)
+        self.count = len(numbers)
+        self.mixed = max(LEAST_MIXED, -(-MOST_MIXED * self.count // len(pieces)))
+
+    def _draw_epoch(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.count)
+        return np.argsort(order[self._pieces] + rng.uniform(0, self.mixed, self.clips), kind="stable")
 
 
 def balancing_weights(classes: Lists) -> np.ndarray:

@@ -56,10 +56,10 @@ class ShardMember:
         if there < self.size:
             file.close()
             raise DataError(f"{self}: found {there} bytes in the shard, expected {self.size}")
-        return io.BufferedReader(_Window(file, self.offset, self.size))
+        return io.BufferedReader(Window(file, self.offset, self.size))
 
 
-class _Window(io.RawIOBase):
+class Window(io.RawIOBase):
     """A part of a file, as a file of its own."""
 
     def __init__(self, file: io.FileIO, offset: int, size: int) -> None:

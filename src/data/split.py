@@ -8,12 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, StratifiedKFold
 
-from ..errors import ConfigError
+from ..errors import ConfigError, require
 from .clips import Clip
 from .manifest import Manifest
 
+OWN = "give validation data of their own, or 0 for none"
 MOST_GROUPED = 50_000
 """Largest number of clips to keep groups together in; scikit-learn's time grows with groups times classes."""
 
@@ -31,18 +32,21 @@ class Split:
 def split_off(manifest: Manifest, share: float, seed: int = 0) -> Split:
     """Hold out a share of the clips for validation, stratified by class, in whole groups if the names show groups.
 
-    The same names, share and seed give the same split. Raises ConfigError if a class is too small to be on both sides.
+    Of a stream whole pieces are held out, at random, so that a validation fetches few. The same names, share and seed
+    give the same split. Raises ConfigError if a class is too small to be on both sides.
     """
     folds = max(2, round(1 / share))
     strata = _strata(manifest)
     if (rare := Counter(strata.tolist()).most_common()[-1])[1] < 2:
         name = manifest.labels.names[rare[0]] if rare[0] >= 0 else "(no class)"
-        raise ConfigError(
-            f"data.val: class {name!r} has 1 clip, expected at least 2 to split a share off;"
-            " give validation data of their own, or 0 for none"
-        )
-    how, groups = source_groups(manifest.clips) if len(strata) <= MOST_GROUPED else ("", None)
-    if groups is None:
+        raise ConfigError(f"data.val: class {name!r} has 1 clip, expected at least 2 to split a share off; {OWN}")
+    few, pieces = len(strata) <= MOST_GROUPED, manifest.clips.paths.pieces
+    how, groups = source_groups(manifest.clips) if few and pieces is None else ("", None)
+    if pieces is not None:
+        require(pieces.min() < pieces.max(), "data.val", "1 piece to hold out of", f"2 at least; {OWN}")
+        how = "pieces of the stream"
+        parts = GroupShuffleSplit(1, test_size=share, random_state=seed).split(strata, groups=pieces)
+    elif groups is None:
         how, splitter = "each clip by itself", StratifiedKFold(folds, shuffle=True, random_state=seed)
         folds = splitter.n_splits = min(folds, rare[1])
         parts = splitter.split(strata, strata)
@@ -53,6 +57,9 @@ def split_off(manifest: Manifest, share: float, seed: int = 0) -> Split:
     _, held_out = next(iter(parts))
     in_val = np.zeros(len(strata), dtype=bool)
     in_val[held_out] = True
+    if len(lost := np.setdiff1d(strata, strata[~in_val])) and pieces is not None:
+        name = manifest.labels.names[lost[0]] if lost[0] >= 0 else "(no class)"
+        raise ConfigError(f"data.val: class {name!r} is only in pieces that would be held out; {OWN}")
     train, val = (dataclasses.replace(manifest, clips=manifest.clips.take(side)) for side in (~in_val, in_val))
     return Split(train, val, how)
 

@@ -22,6 +22,8 @@ from .workers import OfManifest, items, note
 
 MOST_SURVEYED = 2_000
 """Most clips to survey; if there are more, an evenly spread selection."""
+MOST_PIECES = 8
+"""Most pieces of a stream to survey, each of which is fetched."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,17 +80,29 @@ class _SurveyedClips(OfManifest):
         return frames, total, torch.cat([mean, deviation]).float().numpy()
 
 
+def _chosen(manifest: Manifest) -> np.ndarray:
+    """Indices of the clips to survey."""
+    clips, pieces = np.arange(len(manifest)), manifest.clips.paths.pieces
+    if pieces is not None:
+        clips = clips[np.isin(pieces, _spread(np.unique(pieces), MOST_PIECES))]
+    return _spread(clips, MOST_SURVEYED)
+
+
+def _spread(values: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the values, evenly spread."""
+    return values[np.unique(np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int))]
+
+
 def survey(
     manifest: Manifest, features: FeatureConfig, workers: int = 0, progress: bool = True, timeout: float = 0
 ) -> Survey:
-    """Survey the clips of a manifest, at most MOST_SURVEYED of them, evenly spread.
+    """Survey the clips of a manifest, at most MOST_SURVEYED of them, evenly spread; of a stream over a few pieces.
 
     features: frames, mean and std do not matter. timeout: seconds that decoding a clip may take, 0 for no limit.
     Raises ConfigError if too few open files are allowed for the workers, DataError if no clip is usable, all frames
     are alike, or a decoding process dies or takes too long.
     """
-    count = min(len(manifest), MOST_SURVEYED)
-    chosen = np.unique(np.linspace(0, len(manifest) - 1, count).round().astype(int))
+    chosen = _chosen(manifest)
     clips = _SurveyedClips(manifest, chosen.tolist(), features)
     frames, kept, summaries, total, unusable = [], [], [], Moments(), []
     with closing(items(clips, workers, timeout)) as handed:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ..errors import ConfigError, DataError, FlexiASTError
+from ..errors import ConfigError, DataError, FlexiASTError, NotFetched
 from ..runtime.interruption import Interrupted, never
 from ..runtime.lifetime import end_with_parent, shield_children
 
@@ -50,8 +50,8 @@ class WorkerError(FlexiASTError):
     """A decoding process has died or takes too long."""
 
 
-_FAILURES = (WorkerError, RuntimeError, EOFError, OSError)
-"""What `loaded` raises if something is wrong with a worker; all but the first are the DataLoader's own."""
+_FAILURES = (WorkerError, NotFetched, RuntimeError, EOFError, OSError)
+"""What `loaded` raises if something is wrong with a worker; all but the first two are the DataLoader's own."""
 
 
 def start_worker(_worker: int) -> None:
@@ -243,6 +243,8 @@ def _failure(dataset: Source, error: Exception, name: str) -> DataError:
     lines = (str(error) or type(error).__name__).splitlines()
     # For an error in a worker, the DataLoader gives its traceback; the last line says what happened.
     reason = (lines[-1] if "Traceback" in str(error) else lines[0]).rstrip(". ")
+    if isinstance(error, NotFetched):
+        return DataError(reason.rpartition(f"{NotFetched.__name__}: ")[2])
     at_work = [str(dataset.path(int(clip))) for clip in dataset.current if clip >= 0]
     where = remedy(error, name) or f" while on {', '.join(at_work)}"
     return DataError(f"{dataset.source}: a decoding process failed ({reason}){where}")

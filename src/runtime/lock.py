@@ -31,14 +31,14 @@ _held: set[int] = set()
 
 
 @contextmanager
-def locked(directory: Path, wait: bool = False) -> Iterator[None]:
+def locked(directory: Path, wait: bool = False, silent: bool = False) -> Iterator[None]:
     """Hold the lock of a directory, which is created if needed.
 
-    wait: until it is free. The system releases the lock when its process ends, so a killed process leaves none behind.
-    Raises ConfigError, naming the process, if another one holds it and there is no waiting. If the file system has no
-    locks, a warning is logged instead.
+    wait: until it is free. silent: say nothing of waiting. The system releases the lock when its process ends, so a
+    killed process leaves none behind. Raises ConfigError, naming the process, if another one holds it and there is no
+    waiting. If the file system has no locks, a warning is logged instead.
     """
-    descriptor, has_locks = _take(directory, wait)
+    descriptor, has_locks = _take(directory, wait, silent)
     try:
         if has_locks:
             if previous := _read(descriptor):
@@ -66,13 +66,13 @@ def _open(directory: Path) -> int:
         raise ConfigError(f"out: {directory} is not writable ({error.strerror})") from None
 
 
-def _take(directory: Path, wait: bool = False) -> tuple[int, bool]:
+def _take(directory: Path, wait: bool = False, silent: bool = False) -> tuple[int, bool]:
     """Open and lock the lock file; returns its descriptor, and False if the file system has no locks."""
     deadline = math.inf if wait else time.monotonic() + _PATIENCE
     while True:
         descriptor = _open(directory)
         try:
-            if _lock(descriptor, directory, deadline):
+            if _lock(descriptor, directory, deadline, silent):
                 if _is_in_place(descriptor, directory):
                     return descriptor, True
                 os.close(descriptor)  # its last holder has just removed it
@@ -83,12 +83,12 @@ def _take(directory: Path, wait: bool = False) -> tuple[int, bool]:
             raise
 
 
-def _lock(descriptor: int, directory: Path, deadline: float) -> bool:
+def _lock(descriptor: int, directory: Path, deadline: float, silent: bool) -> bool:
     """Lock an open file, waiting for the children of a killed process; False if the file system has no locks.
 
     deadline: when to give up; infinite to wait for a living process too.
     """
-    told = False
+    told = silent
     while fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

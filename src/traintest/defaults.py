@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..classifier.audio_classifier import AudioClassifier
 from ..data.manifest import Manifest
 from ..data.survey import Survey
@@ -141,7 +143,9 @@ def _choose_features(chooser: Chooser, facts: Facts) -> None:
         frames = min(MOST_FRAMES, max(16, 16 * round(longest / 16)))
         capped = f"; capped at {MOST_FRAMES}" if longest > MOST_FRAMES else ""
         chooser.choose("features.frames", frames, f"95 % of the clips have at most {longest} frames{capped}")
-        measured = f"measured on {len(facts.seen.clips):,} clips"
+        pieces = facts.train.clips.paths.pieces
+        part = "" if pieces is None else f" of {len(np.unique(pieces[facts.seen.clips]))} pieces of the stream"
+        measured = f"measured on {len(facts.seen.clips):,} clips{part}"
         chooser.choose("data.mean", round(facts.seen.mean, 4), measured)
         chooser.choose("data.std", round(facts.seen.std, 4), measured)
 

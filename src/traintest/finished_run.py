@@ -80,10 +80,15 @@ class FinishedRun:
                 return None
             numbers = self.settings.get("loss") == "mse"
             labels = self.model.labels if numbers else data.labels  # the targets, in the model's order
-            train = read_manifest(data.train, labels, data.root, data.train_table(), numbers=numbers)
+            train = read_manifest(
+                data.train, labels, data.root, data.train_table(), numbers=numbers, streaming=data.streaming
+            )
             if isinstance(data.val, float):
                 return split_off(train, data.val, self.settings.get("seed", 0)).val
-            return read_manifest(data.val, train.labels, data.root, data.val_table(), numbers=numbers)
+            streaming = data.streams(data.val)
+            return read_manifest(
+                data.val, train.labels, data.root, data.val_table(), numbers=numbers, streaming=streaming
+            )
         except (FlexiASTError, TypeError) as error:
             raise ConfigError(f"{self.path}: its data are not where they were: {error}") from None
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+from ..data.hugging_face import is_dataset
 from ..data.table_options import Condition, TableOptions
 from ..data.workers import MAX_WORKERS
 from ..errors import require
@@ -48,6 +49,10 @@ class DataConfig(TableOptions):
     sampling: Sampling = "shuffle"
     """`shuffle`: every clip once an epoch. `balanced`: drawn with replacement, rare classes more often (AST). `local`:
     every clip once an epoch, a few shards of `flexiast pack` at a time, for storage that seeks slowly."""
+    streaming: bool = False
+    """Fetch parquet files, here or at an address, or `hf:NAME[:split]`, in pieces as their clips are heard, and keep
+    FLEXIAST_STREAM_GB (20) gigabytes of them: for sets that do not fit the disk. Clips are shuffled among some
+    thousands; validation data of this kind are streamed too."""
     batch_size: AutoInt = AUTO
     """Clips per optimizer step, over all processes together."""
     workers: AutoInt = AUTO
@@ -79,8 +84,17 @@ class DataConfig(TableOptions):
         require(0 <= self.max_bad <= 1, "data.max_bad", self.max_bad, "a share from 0 to 1")
         if isinstance(self.val, float):
             require(0 <= self.val < 1, "data.val", self.val, "a path, or a share from 0 to below 1")
+        if self.streaming:
+            of_few = (
+                "shuffle with data.streaming, as few pieces are there at a time; rare classes: class_weights balanced"
+            )
+            require(self.sampling == "shuffle", "data.sampling", self.sampling, of_few)
         require(self.std is AUTO or 0 < self.std < math.inf, "data.std", self.std, "a positive number")
         require(self.mean is AUTO or math.isfinite(self.mean), "data.mean", self.mean, "a finite number")
+
+    def streams(self, source: Path) -> bool:
+        """Whether validation data are streamed too: with `streaming`, if they can be."""
+        return self.streaming and is_dataset(source)
 
     def given(self) -> list[str]:
         """The options for tables that were set, as the command line calls them."""

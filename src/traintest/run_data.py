@@ -25,7 +25,7 @@ def read_train(config: TrainConfig, start: AudioClassifier | None) -> Manifest:
     """The training clips. start: what is to be made flexible, whose numbers to predict are the data's too."""
     data, numbers = config.data, config.loss == "mse"
     labels = start.labels if numbers and start is not None and start.loss == "mse" else data.labels
-    return read_manifest(data.train, labels, data.root, data.train_table(), numbers=numbers)
+    return read_manifest(data.train, labels, data.root, data.train_table(), numbers=numbers, streaming=data.streaming)
 
 
 def take_splits(chooser: Chooser) -> None:
@@ -58,7 +58,8 @@ def setup_validation(chooser: Chooser, train: Manifest, automatic: bool) -> tupl
         data = chooser.config.data
     if isinstance(data.val, Path):
         numbers, whose = chooser.config.loss == "mse", "classes in the training data"
-        return train, read_manifest(data.val, train.labels, data.root, data.val_table(), whose, numbers)
+        streaming = data.streams(data.val)
+        return train, read_manifest(data.val, train.labels, data.root, data.val_table(), whose, numbers, streaming)
     share = min(0.2, MOST_HELD_OUT / len(train)) if data.val is AUTO else data.val
     if share == 0:
         return train, None
@@ -69,6 +70,8 @@ def setup_validation(chooser: Chooser, train: Manifest, automatic: bool) -> tupl
             raise
         chooser.choose("data.val", 0.0, f"none split off: {error}")
         return train, None
-    classes = ", every class in it" if train.clips.values is None else ""
+    held, known = len(np.unique(split.val.clips.classes.flat)), len(train.labels)
+    classes = ", every class in it" if held == known else f", {held} of {known} classes in it"
+    classes = classes if train.clips.values is None else ""
     chooser.choose("data.val", round(share, 4), f"split off by {split.grouped_by}{classes}")
     return split.train, split.val

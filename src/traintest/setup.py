@@ -20,7 +20,8 @@ from ..classifier.load import load
 from ..classifier.scale import Scale
 from ..data.bad_clips import most_bad
 from ..data.manifest import Manifest, require_tables
-from ..data.sampler import BatchSchedule, balancing_weights
+from ..data.pieces import Piece, require_room
+from ..data.sampler import BatchSchedule, StreamSchedule, balancing_weights
 from ..data.scores import scores_of
 from ..data.shards import ShardSchedule
 from ..data.survey import Survey, survey
@@ -231,8 +232,15 @@ def setup_plan(config: TrainConfig, data: Manifest, model: AudioClassifier, worl
 
 
 def setup_schedule(config: DataConfig, seed: int, data: Manifest) -> BatchSchedule:
-    """Which clips make up which batch. Raises ConfigError if shards are asked for and there are none."""
+    """Which clips make up which batch.
+
+    Raises ConfigError if shards are asked for and there are none, or the pieces of a stream have too little room.
+    """
     size, clips = config.batch_size, data.clips
+    if (pieces := clips.paths.pieces) is not None:
+        stream = StreamSchedule(pieces, size, seed)
+        require_room([tar for tar in clips.paths.tars if isinstance(tar, Piece)], stream.mixed)
+        return stream
     if config.sampling == "balanced":
         return BatchSchedule(len(clips), size, seed, balancing_weights(clips.classes))
     if config.sampling == "local":

@@ -183,7 +183,8 @@ class RunResult:
     curve: Mapping[str, Mapping[str, float]]
     """Loss and all metrics of the kept model by patch size; empty without validation clips."""
     simple: float | None
-    """The metric of logistic regression, or for numbers to predict of linear regression, on the same clips."""
+    """The metric of logistic regression, or for numbers to predict of linear regression, on the same clips; of a stream
+    none, as a few of its pieces may lack classes."""
     validated: bool = True
     """Whether there are validation clips."""
 
@@ -207,7 +208,7 @@ class RunResult:
                 f"no {self.metric} to report, as no clips were validated on; name some with --data.val, or split off a"
                 " share of the training clips with --data.val 0.2"
             )
-        if self.simple is None:
+        if not self.curve:
             return
         kinds = {kind for one in self.curve.values() for kind in one}
         targets = [kind for kind in sorted(kinds) if kind.startswith(("R2 ", "RMSE ", "pearson "))]
@@ -218,6 +219,8 @@ class RunResult:
             }
             title = heading(kind) if kind == self.metric else kind
             yield f"validation {title}:  " + "  ".join(f"{patch}: {value}" for patch, value in shown.items())
+        if self.simple is None:  # of a stream
+            return
         yield (
             f"for comparison: {self.simple_name} on mean and deviation of the log-mel:"
             f" {number(self.metric, self.simple)}"
@@ -238,6 +241,8 @@ def result(prepared: Prepared, features: FeatureConfig, progress: bool) -> RunRe
     curve = _kept_curve(config.out / "config.json") if prepared.val else {}
     if prepared.val is None or not curve:
         return RunResult(config.selection_metric, {}, None, prepared.val is not None)
+    if config.data.streaming:
+        return RunResult(config.selection_metric, curve, None)
     workers, timeout = config.data.workers, config.data.timeout
     seen, val_seen = (survey(data, features, workers, progress, timeout) for data in (prepared.train, prepared.val))
     simple = baseline(prepared.train, seen, prepared.val, val_seen, config.loss)
