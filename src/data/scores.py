@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -24,10 +25,13 @@ from ..runtime.extras import optional
 from ..runtime.files import replacing
 from .labels import Labels
 from .manifest import Manifest
-from .shards import ShardMember
+from .shards import INDEX, ShardMember, read_shards
+from .webdataset import read_webdataset
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".npz", ".parquet")
+IN_SHARD = ".tar:"
+"""What names of clips in shards have after the name of the tar."""
 
 
 class Scores(NamedTuple):
@@ -80,6 +84,20 @@ def clip_name(source: object, base: Path) -> str:
     if isinstance(source, Path) and source.is_relative_to(base):
         return str(source.relative_to(base))
     return str(source)
+
+
+def clips_named(names: Sequence[str], base: Path) -> list[Path | ShardMember]:
+    """The clips that names of `clip_name` stand for: files below the base, and members of shards that can be read."""
+    tars = {base / f"{name.partition(IN_SHARD)[0]}.tar" for name in names if IN_SHARD in name}
+    members: dict[str, ShardMember] = {}
+    for source in {tar.parent if (tar.parent / INDEX).is_file() else tar for tar in tars if tar.is_file()}:
+        with suppress(DataError):
+            if source.is_dir():
+                found = read_shards(source).members
+            else:
+                found = [sample.member for sample in read_webdataset(source)]
+            members |= {clip_name(member, base): member for member in found}
+    return [members.get(name, base / name) for name in names]
 
 
 def write_scores(
