@@ -220,8 +220,8 @@ class RunResult:
             )
         if not self.curve:
             return
-        kinds = {kind for one in self.curve.values() for kind in one}
-        targets = [kind for kind in sorted(kinds) if kind.startswith(("R2 ", "RMSE ", "pearson "))]
+        kinds = dict.fromkeys(kind for one in self.curve.values() for kind in one)
+        targets = [kind for kind in kinds if kind.startswith(("R2 ", "RMSE ", "pearson "))]
         for kind in (self.metric, *(("RMSE", "pearson") if self.metric == "R2" else ()), *targets):
             values = {patch: one.get(kind) for patch, one in self.curve.items()}  # a correlation may be unknown
             shown = {
