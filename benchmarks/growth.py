@@ -20,6 +20,7 @@ from flexiast.commands.bench import BenchConfig, bench
 from flexiast.data.manifest import Labels
 from flexiast.models.config import SIZES
 from flexiast.reports.bench import format_bench
+from flexiast.runtime.device import pick_device
 
 PATCHES = ("8", "10", "12", "16", "20", "24", "32", "40", "32x64")
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 precision=options.precision,
                 device=options.device,
                 threads=options.threads or 0,
-                onnx=not options.quick,
+                onnx=not options.quick and pick_device(options.device).type == "cpu",
             )
         )
         if out:

@@ -114,13 +114,13 @@ class NaFlex(nn.Module):
         self.patch = patch
         self.vit = NaFlexVit(
             NaFlexVitCfg(
-                patch_size=tuple(patch),
+                patch_size=(patch.freq, patch.time),
                 embed_dim=config.width,
                 depth=config.depth,
                 num_heads=config.heads,
                 mlp_ratio=config.mlp_ratio,
                 class_token=True,
-                pos_embed_grid_size=tuple(grid),
+                pos_embed_grid_size=(grid.freq, grid.time),
                 global_pool="token",
                 fc_norm=True,
             ),

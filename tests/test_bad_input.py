@@ -149,6 +149,7 @@ SETTINGS = {
     f"{ON} --epochs 0": "epochs: found 0.0, expected a positive number",
     f"{ON} --epochs nan": "epochs: found nan, expected a positive number",
     f"{ON} --epochs inf": "epochs: found inf, expected a positive number",
+    f"{ON} --features.bins few": "Error parsing --features.bins: found 'few'; expected --features.bins INT Mel bins",
     f"{ON} --epochs many": "Error parsing --epochs: could not convert string to float: 'many'; expected --epochs FLOAT",
     f"{ON} --eval-every 0": "eval_every: found 0.0, expected a positive number",
     f"{ON} --epochs 20 --eval-every 1e-9": "eval_every: found 1e-09, expected at most 1000000 validations in 20",

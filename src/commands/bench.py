@@ -10,7 +10,8 @@ import tyro
 
 from ..classifier.latency import cache_file, measure_seconds, remember
 from ..classifier.load import load
-from ..errors import ConfigError
+from ..errors import ConfigError, require
+from ..export.job import needed
 from ..models.geometry import PAPER_SIZES
 from ..reports.bench import format_bench, plot_bench
 from ..reports.tables import to_csv
@@ -51,8 +52,9 @@ class BenchConfig(OutputOptions):
     compile: bool = False
     """Time the model frozen and compiled at each patch size (torch.compile; on a GPU with CUDA graphs, which help most
     with single clips and large patches). Compilation, once per size and batch size, is not timed."""
-    onnx: bool = True
-    """On a CPU, also time ONNX Runtime on an export of these sizes, float32 and int8, where it is installed."""
+    onnx: bool = False
+    """Also export these sizes and time ONNX Runtime on the CPU, float32 and int8 (extra `export`): about twice as long
+    again."""
     heads: int | None = None
     """Attention heads, for state dicts that do not record them (default: width / 64)."""
 
@@ -73,6 +75,9 @@ def bench(config: BenchConfig) -> Bench:
         require_no_results(config.out, FILES, config.overwrite)
     use_threads(config.threads)
     device = pick_device(config.device)
+    if config.onnx:
+        require(device.type == "cpu", "onnx", f"device {device}", "a CPU: --device cpu")
+        needed("onnxruntime")
     model = load(config.checkpoint, device, config.heads)
     for patch in config.patch_sizes:
         model.config.grid(patch, model.feature_config.frames)
@@ -81,10 +86,10 @@ def bench(config: BenchConfig) -> Bench:
     report = measure_costs(
         model, config.patch_sizes, config.batch_size, config.seconds, config.precision, config.compile
     )
+    if config.onnx:
+        onnx = onnx_costs(model, config.patch_sizes, config.batch_size, config.seconds)
+        report = dataclasses.replace(report, onnx=onnx)
     if not config.compile:
-        if config.onnx and device.type == "cpu":
-            onnx = onnx_costs(model, config.patch_sizes, config.batch_size, config.seconds)
-            report = dataclasses.replace(report, onnx=onnx)
         times = measure_seconds(model, config.patch_sizes, config.precision, config.seconds)
         remember(model, times, config.precision)
     if config.out is not None:

@@ -186,7 +186,13 @@ def in_one_line(box: str) -> str:
     if "│" not in box:
         del sections[0]
     message = "; ".join(section.strip() for section in sections)
-    message = message.replace("Argument helptext: ", "expected ")
+    message = message.replace("Argument helptext: ", "expected ").replace("{None}|", "")
+    # What each type of a union makes of a text is tyro's own business.
+    message = re.sub(
+        r"no type matching \S+ could be instantiated from \[(.*?)\]\. +Got errors: .*?(?=; expected|$)",
+        r"found \1",
+        message,
+    )
     return message.replace("For full helptext, run: ", "run ").replace("For full helptext, ", "")
 
 

@@ -13,7 +13,7 @@ from ..reports.listening_page import STYLE, answer_html, error_html, hint_html, 
 from ..runtime.device import is_out_of_memory
 
 MODES: dict[str, Mode] = {"Size": "size", "Time": "budget", "Cascade": "cascade"}
-HINT = "Record or upload a sound; its classes, spectrogram and costs appear here."
+HINT = "Record or upload a sound; {}, spectrogram and costs appear here."
 NO_CURVE = (
     "A time budget needs to know what each patch size gives, which this checkpoint does not say. Measure it once:"
     " flexiast curve CHECKPOINT --data VALIDATION"
@@ -30,7 +30,7 @@ def respond(
     For a new sound the answer comes first, and the other sizes when they have heard it too.
     """
     if not path:
-        yield hint_html(HINT), "", ""
+        yield hint_html(hint(room)), "", ""
         return
     wish = Wish(MODES[mode], int(side), float(milliseconds), float(confidence))
     if wish.mode == "budget" and room.curve is None:
@@ -43,13 +43,23 @@ def respond(
         pictures = pictures_html(heard, room.model.feature_config.frame_seconds)
         for ladder in (True,) if room.knows(sound) else (False, True):
             rows = room.compare(sound, sizes, ladder)
-            yield answer_html(sound, heard, rows), pictures, table_html(rows, sizes)
+            yield answer_html(sound, heard, rows), pictures, table_html(rows, heard)
     except FlexiASTError as error:
         yield error_html(error), "", ""
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         yield error_html("out of memory; larger patches and shorter clips need less"), "", ""
+
+
+def hint(room: ListeningRoom) -> str:
+    """What there is to do before a sound is there."""
+    return HINT.format("its values" if room.numbers else "its classes")
+
+
+def modes(room: ListeningRoom) -> list[str]:
+    """What the patch size can be chosen by: numbers have no confidence that a cascade could go by."""
+    return [name for name, mode in MODES.items() if mode != "cascade" or not room.numbers]
 
 
 def build(gradio: Any, room: ListeningRoom, name: str, example: Path | None = None) -> Any:
@@ -65,7 +75,7 @@ def build(gradio: Any, room: ListeningRoom, name: str, example: Path | None = No
                     elem_id="sound",
                 )  # fmt: skip
                 offered = gr.Button(f"Try {example.name}", size="sm", elem_id="example") if example else None
-                mode = gr.Radio(list(MODES), value="Size", label="Choose by", elem_id="mode")
+                mode = gr.Radio(modes(room), value="Size", label="Choose by", elem_id="mode")
                 side = gr.Slider(
                     sides[0], sides[-1], room.first_size, step=1, label="Patch size", elem_id="size",
                     info="Mel bins and frames; small patches are usually more accurate and cost more", buttons=[],
@@ -79,7 +89,7 @@ def build(gradio: Any, room: ListeningRoom, name: str, example: Path | None = No
                     info="Below it, the next finer size hears the sound too",
                 )  # fmt: skip
             with gr.Column(scale=3, min_width=300):
-                answer = gr.HTML(hint_html(HINT), elem_id="answer")
+                answer = gr.HTML(hint_html(hint(room)), elem_id="answer")
                 table = gr.HTML("", elem_id="table")
         pictures = gr.HTML("", elem_id="pictures")
         controls = [sound, mode, side, milliseconds, confidence]
@@ -97,9 +107,11 @@ def build(gradio: Any, room: ListeningRoom, name: str, example: Path | None = No
 
 def _introduction(room: ListeningRoom, name: str) -> str:
     features = room.model.feature_config
+    several = len(room.model.labels) > 1
+    what = f"target{'s' * several}" if room.numbers else "classes"
     return (
-        f"# FlexiAST\nOne audio classifier at any patch size. Model `{name.replace('`', '')}`:"
-        f" {len(room.model.labels):,} classes, windows of {features.seconds:.3g} s. Sounds of up to"
+        f"# FlexiAST\nOne audio network at any patch size. Model `{name.replace('`', '')}`:"
+        f" {len(room.model.labels):,} {what}, windows of {features.seconds:.3g} s. Sounds of up to"
         f" {room.max_seconds:g} s and {room.max_megabytes:g} MB; they stay on this machine and are deleted at the end."
     )
 

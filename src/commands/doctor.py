@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ..checkpoints.hub import is_model_name, locate
+from ..checkpoints.hub import is_model_name
 from ..classifier.load import load
 from ..data.hugging_face import is_dataset
 from ..data.remote import is_address
@@ -87,8 +87,6 @@ def examine(config: DoctorConfig, progress: bool = True) -> Examination:
     if is_run(subject):
         return examine_run(FinishedRun(subject), config.workers, progress)
     if is_checkpoint(subject):
-        if not subject.exists():
-            locate(str(subject))
         return examine_checkpoint(str(subject))
     model = load(config.checkpoint) if config.checkpoint else None
     numbers = config.numbers or (model is not None and model.loss == "mse")

@@ -10,7 +10,9 @@ Dimensions: n rows, C classes.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -24,10 +26,13 @@ from ..runtime.extras import optional
 from ..runtime.files import replacing
 from .labels import Labels
 from .manifest import Manifest
-from .shards import ShardMember
+from .shards import INDEX, ShardMember, read_shards
+from .webdataset import read_webdataset
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".npz", ".parquet")
+IN_SHARD = ".tar:"
+"""What names of clips in shards have after the name of the tar."""
 
 
 class Scores(NamedTuple):
@@ -82,6 +87,20 @@ def clip_name(source: object, base: Path) -> str:
     return str(source)
 
 
+def clips_named(names: Sequence[str], base: Path) -> list[Path | ShardMember]:
+    """The clips that names of `clip_name` stand for: files below the base, and members of shards that can be read."""
+    tars = {base / f"{name.partition(IN_SHARD)[0]}.tar" for name in names if IN_SHARD in name}
+    members: dict[str, ShardMember] = {}
+    for source in {tar.parent if (tar.parent / INDEX).is_file() else tar for tar in tars if tar.is_file()}:
+        with suppress(DataError):
+            if source.is_dir():
+                found = read_shards(source).members
+            else:
+                found = [sample.member for sample in read_webdataset(source)]
+            members |= {clip_name(member, base): member for member in found}
+    return [members.get(name, base / name) for name in names]
+
+
 def write_scores(
     path: Path,
     clips: Sequence[str],
@@ -119,6 +138,8 @@ def read_scores(path: Path) -> Scores:
     expected = (len(scores.clips), len(scores.labels))
     if scores.values.shape != expected or not scores.clips:
         raise DataError(f"{path}: found scores {scores.values.shape}, expected (clips, labels), {expected}")
+    if twice := [name for name, count in Counter(scores.labels).items() if count > 1]:
+        raise DataError(f"{path}: found the label {twice[0]!r} twice, expected each once")
     if not np.isfinite(scores.values).all():
         raise DataError(f"{path}: found scores that are not finite")
     if not scores.are_logits and not ((scores.values >= 0) & (scores.values <= 1)).all():
@@ -146,7 +167,10 @@ def read_answers(path: Path) -> Answers:
 
 
 def _unreadable(path: Path, error: BaseException) -> DataError:
-    return DataError(f"{path}: not readable as scores ({' '.join(str(error).split())})")
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    if "Object arrays" in reason:  # what numpy makes of a column of pandas
+        reason = "found an array of Python objects, expected text or numbers: array.astype(str)"
+    return DataError(f"{path}: not readable as scores ({reason})")
 
 
 def _read_npz(path: Path) -> Scores:
@@ -154,7 +178,8 @@ def _read_npz(path: Path) -> Scores:
         kind = next((name for name in ("probabilities", "logits") if name in file), None)
         if kind is None or "clip" not in file or "labels" not in file:
             raise ValueError(f"found {', '.join(file.files)}, expected clip, labels, and probabilities or logits")
-        return Scores(file["clip"].tolist(), file["labels"].tolist(), file[kind].astype(np.float32), kind == "logits")
+        clips, labels = (file[name].astype(str).ravel().tolist() for name in ("clip", "labels"))  # or numbers, or bytes
+        return Scores(clips, labels, file[kind].astype(np.float32), kind == "logits")
 
 
 def _read_parquet(path: Path) -> Scores:
@@ -181,7 +206,10 @@ def scores_of(path: Path, data: Manifest, single_label: bool) -> Tensor:
     names = [_name_in(rows, clip.path) for clip in data.clips]
     missing = [clip.path for clip, name in zip(data.clips, names, strict=True) if name is None]
     if missing:
-        raise DataError(f"{path}: found no scores of {len(missing)} of {len(names)} clips; the first: {missing[0]}")
+        raise DataError(
+            f"{path}: found no scores of {len(missing)} of {len(names)} clips; the first: {missing[0]}; the file's"
+            f" first: {scores.clips[0]}"
+        )
     owner: dict[str | None, Any] = {}
     for clip, name in zip(data.clips, names, strict=True):
         if owner.setdefault(name, clip.path) != clip.path:
@@ -190,7 +218,11 @@ def scores_of(path: Path, data: Manifest, single_label: bool) -> Tensor:
     if scores.are_logits:
         values = values.softmax(dim=1) if single_label else values.sigmoid()
     elif single_label:
-        values = values / values.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        values = values / values.sum(dim=1, keepdim=True)
+        if nothing := [name for name in names if name is not None and values[rows[name]].isnan().any()]:
+            raise DataError(
+                f"{path}: found only zeros for {nothing[0]} in the classes of the data, expected a score above"
+            )
     return torch.stack([values[rows[name]].mean(dim=0) for name in names if name is not None])
 
 
@@ -200,7 +232,10 @@ def _order(path: Path, names: Sequence[str], labels: Labels) -> list[int]:
     order = [place.get(name, place.get(mid, -1)) for mid, name in zip(labels.mids, labels.names, strict=True)]
     lacking = [name for name, column in zip(labels.names, order, strict=True) if column < 0]
     if lacking:
-        raise DataError(f"{path}: found no scores of {len(lacking)} of {len(labels)} classes; the first: {lacking[0]}")
+        raise DataError(
+            f"{path}: found no scores of {len(lacking)} of {len(labels)} classes; the first: {lacking[0]}; the file's"
+            f" first: {names[0]}"
+        )
     if len(names) > len(labels):
         logger.info("%s: %d of its %d classes are not in the data", path, len(names) - len(labels), len(names))
     return order

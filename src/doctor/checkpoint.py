@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..checkpoints.hub import locate
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.listening import trained_sizes
 from ..classifier.load import load
@@ -12,18 +13,23 @@ from .finding import Examination, Finding, beside, counted, quoted
 
 
 def examine_checkpoint(source: str) -> Examination:
-    """What a checkpoint of any readable format is like, and what is wrong with it."""
+    """What a checkpoint of any readable format is like, and what is wrong with it.
+
+    Raises CheckpointError as `locate` does, which asks the Hub once for a model that is not here.
+    """
+    file = locate(source)
     try:
-        model = load(source)
+        model = load(file)
     except CheckpointError as error:
         where, _, what = str(error).partition(": ")
         unreadable = Finding(
             "checkpoint-unreadable", "serious", what or str(error), where, "no command can use it",
-            f"ls -l {quoted(source)}; compare with the original, and fetch or copy it again, whole",
+            f"ls -l {quoted(file)}; compare with the original, and fetch or copy it again, whole",
         )  # fmt: skip
         return Examination(source, {}, (unreadable,))
     facts = {"model": repr(model)}
     if model.load_report is not None:
+        model.load_report.source = source
         facts["tensors"] = str(model.load_report).splitlines()[0]
     return Examination(source, facts, tuple(model_faults(model, source)))
 

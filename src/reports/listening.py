@@ -1,5 +1,7 @@
 """What the page of `flexiast demo` shows of a sound: its classes at a size, within a budget or by a cascade, and costs.
 
+Of a model that predicts numbers it shows the values of the targets, at a size or within a budget.
+
 Dimensions: S samples, T frames, F mel bins.
 """
 
@@ -22,7 +24,7 @@ from torch import Tensor
 from ..classifier.audio_classifier import AudioClassifier
 from ..classifier.curve import Curve
 from ..classifier.listening import trained_elsewhere
-from ..classifier.results import Prediction, Predictions
+from ..classifier.results import Predictions
 from ..data.audio import decode
 from ..data.windows import excerpts
 from ..errors import ConfigError, DataError, FileError
@@ -71,7 +73,7 @@ class Heard(NamedTuple):
     """The answer for a sound, and what its pictures show: one window, and the size that heard it last."""
 
     best: Predictions
-    """The best classes of the whole clip, best first."""
+    """The best classes of the whole clip, best first; of a regression every target and its value, in their order."""
     windows: int
     """Windows that the clip was heard in."""
     start: float
@@ -86,6 +88,8 @@ class Heard(NamedTuple):
     """(T, F) weights from 0 to 1, see `FlexiAST.attention`."""
     notes: tuple[str, ...]
     """What else there is to say, in words."""
+    numbers: bool = False
+    """Whether these are values of targets, not probabilities of classes."""
 
 
 class Row(NamedTuple):
@@ -96,7 +100,8 @@ class Row(NamedTuple):
     gflops: float
     milliseconds: float
     """From waveform to scores of one window alone, on this machine: the median of some passes."""
-    best: Prediction
+    best: Predictions
+    """The best class, or every target with its value."""
 
 
 class ListeningRoom:
@@ -106,11 +111,6 @@ class ListeningRoom:
     """
 
     def __init__(self, model: AudioClassifier, max_seconds: float = 60.0, max_megabytes: float = 20.0) -> None:
-        if model.loss == "mse":
-            raise ConfigError(
-                "checkpoint: found a model that predicts numbers, expected one of classes: the page shows classes;"
-                " flexiast predict gives the numbers"
-            )
         self.model, self.max_seconds, self.max_megabytes = model, max_seconds, max_megabytes
         self.sizes = fitting(EVERY_SIZE, model)
         if not self.sizes:
@@ -123,6 +123,11 @@ class ListeningRoom:
     def curve(self) -> Curve | None:
         """What `flexiast curve` measured, if it did."""
         return self.model.curve
+
+    @property
+    def numbers(self) -> bool:
+        """Whether the model predicts numbers, which have no confidence and so no cascade."""
+        return self.model.loss == "mse"
 
     @property
     def own_cascade(self) -> tuple[PatchSize, ...]:
@@ -162,7 +167,10 @@ class ListeningRoom:
             parts = list(excerpts([sound.waveform], self.model.feature_config, name=sound.name))
             best = self.model.predict(sound.waveform, top_k=TOP, **self._arguments(wish))
             patch = best.patch_sizes[-1]
-            shown = self._clearest(sound, best[0].label, patch) if len(parts) > 1 else 0
+            if self.numbers or len(parts) == 1:
+                shown = max(range(len(parts)), key=lambda place: float(parts[place].waveform.square().mean()))
+            else:
+                shown = self._clearest(sound, best[0].label, patch)
             start, end, waveform = parts[shown]
             with torch.no_grad():
                 log_mel = self.model.front_end(waveform[None].to(self.model.kernel.device))
@@ -172,7 +180,7 @@ class ListeningRoom:
             layout = self.model.config.layout(patch, features.frames)
             return Heard(
                 best, len(parts), start, end, log_mel[0].cpu(), sounding, layout, attention[0].float().cpu(),
-                self._notes(best, wish),
+                self._notes(best, wish), self.numbers,
             )  # fmt: skip
 
     def knows(self, sound: Sound) -> bool:
@@ -217,7 +225,8 @@ class ListeningRoom:
             notes.append(f"chosen: {best.choice}")
         for size in best.patch_sizes:
             if trained := trained_elsewhere(self.model, size):
-                notes.append(f"trained at {trained}: the scores at {size} are not to be trusted")
+                what = "values" if self.numbers else "scores"
+                notes.append(f"trained at {trained}: the {what} at {size} are not to be trusted")
         return tuple(notes)
 
     def _clearest(self, sound: Sound, label: str, patch: PatchSize) -> int:
@@ -229,7 +238,7 @@ class ListeningRoom:
     def _row(self, sound: Sound, size: PatchSize) -> Row:
         frames = self.model.feature_config.frames
         tokens = self.model.config.grid(size, frames).tokens
-        best = self.model.predict(sound.waveform, size, top_k=1)[0]
+        best = self.model.predict(sound.waveform, size, top_k=1)
         return Row(size, tokens, self.model.config.flops(size, frames) / 1e9, self._milliseconds[size], best)
 
     def _time(self, sizes: Sequence[PatchSize]) -> None:

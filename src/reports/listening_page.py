@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ..runtime.terminal import printable
-from .listening import Heard, Row, Sound
+from .listening import TOP, Heard, Row, Sound
 from .listening_pictures import attention_picture, grid_picture
 
 STYLE = """
@@ -24,6 +24,10 @@ STYLE = """
 .fx-bars .track { background: var(--border-color-primary); border-radius: 4px; height: .8rem; overflow: hidden; }
 .fx-bars .bar { display: block; background: #0072b2; height: 100%; }
 .dark .fx-bars .bar { background: #56b4e9; }
+.fx-values { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; align-items: baseline;
+  margin: 0 0 .5rem; }
+.fx-values dt { overflow-wrap: anywhere; }
+.fx-values dd { font-size: 1.5rem; font-weight: 650; margin: 0; font-variant-numeric: tabular-nums; }
 .fx-bars .score { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .fx-pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
 .fx-pictures figure { margin: 0; }
@@ -57,20 +61,31 @@ def hint_html(text: str) -> str:
 
 
 def answer_html(sound: Sound, heard: Heard, rows: Sequence[Row]) -> str:
-    """The best classes as bars, and what they cost. rows: with one for each size that heard the sound."""
-    first = heard.best[0]
+    """The best classes or the values, and what they cost. rows: with one for each size that heard the sound."""
+    notes = "".join(f'<p class="fx-note">{_text(note)}</p>' for note in heard.notes)
+    costs = f'<p class="fx-facts">{_text(facts(heard, rows))}</p>'
+    return (
+        '<section class="fx" role="status" aria-label="Answer">'
+        f"{_values(heard) + costs if heard.numbers else _classes(heard, costs)}"
+        f'<p class="fx-note">{_text(sound.name)}: {_text(shown_window(heard))}</p>{notes}</section>'
+    )
+
+
+def _values(heard: Heard) -> str:
+    """Every target with its value."""
+    each = "".join(f"<dt>{_text(name)}</dt><dd>{_number(value)}</dd>" for name, value in heard.best)
+    return f'<dl class="fx-values">{each}</dl>'
+
+
+def _classes(heard: Heard, costs: str) -> str:
+    """The best class, what it costs, and the best ones as bars."""
     bars = "".join(
         f'<li><span class="name">{_text(label)}</span>'
         f'<span class="track" aria-hidden="true"><span class="bar" style="width:{100 * score:.1f}%"></span></span>'
         f'<span class="score">{100 * score:.1f} %</span></li>'
         for label, score in heard.best
     )
-    notes = "".join(f'<p class="fx-note">{_text(note)}</p>' for note in heard.notes)
-    return (
-        f'<section class="fx" role="status" aria-label="Answer"><p class="fx-top">{_text(first.label)}</p>'
-        f'<p class="fx-facts">{_text(facts(heard, rows))}</p><ol class="fx-bars">{bars}</ol>'
-        f'<p class="fx-note">{_text(sound.name)}: {_text(shown_window(heard))}</p>{notes}</section>'
-    )
+    return f'<p class="fx-top">{_text(heard.best[0].label)}</p>{costs}<ol class="fx-bars">{bars}</ol>'
 
 
 def facts(heard: Heard, rows: Sequence[Row]) -> str:
@@ -89,33 +104,40 @@ def shown_window(heard: Heard) -> str:
     """In words: which part of the clip the pictures show."""
     if heard.windows == 1:
         return f"{heard.end - heard.start:.2f} s, one window"
+    why = "the loudest" if heard.numbers else f"where {heard.best[0].label} scores highest"
     return (
-        f"the scores are means over {heard.windows} windows; the pictures show {heard.start:.2f} to {heard.end:.2f} s,"
-        f" where {heard.best[0].label} scores highest"
+        f"the {'values' if heard.numbers else 'scores'} are means over {heard.windows} windows; the pictures show"
+        f" {heard.start:.2f} to {heard.end:.2f} s, {why}"
     )
 
 
-def table_html(rows: Sequence[Row], chosen: Sequence[object]) -> str:
-    """The sizes as a table; `chosen` ones are marked."""
-    heads = ("patch", "tokens", "GFLOPs", "ms", "class", "score")
-    head = "".join(f'<th scope="col"{_kind(name)}>{name}</th>' for name in heads)
+def table_html(rows: Sequence[Row], heard: Heard) -> str:
+    """The sizes as a table, those that heard the sound marked: the best class of each, or the first values."""
+    targets = [name for name, _ in heard.best[:TOP]] if heard.numbers else []
+    heads = ("patch", "tokens", "GFLOPs", "ms", *(targets or ("class", "score")))
+    left = () if targets else ("class",)
+    head = "".join(f'<th scope="col"{" class=class" if name in left else ""}>{_text(name)}</th>' for name in heads)
     body = "".join(
-        f'<tr{_current(row.patch_size in chosen)}><th scope="row">{row.patch_size}</th>'
+        f'<tr{_current(row.patch_size in heard.best.patch_sizes)}><th scope="row">{row.patch_size}</th>'
         f"<td>{row.tokens:,}</td><td>{_short(row.gflops)}</td><td>{_short(row.milliseconds)}</td>"
-        f'<td class="class"><span title="{_text(row.best.label)}">{_text(row.best.label)}</span></td>'
-        f"<td>{100 * row.best.score:.1f} %</td></tr>"
+        f"{_row_values(row) if targets else _row_class(row)}</tr>"
         for row in rows
     )
     return (
         '<section class="fx"><div class="fx-scroll"><table><caption>The same sound at other patch sizes</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         '<p class="fx-note">Tokens, GFLOPs and milliseconds are those of one window; the time is the median of several'
-        " passes on this machine, from samples to scores.</p></section>"
+        " passes on this machine, from samples to the answer.</p></section>"
     )
 
 
-def _kind(name: str) -> str:
-    return ' class="class"' if name == "class" else ""
+def _row_class(row: Row) -> str:
+    (label, score), *_ = row.best
+    return f'<td class="class"><span title="{_text(label)}">{_text(label)}</span></td><td>{100 * score:.1f} %</td>'
+
+
+def _row_values(row: Row) -> str:
+    return "".join(f"<td>{_number(value)}</td>" for _, value in row.best[:TOP])
 
 
 def _current(chosen: bool) -> str:
@@ -125,6 +147,11 @@ def _current(chosen: bool) -> str:
 def _short(value: float) -> str:
     """Two digits, or all before the point."""
     return f"{value:,.0f}" if value >= 9.95 else f"{value:#.2g}"
+
+
+def _number(value: float) -> str:
+    """A value of a target: four digits, which is more than such a model knows."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:#.4g}"
 
 
 def _text(value: object) -> str:

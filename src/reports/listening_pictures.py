@@ -57,7 +57,8 @@ def attention_picture(heard: Heard, frame_seconds: float) -> str:
     weights = heard.attention.T.numpy()
     tint = np.empty((*weights.shape, 4), np.uint8)
     tint[..., :3], tint[..., 3] = ORANGE, 215 * weights / max(float(weights.max()), 1e-12)
-    label = f"Where the classifier listens in the sound, by patch, for the answer {heard.best[0].label}"
+    answer = "" if heard.numbers else f", for the answer {heard.best[0].label}"
+    label = f"Where the network listens in the sound, by patch{answer}"
     return _svg(label, _image(grey, heard.sounding) + _image(tint, len(heard.log_mel)), heard, frame_seconds)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..checkpoints.checkpoint import weights_digest
 from ..classifier.audio_classifier import AudioClassifier
-from ..data.scores import base_of, read_answers, scores_file
+from ..data.scores import base_of, clips_named, read_answers, scores_file
 from ..errors import ConfigError, DataError
 from ..models.geometry import PatchSize
 from .findings import ClipAnswers, Findings
@@ -132,4 +132,4 @@ def _answers(file: Path, base: Path, model: AudioClassifier, clips: int) -> Clip
             f" flexibility.csv and the {len(model.labels)} labels of the model"
         )
     order = [kept.labels.index(name) for name in model.labels.names]
-    return ClipAnswers([base / clip for clip in kept.clips], kept.values[:, order], kept.targets[:, order])
+    return ClipAnswers(clips_named(kept.clips, base), kept.values[:, order], kept.targets[:, order])

@@ -78,7 +78,7 @@ class Bench:
     score_name: str
     """accuracy or mAP."""
     onnx: tuple[OnnxCost, ...] = ()
-    """ONNX Runtime on our exports, see `bench_onnx`; empty where it was not timed."""
+    """ONNX Runtime on our exports, see `bench_onnx`; empty where that was not asked for."""
 
 
 @torch.no_grad()  # not inference mode, in which autocast casts every weight anew in every call

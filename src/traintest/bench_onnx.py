@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +11,11 @@ import numpy as np
 import torch
 
 from ..classifier.audio_classifier import AudioClassifier
-from ..errors import ConfigError
 from ..export.export import export
 from ..export.int8 import quantise
-from ..export.job import ExportError, Job, needed
+from ..export.job import Job, needed
 from ..models.geometry import PatchSize
 from .bench import OnnxCost, times_of
-
-logger = logging.getLogger(__name__)
 
 
 def onnx_costs(
@@ -27,17 +23,13 @@ def onnx_costs(
 ) -> tuple[OnnxCost, ...]:
     """Time one export of all these sizes on the CPU, float32 and int8, with as many threads as torch has.
 
-    Empty, with a line in the log that says why, where the packages are missing or the model cannot be exported so.
+    Raises ConfigError or ExportError where the packages are missing or the model cannot be exported so.
     """
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "float32.onnx"
-        try:
-            runtime = needed("onnxruntime")
-            export(model, whole, "onnx", input="spectrogram", patch_sizes=patch_sizes)
-            quantise(whole, whole.with_name("int8.onnx"))
-        except (ConfigError, ExportError) as error:
-            logger.info("without ONNX Runtime: %s", error)
-            return ()
+        runtime = needed("onnxruntime")
+        export(model, whole, "onnx", input="spectrogram", patch_sizes=patch_sizes)
+        quantise(whole, whole.with_name("int8.onnx"))
         how = runtime.SessionOptions()
         how.intra_op_num_threads = torch.get_num_threads()
         found: list[OnnxCost] = []

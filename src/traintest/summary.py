@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints.load_report import LoadReport
 from ..classifier.audio_classifier import AudioClassifier
 from ..data.dataset import LEAST_NEW
 from ..data.manifest import Manifest
@@ -49,6 +50,8 @@ def describe(prepared: Prepared, plan: Plan, model: AudioClassifier, seconds: fl
         f" {tokens} tokens for {model.feature_config.seconds:g} s at patch {model.config.patch_size};"
         f" trained at {_sizes(plan.patches)}"
     )
+    if prepared.start is not None and model.load_report is not None:
+        yield of_start(model.load_report)
     yield (
         f"{plan.total_steps:,} steps of {config.data.batch_size} clips, {config.epochs:g} epochs;"
         f" {config.optim.name}, peak rate {config.optim.lr:g}, {config.optim.schedule};"
@@ -61,6 +64,13 @@ def describe(prepared: Prepared, plan: Plan, model: AudioClassifier, seconds: fl
         yield "chosen automatically, each can be set:"
         yield from table(prepared.choices)
     yield from warnings(config.optim, plan)
+
+
+def of_start(report: LoadReport) -> str:
+    """A line that says which model a run starts from, and what of it was changed to fit."""
+    changed = [f"{name.partition('.')[0]}: {how}" for name, how in report.of("converted").items()]
+    changed += [f"{name.partition('.')[0]}: new, {why}" for name, why in report.of("new").items()]
+    return "; ".join(dict.fromkeys([f"starts from {report.source}", *changed, *report.notes]))
 
 
 def describe_lengths(seen: Survey, config: TrainConfig, features: FeatureConfig) -> str | None:
@@ -210,8 +220,8 @@ class RunResult:
             )
         if not self.curve:
             return
-        kinds = {kind for one in self.curve.values() for kind in one}
-        targets = [kind for kind in sorted(kinds) if kind.startswith(("R2 ", "RMSE ", "pearson "))]
+        kinds = dict.fromkeys(kind for one in self.curve.values() for kind in one)
+        targets = [kind for kind in kinds if kind.startswith(("R2 ", "RMSE ", "pearson "))]
         for kind in (self.metric, *(("RMSE", "pearson") if self.metric == "R2" else ()), *targets):
             values = {patch: one.get(kind) for patch, one in self.curve.items()}  # a correlation may be unknown
             shown = {

@@ -25,7 +25,7 @@ import flexiast
 from flexiast.classifier.latency import machine
 from flexiast.cli import main
 from flexiast.commands.demo import DemoConfig, chosen_checkpoint, free_port, is_loopback
-from flexiast.commands.demo_page import HINT, NO_CURVE, build, respond, serve
+from flexiast.commands.demo_page import NO_CURVE, build, hint, modes, respond, serve
 from flexiast.errors import ConfigError, DataError
 from flexiast.models.geometry import PatchSize, lay_out
 from flexiast.reports.listening import ListeningRoom, Wish
@@ -59,6 +59,14 @@ def with_curve(room: ListeningRoom) -> ListeningRoom:
     return room
 
 
+def of_numbers(room: ListeningRoom) -> ListeningRoom:
+    """The same network as one that predicts a number in the place of each class: its logit, times 3 and 500 more."""
+    targets = len(room.model.labels)
+    room.model.loss = "mse"
+    room.model.metadata["targets"] = {"mean": [500.0] * targets, "std": [3.0] * targets}
+    return room
+
+
 def shown(room: ListeningRoom, path: str | None, *controls: object) -> tuple[str, str, str]:
     """What the page shows in the end."""
     *_, parts = respond(room, path, *controls)
@@ -73,11 +81,11 @@ def test_the_answer_and_the_table_are_what_predict_says(room: ListeningRoom) -> 
     rows = room.compare(sound, heard.best.patch_sizes)
     assert [row.patch_size.freq for row in rows] == [8, 12, 16, 24, 31, 32, 48]
     for row in rows:
-        assert row.best == room.model.predict(SEVEN, row.patch_size, top_k=1)[0]
+        assert row.best == room.model.predict(SEVEN, row.patch_size, top_k=1)
         assert row.tokens == room.model.config.layout(row.patch_size).grid.tokens
         assert row.gflops == room.model.config.flops(row.patch_size) / 1e9
         assert 0 < row.milliseconds < 1e4
-    table = table_html(rows, heard.best.patch_sizes)
+    table = table_html(rows, heard)
     assert table.count("<tr") == 8
     (marked,) = re.findall(r"<tr aria-current.*?</tr>", table)
     assert re.findall(r">([^<>]+)<", marked)[:2] == ["31", "20"]
@@ -131,6 +139,42 @@ def test_a_long_clip_shows_its_clearest_window(room: ListeningRoom, tmp_path: Pa
     assert heard.start == pytest.approx(0.96 * int(np.argmax(scores)))
     text = answer_html(sound, heard, room.compare(sound))
     assert f"3 windows; the pictures show {heard.start:.2f} to {heard.end:.2f} s, where {heard.best[0].label}" in text
+
+
+def test_numbers_are_shown_by_name_at_every_size(room: ListeningRoom) -> None:
+    room = of_numbers(room)
+    log_mel = room.model.front_end(torch.from_numpy(soundfile.read(SEVEN, dtype="float32")[0])[None])
+    with torch.no_grad():
+        values = {side: (3 * room.model(log_mel, side)[0] + 500).tolist() for side in (16, 48)}
+    answer, pictures, table = shown(room, str(SEVEN), "Size", 16, 20, 0.9)
+    names = room.model.labels.names
+    assert re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", answer) == [
+        (name, f"{value:.1f}") for name, value in zip(names, values[16], strict=True)
+    ]
+    assert "patch size 16 · 48 tokens · 0.049 GFLOPs" in answer
+    heads = re.findall('<th scope="col">(.*?)</th>', table)
+    assert heads == ["patch", "tokens", "GFLOPs", "ms", *names[:5]]
+    coarse = re.findall("<td>(.*?)</td>", table[table.index('<th scope="row">48') :])
+    assert coarse[3:] == [f"{value:.1f}" for value in values[48][:5]]
+    assert "%" not in answer + table
+    assert "for the answer" not in pictures
+    assert modes(room) == ["Size", "Time"]
+    assert "values" in shown(room, None, "Size", 16, 20, 0.9)[0]
+
+
+def test_numbers_of_a_long_clip_are_shown_over_its_loudest_window(room: ListeningRoom, tmp_path: Path) -> None:
+    window = room.model.feature_config.samples
+    waveform = 0.001 * np.random.default_rng(0).standard_normal(3 * window)
+    waveform[window : 2 * window] *= 50
+    soundfile.write(tmp_path / "long.wav", waveform, RATE)
+    room = of_numbers(room)
+    sound = room.read(tmp_path / "long.wav")
+    heard = room.hear(sound, Wish())
+    assert heard.start == pytest.approx(0.96)
+    assert heard.best == room.model.predict(tmp_path / "long.wav", 16)
+    assert "the values are means over 3 windows; the pictures show 0.96 to 1.92 s, the loudest" in answer_html(
+        sound, heard, room.compare(sound)
+    )
 
 
 def test_a_short_clip_leaves_its_padding_bare(room: ListeningRoom, tmp_path: Path) -> None:
@@ -204,7 +248,7 @@ def test_mistakes_are_a_line_with_the_name_of_the_file_alone(room: ListeningRoom
 
 
 def test_the_page_answers_with_parts_or_says_what_to_do(room: ListeningRoom) -> None:
-    assert HINT in shown(room, None, "Size", 16, 20, 0.9)[0]
+    assert hint(room) in shown(room, None, "Size", 16, 20, 0.9)[0]
     assert NO_CURVE in shown(room, str(SEVEN), "Time", 16, 20, 0.9)[0]
     answer, pictures, table = shown(room, str(SEVEN), "Size", 16.0, 20, 0.9)
     assert '<p class="fx-top">seven</p>' in answer

@@ -54,8 +54,23 @@ def test_logits_become_probabilities_and_views_their_mean(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"clip": ["1", "2"], "labels": ["dog", "cat"], "logits": np.zeros((2, 2))}, "no scores of 1 of 3 clips; the"),
-        ({"clip": ["1"], "labels": ["dog"], "logits": np.zeros((1, 1))}, "no scores of 1 of 2 classes; the first: cat"),
+        (
+            {"clip": ["1", "2"], "labels": ["dog", "cat"], "logits": np.zeros((2, 2))},
+            "no scores of 1 of 3 clips; the first: /data/b/3.wav; the file's first: 1",
+        ),
+        (
+            {"clip": ["1"], "labels": ["dog"], "logits": np.zeros((1, 1))},
+            "no scores of 1 of 2 classes; the first: cat; the file's first: dog",
+        ),
+        (
+            {"clip": ["1", "2", "3"], "labels": ["dog", "cat"], "probabilities": [[1, 0], [0, 0], [0, 1]]},
+            "only zeros for 2",
+        ),
+        ({"clip": ["1"], "labels": ["dog", "cat", "dog"], "logits": np.zeros((1, 3))}, "the label 'dog' twice"),
+        (
+            {"clip": np.array(["1"], object), "labels": ["dog"], "logits": [[0]]},
+            r"Python objects, .*array\.astype\(str\)",
+        ),
         ({"clip": ["1"], "labels": ["dog", "cat"], "logits": np.zeros((1, 3))}, r"found scores \(1, 3\), expected"),
         ({"clip": ["1"], "labels": ["dog", "cat"], "logits": [[0, np.nan]]}, "scores that are not finite"),
         ({"clip": ["1"], "labels": ["dog", "cat"], "probabilities": [[0, 1.5]]}, "probabilities outside 0 to 1"),
@@ -65,6 +80,14 @@ def test_logits_become_probabilities_and_views_their_mean(tmp_path: Path) -> Non
 def test_what_does_not_fit_is_named(arrays, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         scores_of(npz(tmp_path / "s.npz", **arrays), manifest(), single_label=True)
+
+
+def test_names_may_be_bytes_or_numbers(tmp_path: Path) -> None:
+    path = npz(
+        tmp_path / "s.npz", clip=[3, 2, 1], labels=[b"cat", b"dog"], probabilities=[[0, 1], [1, 0], [0.25, 0.75]]
+    )
+    found = scores_of(path, manifest(), single_label=True)
+    assert found.tolist() == [[0.75, 0.25], [0, 1], [1, 0]]
 
 
 def test_a_name_that_fits_two_clips_is_refused_and_so_is_no_file_of_scores(tmp_path: Path) -> None:

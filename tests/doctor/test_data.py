@@ -223,7 +223,6 @@ def test_names_of_the_hub_are_models_and_names_of_data_sets_data(
     monkeypatch.chdir(tmp_path)
     seen: list[str] = []
     none = Examination("x", {}, ())
-    monkeypatch.setattr(doctor, "locate", lambda name: tmp_path)
     monkeypatch.setattr(doctor, "examine_checkpoint", lambda name: (seen.append(f"model {name}"), none)[1])
     monkeypatch.setattr(doctor, "examine_data", lambda data, *_: (seen.append(f"data {data.splits['train']}"), none)[1])
     for name in ("MIT/ast-of-mine", "ast_audioset_16_16", "timm:vit_tiny_patch16_224", "hf:owner/set:test"):

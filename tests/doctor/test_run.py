@@ -222,6 +222,16 @@ def test_the_command_tells_the_kind_of_subject_and_ends_with_1_if_anything_is_se
     assert main(["doctor", str(tmp_path / "nowhere")]) == 2
 
 
+def test_the_hub_is_asked_once_for_a_model(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    folder, asked = Path(__file__).parents[2] / "pretrained_models" / "demo_flexible", list[str]()
+    monkeypatch.setattr("flexiast.checkpoints.hub.snapshot_download", lambda name, **_: (asked.append(name), folder)[1])
+    assert main(["doctor", "owner/of-words"]) == 0
+    assert asked == ["owner/of-words"]
+    told = capsys.readouterr()
+    assert told.err.count("asking the Hugging Face Hub") == 1
+    assert "owner/of-words: FlexiAST" in told.out  # the source of the tensors, not a folder of the cache
+
+
 def test_a_name_that_is_not_here_is_asked_of_the_hub_and_both_are_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

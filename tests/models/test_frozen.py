@@ -55,6 +55,15 @@ def test_nothing_is_resized_when_it_runs() -> None:
         frozen(X)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_in_another_precision_it_takes_float32_features_as_the_model_does(dtype: torch.dtype) -> None:
+    model = small(coverage="pad").to(dtype)
+    frozen = freeze(model, 12)(X)
+    assert frozen.dtype == dtype
+    torch.testing.assert_close(frozen, model(X, 12))
+
+
 def test_it_is_a_module_of_its_own() -> None:
     model = small()
     frozen, before = freeze(model, 12), model(X, 12)

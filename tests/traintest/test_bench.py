@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import logging
 import sys
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from flexiast.data.manifest import Labels
 from flexiast.errors import ConfigError
 from flexiast.reports.bench import format_bench, plot_bench
 from flexiast.traintest.bench import Cost, compiled, growth, roofline
-from flexiast.traintest.bench_onnx import onnx_costs
 
 CURVE = {"16": {"accuracy": 0.75, "mAP": 0.5}, "48": {"accuracy": 0.25}, "32": "spoilt"}
 
@@ -53,7 +51,7 @@ def test_compiled_it_gives_the_same_at_every_size_and_is_timed(model_dir: Path) 
 
 @pytest.mark.slow
 def test_command_writes_table_csv_json_and_picture(model_dir: Path, tmp_path: Path, capsys) -> None:
-    options = f"--out {tmp_path} --patch-sizes 48 16 16x32 --seconds 0.01 --batch-size 3 --precision fp32 --no-onnx"
+    options = f"--out {tmp_path} --patch-sizes 48 16 16x32 --seconds 0.01 --batch-size 3 --precision fp32"
     assert main(["bench", str(model_dir), *options.split()]) == 0
     printed = capsys.readouterr().out
     with open(tmp_path / "bench.csv", newline="") as file:
@@ -80,9 +78,7 @@ def test_command_writes_table_csv_json_and_picture(model_dir: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_its_times_are_those_of_budgets(model_dir: Path, monkeypatch) -> None:
-    config = BenchConfig(
-        model_dir, patch_sizes=(PatchSize(24, 24),), seconds=0.0, batch_size=1, precision="fp32", onnx=False
-    )
+    config = BenchConfig(model_dir, patch_sizes=(PatchSize(24, 24),), seconds=0.0, batch_size=1, precision="fp32")
     bench(config)
     monkeypatch.setattr(latency, "measure_seconds", lambda *a: pytest.fail("measured again"))
     times = latency.seconds_of(flexiast.load(model_dir), [PatchSize(24, 24)], {})
@@ -90,11 +86,13 @@ def test_its_times_are_those_of_budgets(model_dir: Path, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_runtime_is_timed_at_every_size_where_it_is_installed(model_dir: Path, tmp_path: Path) -> None:
+def test_onnx_runtime_is_timed_at_every_size_if_asked(model_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     patches = (PatchSize(48, 48), PatchSize(24, 24))
-    found = bench(BenchConfig(model_dir, tmp_path, patch_sizes=patches, seconds=0.0, batch_size=2, device="cpu"))
+    found = bench(
+        BenchConfig(model_dir, tmp_path, patch_sizes=patches, seconds=0.0, batch_size=2, device="cpu", onnx=True)
+    )
     asked = [(weights, patch) for weights in ("float32", "int8") for patch in ("48", "24")]
     assert [(cost.weights, cost.patch_size) for cost in found.onnx] == asked
     assert [cost.tokens for cost in found.onnx] == 2 * [cost.tokens for cost in found.costs]
@@ -103,19 +101,19 @@ def test_onnx_runtime_is_timed_at_every_size_where_it_is_installed(model_dir: Pa
     assert "ONNX Runtime int8, clips/s: 48: " in format_bench(found)
 
 
-def test_without_onnx_runtime_one_line_says_so(model_dir: Path, monkeypatch, caplog) -> None:
+def test_without_onnx_runtime_one_line_says_so(model_dir: Path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with caplog.at_level(logging.INFO):
-        assert onnx_costs(flexiast.load(model_dir), [PatchSize(24, 24)], 1, 0.0) == ()
-    (line,) = (record.message for record in caplog.records if "ONNX Runtime" in record.message)
+    monkeypatch.setattr("flexiast.commands.bench.measure_costs", lambda *_: pytest.fail("timed before the error"))
+    assert main(["bench", str(model_dir), "--onnx", "--device", "cpu"]) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line)
     assert "onnxruntime: not installed" in line
-    assert "pip install" in line
+    assert "pip install '.[export]'" in line
 
 
 @pytest.mark.slow
 def test_without_a_folder_nothing_is_written(model_dir: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = bench(BenchConfig(model_dir, patch_sizes=(PatchSize(24, 24),), seconds=0.0, batch_size=1, onnx=False))
+    found = bench(BenchConfig(model_dir, patch_sizes=(PatchSize(24, 24),), seconds=0.0, batch_size=1))
     assert list(tmp_path.iterdir()) == []
     assert found.growth is None  # one size has no slope
     assert found.costs[0].score is None
@@ -130,9 +128,7 @@ def test_peak_memory_grows_with_the_tokens(tmp_path: Path) -> None:
     model = flexiast.AudioClassifier(network, flexiast.FeatureConfig(), Labels.numbers(3))
     model.save_pretrained(tmp_path)
     sizes = (PatchSize(8, 8), PatchSize(64, 64))
-    config = BenchConfig(
-        tmp_path, patch_sizes=sizes, seconds=0.0, batch_size=8, precision="fp32", device="cpu", onnx=False
-    )
+    config = BenchConfig(tmp_path, patch_sizes=sizes, seconds=0.0, batch_size=8, precision="fp32", device="cpu")
     kept = [torch.ones(1 << 10) for _ in range(1 << 16)]  # 256 MB of small pieces: the heap keeps them when freed
     held = kept[-1]  # at the top of the heap
     del kept[:]

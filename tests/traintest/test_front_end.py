@@ -8,7 +8,10 @@ import flexiast
 from flexiast.cli import main
 from flexiast.errors import ConfigError
 from flexiast.export.export import export
-from flexiast.traintest.options import FeatureOptions
+from flexiast.traintest.config import TrainConfig
+from flexiast.traintest.options import DataConfig, FeatureOptions, ModelOptions
+from flexiast.traintest.summary import describe
+from flexiast.traintest.train import Trainer
 
 FRONT_END = {"sample_rate": 8000, "bins": 40, "window_ms": 32.0, "hop_ms": 16.0}
 
@@ -32,6 +35,22 @@ def test_stats_train_and_export_agree(sounds: Path, tmp_path: Path, capsys: pyte
     assert export(flexiast.load(run), tmp_path / "model.pt2", "torch").difference < 1e-3
     with pytest.raises(ConfigError, match=r"features\.window_ms, features\.hop_ms: found 32 and 16"):
         export(flexiast.load(run), tmp_path / "hf", "hf")
+
+
+def test_a_run_says_what_it_starts_from_and_what_was_changed_to_fit(sounds: Path, tmp_path: Path) -> None:
+    start = ModelOptions(init=str(Path(__file__).parents[2] / "pretrained_models" / "demo_flexible"))
+    changed = TrainConfig(
+        DataConfig(sounds / "train"), tmp_path, features=FeatureOptions(sample_rate=8000, bins=64), model=start
+    )
+    made = Trainer(changed, progress=False)
+    (line,) = (one for one in describe(made.prepared, made.plan, made.model, 1) if one.startswith("starts from"))
+    assert line.split("; ") == [
+        f"starts from {start.init}",
+        "kernel: PI-resize from patch 16 to 8x16",
+        "pos_embed: grid 8x6 of patch 16, stride 16, 128 bins, fitted to 8x6 of patch 8x16, stride 8x16, 64 bins",
+        "head: new, classifier of 6 classes",
+        "other front end: 128 mel bins -> 64, 16000 Hz -> 8000",
+    ]
 
 
 def test_what_is_asked_for_wins_over_the_start_and_that_over_the_defaults() -> None:

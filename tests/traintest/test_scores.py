@@ -1,6 +1,7 @@
 """Stored scores teach as the model that wrote them: `flexiast score`, then `--distill.scores`."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 import flexiast
 from flexiast.cli import main
+from flexiast.data.scores import clips_named, read_scores
 from flexiast.errors import ConfigError
 from flexiast.traintest.augment import AugmentConfig, clip_keys, mixup
 from flexiast.traintest.losses import distillation_loss
@@ -74,6 +76,10 @@ def test_scores_of_shards_teach_on_the_same_shards(kind: str, scored, sounds: Pa
     for row in (0, 7, 29):
         said = dict(teacher.predict(made.train_data.clips[row].path, top_k=6))
         assert made.scores[row].tolist() == pytest.approx([said[name] for name in teacher.labels.names], abs=1e-5)
+    names = read_scores(tmp_path / "scores.npz").clips
+    assert clips_named(names, shards) == [clip.path for clip in made.train_data.clips]
+    shutil.rmtree(shards)
+    assert clips_named(names, shards) == [shards / name for name in names]
 
 
 def test_mixup_mixes_the_scores_as_it_mixes_the_labels(scored, sounds: Path, tmp_path: Path) -> None:
