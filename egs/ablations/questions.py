@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 GROUPS = {"nine sizes": NINE, "unseen sizes": UNSEEN, "rectangles": LONG}
 SINGLE = tuple(PatchSize(side, side) for side in (8, 12, 16, 24, 32, 48))
 RECTANGLES = tuple(PatchSize(freq, time) for freq in range(8, 49) for time in range(8, 49))
+EVERY_RECTANGLE_TO_56 = tuple(PatchSize(freq, time) for freq in range(8, 57) for time in range(8, 57))
 WIDE = tuple(PatchSize(side, side) for side in (8, 16, 32, 48))
 STRIPS = tuple(PatchSize(128, side) for side in range(1, 25))
 """Patches over all mel bins, as many frames wide."""
@@ -90,7 +91,8 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
     "patches": {
         f"patch dropout {dropout:g}": dataclasses.replace(SQUARES_AND_RECTANGLES, dropout=dropout)
         for dropout in (0.3, 0.5, 0.67)
-    },
+    }
+    | {"sizes from 8 to 56": dataclasses.replace(WINNER, sizes=EVERY_RECTANGLE_TO_56)},
     "parts": {
         "2 sizes in a batch": Arm(parts=2),
         "4 sizes in a batch": Arm(parts=4),

@@ -108,7 +108,9 @@ class TrainConfig(OutputOptions):
                 f"at most {max_validations} validations in {self.epochs:g} epochs",
             )
         require_distinct("eval_patch_sizes", self.eval_patch_sizes)
-        parse_tune(self.tune)
+        if parse_tune(self.tune)[0] == "head":
+            decay = self.optim.layer_decay
+            require(decay == 1, "optim.layer_decay", decay, "1 with tune head, which trains no layer below it")
         require(0 <= self.ema <= 1, "ema", self.ema, "a share from 0 to 1")
         require(not (self.average_from and self.ema), "ema", self.ema, "0 with average_from")
         require(0 <= self.focal <= 10, "focal", self.focal, "0 to 10")

@@ -86,6 +86,8 @@ def test_a_part_of_a_model_needs_a_start_and_blocks(start: Path, sounds: Path, t
         Trainer(config(sounds, tmp_path, tune="head"), progress=False)
     with pytest.raises(ConfigError, match="tune: found last:9, the network has 4 blocks"):
         Trainer(tuned(sounds, tmp_path, start, "last:9"), progress=False)
+    with pytest.raises(ConfigError, match=r"optim\.layer_decay: found 0\.7, expected 1 with tune head"):
+        tuned(sounds, tmp_path, start, "head", optim=OptimConfig(layer_decay=0.7))
 
 
 @pytest.mark.slow
