@@ -112,9 +112,12 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
         "SpecAugment, two patches": Arm(mask=2.0),
     },
     "start": {
-        "from scratch": Arm(network={}, share=3.0),
-        "a third at 16 alone, then flexible": Arm(network={}, begin=PatchSize(16, 16), share=3.0),
-        "a third at 32 alone, then flexible": Arm(network={}, begin=PatchSize(32, 32), share=3.0),
+        name: dataclasses.replace(WINNER, network={}, begin=begin, share=3.0)
+        for name, begin in {
+            "from scratch": None,
+            "a third at 16 alone, then flexible": PatchSize(16, 16),
+            "a third at 32 alone, then flexible": PatchSize(32, 32),
+        }.items()
     },
     "conditioning": {name: Arm(variant=name) for name in VARIANTS},
     "coverage": {"drop, positions stretched": Arm(coverage="drop")},

@@ -140,8 +140,6 @@ def begin(arm: Arm, start: AudioClassifier) -> AudioClassifier:
     model = copy.deepcopy(start)
     if arm.coverage:
         model.config = dataclasses.replace(model.config, coverage=arm.coverage)
-    if arm.dropout:
-        model.patch_dropout = PatchDropout(arm.dropout, model.config.prefix_tokens)
     blocks: list[Any] = list(model.blocks) if arm.drop_path else []
     for number, block in enumerate(blocks, start=1):
         block.drop_path1 = block.drop_path2 = DropPath(arm.drop_path * number / len(blocks))
@@ -153,6 +151,7 @@ def run(
 ) -> tuple[AudioClassifier, float, int]:
     """Train for so many FLOPs; returns the model, the FLOPs spent, and the steps."""
     frames, teacher = model.feature_config.frames, Teacher(arm, model, start)
+    model.patch_dropout = PatchDropout(arm.dropout, model.config.prefix_tokens)
     costs = {size: float(model.config.flops(size, frames, arm.dropout)) for size in arm.sizes}
     how = ((), seed, arm.parts, arm.draw, [*costs.values()])
     drawn = arm.sampler(arm.sizes, *how, steps=1001, square_share=arm.square_share)
