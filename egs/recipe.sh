@@ -37,7 +37,7 @@ if [ "$preset" = auto ]; then
   : "${average_from:=0}"
 fi
 # What `flexiast flexify` does by itself, see egs/ablations/RESULTS.md; the papers draw eleven sizes alike.
-draw=uniform rectangles= dropout=0
+draw=uniform rectangles= dropout=
 if [ "$preset" != published ] && [ -z "$patch_sizes" ]; then
   patch_sizes=$(seq -s ' ' 8 48) draw=coarse-to-fine rectangles=yes dropout=0.67
 fi

@@ -53,6 +53,7 @@ STRIPS = tuple(PatchSize(128, side) for side in range(1, 25))
 PUBLISHED = Arm(sizes=NINE, draw=uniform)
 DEFAULT = Arm()
 SQUARES_AND_RECTANGLES = Arm(sizes=RECTANGLES, draw=coarse_to_fine, square_share=0.5)
+HALF = dataclasses.replace(SQUARES_AND_RECTANGLES, dropout=0.5)
 WINNER = dataclasses.replace(SQUARES_AND_RECTANGLES, dropout=FLEXIBLE_DROPOUT)
 QUESTIONS: dict[str, dict[str, Arm]] = {
     "compute": {
@@ -124,7 +125,12 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
     "frontier": {
         f"{name}, {times} x": dataclasses.replace(arm, share=times)
         for times in (1, 3, 9)
-        for name, arm in {"published": PUBLISHED, "coarse to fine": SQUARES_AND_RECTANGLES, "default": WINNER}.items()
+        for name, arm in {
+            "published": PUBLISHED,
+            "coarse to fine": SQUARES_AND_RECTANGLES,
+            "default": WINNER,
+            "patch dropout 0.5": HALF,
+        }.items()
     },
     "width": {
         f"width {width}, {name}": dataclasses.replace(arm, network={"width": width, "heads": width // 32}, share=1.5)

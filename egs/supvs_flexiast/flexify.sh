@@ -47,7 +47,7 @@ for fold in ${folds:-all}; do
     set_splits "$fold"
     launch train --out "$out" "${splits[@]}" --model.init "$start" --model.patch-size 16 "${training[@]}" \
       --patches.sizes "${sizes[@]}" --patches.draw "$draw" ${rectangles:+--patches.rectangles yes} \
-      --patches.dropout "$dropout" \
+      ${dropout:+--patches.dropout "$dropout"} \
       --eval-patch-sizes "${measured[@]}" ${distill[@]+"${distill[@]}"}
   fi
   if runs 3 "flexibility curves${folds:+, fold $fold}"; then

@@ -48,7 +48,7 @@ def adapt(
     """
     old = model.config
     scale = _scale(model.feature_config, features)
-    patch = PatchSize.parse(patch_size) if patch_size else _scaled(old.patch_size, scale)
+    patch = base_patch(model, features, patch_size)
     config = dataclasses.replace(
         old,
         classes=len(labels),
@@ -71,6 +71,13 @@ def adapt(
     adapted.load_state_dict(state)
     adapted.load_report = _adaptation(model, adapted, order)
     return adapted
+
+
+def base_patch(model: AudioClassifier, features: FeatureConfig, patch_size: PatchLike | None = None) -> PatchSize:
+    """Base patch of a model adapted to these features, see `adapt`."""
+    if patch_size:
+        return PatchSize.parse(patch_size)
+    return _scaled(model.config.patch_size, _scale(model.feature_config, features))
 
 
 def _scale(old: FeatureConfig, new: FeatureConfig) -> tuple[float, float]:

@@ -83,12 +83,11 @@ def bench(config: BenchConfig) -> Bench:
         model.config.grid(patch, model.feature_config.frames)
     if config.out is not None:
         require_writable(config.out)
+    onnx = onnx_costs(model, config.patch_sizes, config.batch_size, config.seconds) if config.onnx else ()
     report = measure_costs(
         model, config.patch_sizes, config.batch_size, config.seconds, config.precision, config.compile
     )
-    if config.onnx:
-        onnx = onnx_costs(model, config.patch_sizes, config.batch_size, config.seconds)
-        report = dataclasses.replace(report, onnx=onnx)
+    report = dataclasses.replace(report, onnx=onnx)
     if not config.compile:
         times = measure_seconds(model, config.patch_sizes, config.precision, config.seconds)
         remember(model, times, config.precision)

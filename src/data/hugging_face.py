@@ -173,9 +173,9 @@ def _samples(source: Path, rows: Any, audio: str, label: str | None) -> Iterator
     """Suffix, bytes and labels of each clip."""
     names = class_label(optional("datasets", "data"), rows.features[label]) if label else None
     for number, row in enumerate(rows):
-        sound, value = row[audio], row[label] if label else []
+        sound, value = row[audio] or {}, row[label] if label else []
         labels = label_texts(f"{source}: row {number}", value, names)
-        content, name = sound["bytes"], sound["path"] or ""
+        content, name = sound.get("bytes"), sound.get("path") or ""
         if content is None and name:
             try:
                 content = Path(name).read_bytes()

@@ -12,8 +12,7 @@ from ..errors import ConfigError
 from .arrays import Lists
 
 MOST_MIXED = 4096
-"""Clips of a stream that are mixed at a time, as if drawn from a buffer of so many, unless they are fewer pieces than
-LEAST_MIXED."""
+"""Clips of a stream that are mixed at a time, like a shuffle buffer of this size; LEAST_MIXED pieces at least."""
 LEAST_MIXED = 8
 """Pieces of a stream that are mixed at a time at least."""
 

@@ -221,7 +221,7 @@ def scores_of(path: Path, data: Manifest, single_label: bool) -> Tensor:
         values = values / values.sum(dim=1, keepdim=True)
         if nothing := [name for name in names if name is not None and values[rows[name]].isnan().any()]:
             raise DataError(
-                f"{path}: found only zeros for {nothing[0]} in the classes of the data, expected a score above"
+                f"{path}: found only zeros for {nothing[0]} in the classes of the data, expected a score above 0"
             )
     return torch.stack([values[rows[name]].mean(dim=0) for name in names if name is not None])
 

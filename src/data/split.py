@@ -14,7 +14,7 @@ from ..errors import ConfigError, require
 from .clips import Clip
 from .manifest import Manifest
 
-OWN = "give validation data of their own, or 0 for none"
+OWN = "name validation clips with --data.val, or 0 for none"
 MOST_GROUPED = 50_000
 """Largest number of clips to keep groups together in; scikit-learn's time grows with groups times classes."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, FlexiASTError
 from ..runtime.extras import optional
 from .clips import Paths
 from .hugging_face import (
@@ -48,11 +48,11 @@ def stream_labels(source: Path, label_column: str | None) -> tuple[Paths, list[t
     datasets = optional("datasets", "data")
     files, features = _files(datasets, source)
     audio, label = audio_and_label(datasets, source, features, label_column)
-    read = _read(source, files, audio, [label])
-    names, known = class_label(datasets, features[label]), dict[Any, tuple[str, ...]]()
+    read = _read(files, audio, [label])
+    names, known = class_label(datasets, features[label]), dict[str, tuple[str, ...]]()
     texts = []
     for row, value in enumerate(value for _, table in read for value in table.column(label).to_pylist()):
-        key = tuple(value) if isinstance(value, list) else value
+        key = repr(value)  # a value may be a list or a structure
         if key not in known:
             found = label_texts(f"{source}: row {row}", value, names)
             known[key] = tuple(dict.fromkeys(composed(text.strip()) for text in found))
@@ -65,7 +65,7 @@ def stream_numbers(source: Path, columns: Sequence[str], flag: str) -> tuple[Pat
     datasets = optional("datasets", "data")
     files, features = _files(datasets, source)
     audio, names = audio_and_numbers(datasets, source, features, columns, flag)
-    read = _read(source, files, audio, names)
+    read = _read(files, audio, names)
     table = optional("pyarrow", "data").concat_tables([table for _, table in read], promote_options="permissive")
     return _paths(source, read), names, numbers_of(source, table, names)
 
@@ -94,34 +94,37 @@ def _files(datasets: Any, source: Path) -> tuple[list[str], Any]:
         found = others[0] if others else "no files"
         raise DataError(f"{source}: found {found}, expected parquet files to stream; {remedy}")
     if features is None:
-        features = datasets.Features.from_arrow_schema(_asked(source, files[0], lambda parquet: parquet.schema_arrow))
+        features = datasets.Features.from_arrow_schema(_asked(files[0], lambda parquet: parquet.schema_arrow))
     return files, features
 
 
-def _read(source: Path, files: Sequence[str], audio: str, columns: Sequence[str]) -> list[tuple[list[Piece], Any]]:
+def _read(files: Sequence[str], audio: str, columns: Sequence[str]) -> list[tuple[list[Piece], Any]]:
     """Of each file its pieces and a table of these columns."""
 
     def read(url: str) -> tuple[list[Piece], Any]:
         def told(parquet: Any) -> tuple[list[Piece], Any]:
+            there = parquet.schema_arrow.names
+            if missing := [name for name in (audio, *columns) if name not in there]:
+                raise DataError(f"{url}: found columns {', '.join(there)}, expected {missing[0]}, as in {files[0]}")
             return _pieces(url, parquet, audio), parquet.read(list(columns), use_threads=False).select(list(columns))
 
-        return _asked(source, url, told)
+        return _asked(url, told)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(read, files))
 
 
-def _asked(source: Path, url: str, what: Any) -> Any:
+def _asked(url: str, what: Any) -> Any:
     """What a function tells of a parquet file. Raises DataError."""
     parquet = optional("pyarrow.parquet", "data")
     try:
         with opened_at(url) as file:
             return what(parquet.ParquetFile(file))
-    except DataError:
+    except FlexiASTError:
         raise
     except Exception as error:  # each file system has errors of its own
         reason = " ".join(f"{type(error).__name__}: {reason_of(error)}".split())[:300]
-        raise DataError(f"{source}: {url} is not readable as a parquet file ({reason})") from None
+        raise DataError(f"{url}: not readable as a parquet file ({reason})") from None
 
 
 def _pieces(url: str, parquet: Any, audio: str) -> list[Piece]:

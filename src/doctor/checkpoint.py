@@ -35,7 +35,7 @@ def examine_checkpoint(source: str) -> Examination:
 
 
 def model_faults(model: AudioClassifier, where: str, train: str = "SOUNDS") -> list[Finding]:
-    """What is wrong with a model that could be read. where: its file or folder; train: the data it was trained on."""
+    """What is wrong with a model that could be read. where: its file or folder; train: what --data.train takes."""
     findings = []
     odd = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
     if odd:
@@ -61,7 +61,7 @@ def model_faults(model: AudioClassifier, where: str, train: str = "SOUNDS") -> l
             Finding(
                 "one-patch-size", "warning", f"it was trained at patch size {trained_sizes(model)[0]} alone", where,
                 "accuracy falls away at other sizes",
-                f"flexiast flexify {quoted(where)} --out {beside(where, 'flexible')} --data.train {quoted(train)}",
+                f"flexiast flexify {quoted(where)} --out {beside(where, 'flexible')} --data.train {train}",
             )
         )  # fmt: skip
     return findings

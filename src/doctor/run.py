@@ -155,8 +155,13 @@ def _dips(run: FinishedRun, validations: Sequence[dict[str, Any]]) -> Iterator[F
             yield Finding(
                 "dip-at-a-size", "warning", f"{metric} is {score:.3f} at patch {patch}, {before:.3f} and {after:.3f} at"
                 " its neighbours", str(run.path), "that size was trained too rarely, or not at all",
-                f"flexiast flexify {quoted(run.path)} --out {beside(run.path, 'flexible')} --data.train {_train(run)}",
+                f"flexiast flexify {quoted(run.path)} --out {beside(run.path, 'flexible')} --data.train {_data(run)}",
             )  # fmt: skip
+
+
+def _data(run: FinishedRun) -> str:
+    """What --data.train took, and how it was read."""
+    return _train(run) + (" --data.streaming" if run.settings["data"].get("streaming") else "")
 
 
 def _model(run: FinishedRun) -> tuple[AudioClassifier | None, list[Finding]]:
@@ -164,7 +169,7 @@ def _model(run: FinishedRun) -> tuple[AudioClassifier | None, list[Finding]]:
     if not run.has_model:
         return None, []
     try:
-        return run.model, model_faults(run.model, str(run.path), str(run.settings["data"].get("train")))
+        return run.model, model_faults(run.model, str(run.path), _data(run))
     except FlexiASTError as error:
         return None, [
             Finding(

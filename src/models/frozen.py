@@ -47,9 +47,8 @@ class FrozenAST(nn.Module):
         """Logits (B, C). Raises ValueError if the input is not (B, T, F) with this module's own T and F."""
         if log_mel.dim() != 3 or log_mel.shape[1] != self.frames or log_mel.shape[2] != self.bins:
             raise ValueError(f"input shape: found {log_mel.shape}, expected (batch, {self.frames}, {self.bins})")
-        log_mel = log_mel.to(
-            self.patch_embed.weight.dtype
-        )  # features are float32 even if the model is in half precision
+        # Features are float32 even if the model is in half precision.
+        log_mel = log_mel.to(self.patch_embed.weight.dtype)
         patches = patchify(log_mel, self.patch, self.stride, self.padding, self.pad_value)  # (B, H*W, h*w)
         tokens = self.patch_embed(patches) + self.pos_embed
         x = torch.cat([self.prefix.expand(tokens.shape[0], -1, -1), tokens], dim=1)  # (B, N, D)

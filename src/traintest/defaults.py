@@ -183,9 +183,9 @@ def _choose_length(chooser: Chooser, facts: Facts) -> None:
     clips = len(facts.train)
     # In steps of 16 clips, 62.5 sqrt(clips): few clips are seen more often, many for longer.
     epochs, reason = round(max(3.0, 1000 / clips**0.5), 1), f"1,000 / sqrt({clips:,} clips)"
-    if facts.cost and facts.start is not None and chooser.get("epochs") is AUTO:
+    if facts.cost and chooser.get("epochs") is AUTO:
         times = min(MOST_LONGER, max(1.0, 1 / facts.cost(chooser.get("features.frames"))))
-        reason += f", times {times:.2g}: the sizes drawn cost less than patch {facts.start.config.patch_size}"
+        reason += f", times {times:.3g}: the sizes drawn cost less than the base patch" if times > 1 else ""
         epochs = round(times * epochs, 1)
     chooser.choose("epochs", epochs, reason)
     validations = VALIDATIONS_OF_MANY_SIZES if facts.flexible else VALIDATIONS

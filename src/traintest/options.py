@@ -218,7 +218,9 @@ class PatchOptions:
     def __post_init__(self) -> None:
         require(not self.weights or self.draw in (None, "uniform"), "patches.weights", self.weights, "none beside draw")
         require(self.parts >= 1, "patches.parts", self.parts, "1 or more")
-        require(self.dropout is None or 0 <= self.dropout < 1, "patches.dropout", self.dropout, "a share, below 1")
+        require(
+            self.dropout is None or 0 <= self.dropout < 1, "patches.dropout", self.dropout, "a share from 0 to below 1"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

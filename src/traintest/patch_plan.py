@@ -7,8 +7,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+from ..classifier.adapt import base_patch
 from ..classifier.audio_classifier import AudioClassifier
 from ..errors import ConfigError
+from ..features import FeatureConfig
 from ..models.config import FlexiASTConfig
 from ..models.geometry import EVERY_SIZE, PAPER_SIZES, PatchSize
 from ..models.patch_dropout import PatchDropout
@@ -70,21 +72,26 @@ def sampler_of(
     return PatchSampler(sizes, options.weights, seed, options.parts, draw, costs, steps, share)
 
 
-def relative_cost(config: TrainConfig, start: AudioClassifier, frames: int) -> float:
-    """FLOPs of a step that makes this model flexible, averaged over the run, relative to one at its own patch size."""
-    options = flexible_patches(config, start, frames).patches
-    sizes = fitting(drawn_sizes(options), start, frames)
-    if len(sizes) < len(drawn_sizes(options)) or not sizes:
-        return 1.0  # `setup_plan` says which does not fit
-    network = start.config
-    drawn = sampler_of(options, sizes, network, frames, seed=0, steps=1001)
-    return drawn.mean_cost() / network.flops(network.patch_size, frames)
+def relative_cost(config: TrainConfig, start: AudioClassifier, features: FeatureConfig, frames: int) -> float:
+    """FLOPs of a step that makes this start flexible on so many frames of these features, averaged over the run,
+    relative to one at the base patch."""
+    options, bins = flexible_patches(config, start, frames).patches, features.bins
+    patch = base_patch(start, features, config.model.patch_size)
+    coverage = config.model.coverage or start.config.coverage
+    try:
+        network = dataclasses.replace(start.config, frames=frames, bins=bins, patch_size=patch, coverage=coverage)
+        drawn = sampler_of(options, drawn_sizes(options), network, frames, seed=0, steps=1001)
+        return drawn.mean_cost() / network.flops(patch, frames)
+    except ConfigError:
+        return 1.0  # a size does not fit; `setup_plan` says which
 
 
-def drop_patches(model: AudioClassifier, options: PatchOptions) -> None:
-    """Let the model leave out patches in training, if the settings say so."""
-    if options.dropout:
-        model.patch_dropout = PatchDropout(options.dropout, model.config.prefix_tokens)
+def drop_patches(config: TrainConfig, model: AudioClassifier) -> TrainConfig:
+    """Let the model leave out patches in training, if the settings say so; returns them with nothing left open."""
+    dropout = config.patches.dropout or 0.0
+    if dropout:
+        model.patch_dropout = PatchDropout(dropout, model.config.prefix_tokens)
+    return dataclasses.replace(config, patches=dataclasses.replace(config.patches, dropout=dropout))
 
 
 def fitting(sizes: Sequence[PatchSize], model: AudioClassifier, frames: int | None = None) -> tuple[PatchSize, ...]:

@@ -205,6 +205,8 @@ def _saved_settings(state: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(patches, dict) and patches.get("rectangles") is False:  # as written before `auto`
         uniform = patches.get("draw") == "uniform"
         settings["patches"] = patches | {"rectangles": "auto", "draw": None if uniform else patches.get("draw")}
+    if isinstance(settings.get("patches"), dict):  # None stood for none, as did the lack of it
+        settings["patches"] = {"dropout": 0.0} | settings["patches"]
     return settings
 
 

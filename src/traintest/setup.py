@@ -82,10 +82,10 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
     if not kept and AUTO in (chooser.get("features.frames"), chooser.get("data.mean")):
         seen = world.on_rank0(lambda: _survey(chooser.config, train, start, progress))
     gpu = pick_device(config.device).type != "cpu"
-    bins = setup_features(chooser.config, start).bins
-    facts = Facts(train, seen, start, flexible, gpu, kept, bins)
+    features = setup_features(chooser.config, start)
+    facts = Facts(train, seen, start, flexible, gpu, kept, features.bins)
     if start is not None and (flexible or chooser.config.patches.sizes):
-        facts = dataclasses.replace(facts, cost=partial(relative_cost, chooser.config, start))
+        facts = dataclasses.replace(facts, cost=partial(relative_cost, chooser.config, start, features))
     choose_all(chooser, facts)
     return Prepared(chooser.config, chooser.choices, train, val, start, seen)
 

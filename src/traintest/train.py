@@ -110,7 +110,7 @@ class Trainer:
         self.bad_files = BadFiles(self.train_data, config.data, self.directory.bad_files)
         if flexible:
             config = flexible_patches(config, self.model)
-        drop_patches(self.model, config.patches)
+        config = drop_patches(config, self.model)
         self.plan = setup_plan(config, self.train_data, self.model, self.world)
         self.config, self.prepared = config, dataclasses.replace(prepared, config=config)
         use_threads(config.threads)
@@ -223,9 +223,8 @@ class Trainer:
         if len(batch.targets) < len(self._share(progress.step)):
             raise DataError(f"{self.train_data.source}: found no usable clip to take the place of the unusable ones")
         factor = lr_factor(progress.step, plan.total_steps, plan.steps_per_epoch, self.config.optim)
-        if (
-            self.config.model.drop_path or self.config.patches.dropout
-        ):  # drawn from the step, so that a resumed run draws the same
+        if self.config.model.drop_path or self.config.patches.dropout:
+            # From the step, so that a resumed run draws the same.
             draw = np.random.SeedSequence([self.config.seed, progress.step, self.world.rank])
             torch.manual_seed(int(draw.generate_state(1)[0]))
         loss, outcome = self.stepper.step(self.objective.prepare(batch), patches, factor)

@@ -67,12 +67,17 @@ def test_the_compute_is_that_of_training_at_one_size(sounds: Path, tmp_path: Pat
     alone, flexible = Trainer(run), Trainer(run, flexible=True)
     assert flexible.config.patches.dropout == FLEXIBLE_DROPOUT
     assert flexible.model.patch_dropout.rate == FLEXIBLE_DROPOUT
-    assert alone.config.patches.dropout is None
+    assert alone.config.patches.dropout == 0
     size = alone.config.data.batch_size
     longer = flexible.config.epochs / alone.config.epochs
     assert 1.5 < longer < MOST_LONGER
     assert flexible.plan.flops(size) == pytest.approx(alone.plan.flops(size), rel=0.03)
+    changed = FeatureOptions(frames=64, bins=64)  # another front end, whose patches cost otherwise
+    alone, flexible = (Trainer(dataclasses.replace(run, features=changed), flexible=kind) for kind in (False, True))
+    assert flexible.plan.flops(size) == pytest.approx(alone.plan.flops(size), rel=0.1)  # at three times the epochs
     given = dataclasses.replace(run, patches=PatchOptions((PatchSize(8, 8), PatchSize(16, 16))))
+    reason = next(one.reason for one in Trainer(given, flexible=True).prepared.choices if one.setting == "epochs")
+    assert "times" not in reason
     assert Trainer(given, flexible=True).config.epochs == alone.config.epochs  # they cost more, and are what was asked
     cheap = dataclasses.replace(run, patches=PatchOptions((PatchSize(48, 48),)))
     assert Trainer(cheap, flexible=True).config.epochs == pytest.approx(MOST_LONGER * alone.config.epochs)

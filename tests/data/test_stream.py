@@ -214,12 +214,12 @@ def test_whole_pieces_are_held_out(sounds: Path, tmp_path: Path) -> None:
     assert list(split_off(data, 0.2, seed=4).val.clips) != list(split.val.clips)
     assert decode(split.val.clips[0].path).equal(decode(data.clips[min(sides[1]) * ROWS].path))
     whole = read_manifest(parquet(sounds, "val", tmp_path / "whole.parquet", rows=30), streaming=True)
-    with pytest.raises(ConfigError, match=r"data\.val: found 1 piece to hold out of, expected 2 at least; give"):
+    with pytest.raises(ConfigError, match=r"data\.val: found 1 piece to hold out of, expected 2 at least; name"):
         split_off(whole, 0.2)
     files = sorted((sounds / "val").rglob("*.wav"))  # sorted by class
     by_class: Any = table(sounds / "val", datasets.Value("string"), [file.parent.name for file in files])
     by_class.to_parquet(tmp_path / "sorted.parquet", batch_size=5)
-    with pytest.raises(ConfigError, match=r"data\.val: class '\w+' is only in pieces that would be held out; give"):
+    with pytest.raises(ConfigError, match=r"data\.val: class '\w+' is only in pieces that would be held out; name"):
         split_off(read_manifest(tmp_path / "sorted.parquet", streaming=True), 0.2)
 
 

@@ -309,7 +309,7 @@ def test_published_sizes_are_drawn_alike_and_the_other_presets_draw_as_flexify(
     assert config.patches.sizes == squares(list(sizes))
     assert config.patches.draw == draw
     assert config.patches.rectangles == ("yes" if draw == "coarse-to-fine" else "auto")
-    assert config.patches.dropout == (FLEXIBLE_DROPOUT if draw == "coarse-to-fine" else 0)
+    assert config.patches.dropout == (FLEXIBLE_DROPOUT if draw == "coarse-to-fine" else None)
 
 
 def test_modern_preset_and_other_options(commands: Commands) -> None:

@@ -58,11 +58,13 @@ def test_contents_and_teacher_are_compared_unless_the_state_is_older(tmp_path: P
 
 def test_a_state_from_before_rectangles_were_chosen_goes_on(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path, 2)
-    before, now = {"draw": "uniform", "rectangles": False}, {"draw": None, "rectangles": "auto"}
+    before, now = {"draw": "uniform", "rectangles": False}, {"draw": None, "rectangles": "auto", "dropout": 0.0}
     saved(directory, 1, config=json.dumps(SETTINGS | {"patches": before}))
     assert directory.resumable_state(SETTINGS | {"patches": now}, DATA, override=False)["step"] == 1
     with pytest.raises(ConfigError, match=r"patches.draw: null -> \"coarse\""):
         directory.resumable_state(SETTINGS | {"patches": now | {"draw": "coarse"}}, DATA, override=False)
+    with pytest.raises(ConfigError, match=r"patches.dropout: 0.0 -> 0.67"):  # it had heard every patch
+        directory.resumable_state(SETTINGS | {"patches": now | {"dropout": 0.67}}, DATA, override=False)
 
 
 def test_a_state_from_before_a_setting_goes_on_with_its_default(tmp_path: Path) -> None:
