@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import onnxruntime
 import torch
 from safetensors.torch import save_file
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg, batch_patchify
@@ -22,10 +21,10 @@ from flexiast import AudioClassifier, FeatureConfig, FlexiAST, FlexiASTConfig
 from flexiast.data.manifest import Labels
 from flexiast.export.export import export
 from flexiast.export.huggingface import huggingface_ast
-from flexiast.export.int8 import quantise
 from flexiast.models.config import SIZES
 from flexiast.models.geometry import PatchSize
 from flexiast.models.resize import resize_kernel
+from flexiast.traintest.bench_onnx import sessions
 
 logging.disable_progress_bar()
 Model = TypeVar("Model", bound=nn.Module)
@@ -155,16 +154,12 @@ def onnx_networks(model: FlexiAST, patch: PatchSize, folder: Path) -> dict[str, 
     frames = model.config.frames
     classifier = AudioClassifier(model.config, FeatureConfig(frames=frames), Labels.numbers(model.config.classes))
     classifier.load_state_dict(model.state_dict())
-    export(classifier.eval(), folder / "float32.onnx", "onnx", patch, "spectrogram")
-    quantise(folder / "float32.onnx", folder / "int8.onnx")
-    how = onnxruntime.SessionOptions()
-    how.intra_op_num_threads = torch.get_num_threads()
+    export(classifier.eval(), folder / "model.onnx", "onnx", patch, "spectrogram")
 
-    def logits(name: str) -> Callable[[Tensor], Tensor]:
-        session = onnxruntime.InferenceSession(folder / f"{name}.onnx", how, providers=["CPUExecutionProvider"])
+    def logits(session: Any) -> Callable[[Tensor], Tensor]:
         return lambda log_mel: torch.from_numpy(session.run(["logits"], {"log_mel": log_mel.cpu().numpy()})[0])
 
-    return {name: logits(name) for name in ("float32", "int8")}
+    return {name: logits(session) for name, session in sessions(folder / "model.onnx").items()}
 
 
 class HuggingFace(nn.Module):

@@ -103,6 +103,7 @@ PATCHES = {
     f"{ON} --patches.sizes 16 32 --patches.weights 1": "patches.weights: found [1.0], expected 2 positive numbers",
     f"{ON} --patches.sizes 16 32 --patches.weights 1 -1": "patches.weights: found [1.0, -1.0], expected 2 positive",
     f"{ON} --patches.sizes 16 32 --patches.weights 1 nan": "patches.weights: found [1.0, nan], expected 2 positive",
+    f"{ON} --patches.dropout 1": "patches.dropout: found 1.0, expected a share from 0 to below 1",
     f"{ON} --patches.weights 1 2": "patches.weights: found [1.0, 2.0], expected 1 positive numbers",
     f"{ON} --patches.weights heavy": "Error parsing --patches.weights: Could not find valid parse for arguments: ['he",
     f"{ON} --model.patch-size 200": "patch size 200x200 (bins x frames) is larger than the input, 128 x 96",

@@ -44,24 +44,25 @@ LONG = tuple(PatchSize.parse(size) for size in ("8x48", "48x8", "16x48", "48x16"
 logger = logging.getLogger(__name__)
 GROUPS = {"nine sizes": NINE, "unseen sizes": UNSEEN, "rectangles": LONG}
 SINGLE = tuple(PatchSize(side, side) for side in (8, 12, 16, 24, 32, 48))
-RECTANGLES = tuple(PatchSize(freq, time) for freq in range(8, 49) for time in range(8, 49))
-EVERY_RECTANGLE_TO_56 = tuple(PatchSize(freq, time) for freq in range(8, 57) for time in range(8, 57))
+RECTANGLES, LARGER = (
+    tuple(PatchSize(freq, time) for freq in range(8, most + 1) for time in range(8, most + 1)) for most in (48, 56)
+)
 WIDE = tuple(PatchSize(side, side) for side in (8, 16, 32, 48))
 STRIPS = tuple(PatchSize(128, side) for side in range(1, 25))
 """Patches over all mel bins, as many frames wide."""
 
 PUBLISHED = Arm(sizes=NINE, draw=uniform)
-DEFAULT = Arm()
+COARSE = Arm()
 SQUARES_AND_RECTANGLES = Arm(sizes=RECTANGLES, draw=coarse_to_fine, square_share=0.5)
 HALF = dataclasses.replace(SQUARES_AND_RECTANGLES, dropout=0.5)
-WINNER = dataclasses.replace(SQUARES_AND_RECTANGLES, dropout=FLEXIBLE_DROPOUT)
+DEFAULT = dataclasses.replace(SQUARES_AND_RECTANGLES, dropout=FLEXIBLE_DROPOUT)
 QUESTIONS: dict[str, dict[str, Arm]] = {
     "compute": {
         "published": PUBLISHED,
         "uniform": Arm(draw=uniform),
         "equal cost": Arm(draw=equal_cost),
         "side^1.0": Arm(draw=by_area(1.0)),
-        "coarse: side^1.6": DEFAULT,
+        "coarse: side^1.6": COARSE,
         "side^2.4": Arm(draw=by_area(2.4)),
         "side^2 to side^0": Arm(draw=by_area(2.0, 0.0)),
         "coarse to fine: side^2.5 to side^-0.5": Arm(draw=coarse_to_fine),
@@ -91,9 +92,9 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
     },
     "patches": {
         f"patch dropout {dropout:g}": dataclasses.replace(SQUARES_AND_RECTANGLES, dropout=dropout)
-        for dropout in (0.3, 0.5, 0.67)
+        for dropout in (0.3, 0.5, FLEXIBLE_DROPOUT)
     }
-    | {"sizes from 8 to 56": dataclasses.replace(WINNER, sizes=EVERY_RECTANGLE_TO_56)},
+    | {"sizes from 8 to 56": dataclasses.replace(DEFAULT, sizes=LARGER)},
     "parts": {
         "2 sizes in a batch": Arm(parts=2),
         "4 sizes in a batch": Arm(parts=4),
@@ -113,7 +114,7 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
         "SpecAugment, two patches": Arm(mask=2.0),
     },
     "start": {
-        name: dataclasses.replace(WINNER, network={}, begin=begin, share=3.0)
+        name: dataclasses.replace(DEFAULT, network={}, begin=begin, share=3.0)
         for name, begin in {
             "from scratch": None,
             "a third at 16 alone, then flexible": PatchSize(16, 16),
@@ -128,14 +129,14 @@ QUESTIONS: dict[str, dict[str, Arm]] = {
         for name, arm in {
             "published": PUBLISHED,
             "coarse to fine": SQUARES_AND_RECTANGLES,
-            "default": WINNER,
+            "default": DEFAULT,
             "patch dropout 0.5": HALF,
         }.items()
     },
     "width": {
         f"width {width}, {name}": dataclasses.replace(arm, network={"width": width, "heads": width // 32}, share=1.5)
         for width in (64, 96, 192)
-        for name, arm in {"flexible": WINNER, **{str(size): Arm(sizes=(size,)) for size in WIDE}}.items()
+        for name, arm in {"flexible": DEFAULT, **{str(size): Arm(sizes=(size,)) for size in WIDE}}.items()
     },
     "fixed widths": {
         f"width {width}, patch {side} alone": Arm(

@@ -166,13 +166,13 @@ class ClipDataset(OfManifest):
             rng = np.random.default_rng([draw.epoch, draw.clip])
             others = self._others(draw.clip)
             for _ in range(REPLACEMENTS):
-                yield int(others[int(rng.integers(len(others)))])
+                yield others[int(rng.integers(len(others)))]
 
     def _others(self, clip: int) -> Sequence[int]:
         """Clips that may take a clip's place: any, of a stream those in its piece, which is there."""
         pieces = self.manifest.clips.paths.pieces
-        beside = () if pieces is None else np.flatnonzero(pieces == pieces[clip])
-        return beside if len(beside) > 1 else range(len(self.manifest))  # type: ignore[return-value]
+        beside = [] if pieces is None else np.flatnonzero(pieces == pieces[clip]).tolist()
+        return beside if len(beside) > 1 else range(len(self.manifest))
 
 
 def _hand_over(batch: Any) -> tuple[Any, ...]:

@@ -14,7 +14,8 @@ from ..errors import ConfigError, require
 from .clips import Clip
 from .manifest import Manifest
 
-OWN = "name validation clips with --data.val, or 0 for none"
+REMEDY = "name validation clips with --data.val, or 0 for none"
+"""What to do where a share cannot be split off."""
 MOST_GROUPED = 50_000
 """Largest number of clips to keep groups together in; scikit-learn's time grows with groups times classes."""
 
@@ -39,14 +40,11 @@ def split_off(manifest: Manifest, share: float, seed: int = 0) -> Split:
     strata = _strata(manifest)
     if (rare := Counter(strata.tolist()).most_common()[-1])[1] < 2:
         name = manifest.labels.names[rare[0]] if rare[0] >= 0 else "(no class)"
-        raise ConfigError(f"data.val: class {name!r} has 1 clip, expected at least 2 to split a share off; {OWN}")
-    few, pieces = len(strata) <= MOST_GROUPED, manifest.clips.paths.pieces
-    how, groups = source_groups(manifest.clips) if few and pieces is None else ("", None)
-    if pieces is not None:
-        require(pieces.min() < pieces.max(), "data.val", "1 piece to hold out of", f"2 at least; {OWN}")
-        how = "pieces of the stream"
-        parts = GroupShuffleSplit(1, test_size=share, random_state=seed).split(strata, groups=pieces)
-    elif groups is None:
+        raise ConfigError(f"data.val: class {name!r} has 1 clip, expected at least 2 to split a share off; {REMEDY}")
+    if (pieces := manifest.clips.paths.pieces) is not None:
+        return _sides(manifest, _whole_pieces(manifest, strata, pieces, share, seed), "pieces of the stream")
+    how, groups = source_groups(manifest.clips) if len(strata) <= MOST_GROUPED else ("", None)
+    if groups is None:
         how, splitter = "each clip by itself", StratifiedKFold(folds, shuffle=True, random_state=seed)
         folds = splitter.n_splits = min(folds, rare[1])
         parts = splitter.split(strata, strata)
@@ -54,12 +52,24 @@ def split_off(manifest: Manifest, share: float, seed: int = 0) -> Split:
         parts = StratifiedGroupKFold(min(folds, len(set(groups))), shuffle=True, random_state=seed).split(
             strata, strata, groups
         )
-    _, held_out = next(iter(parts))
-    in_val = np.zeros(len(strata), dtype=bool)
-    in_val[held_out] = True
-    if len(lost := np.setdiff1d(strata, strata[~in_val])) and pieces is not None:
+    return _sides(manifest, next(iter(parts))[1], how)
+
+
+def _whole_pieces(manifest: Manifest, strata: np.ndarray, pieces: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Indices of the clips in about that share of the pieces. Raises ConfigError if all of a class is in them."""
+    require(len(np.unique(pieces)) > 1, "data.val", "1 piece to hold out of", f"2 at least; {REMEDY}")
+    parts = GroupShuffleSplit(1, test_size=share, random_state=seed).split(strata, groups=pieces)
+    kept, held_out = next(iter(parts))
+    if len(lost := np.setdiff1d(strata, strata[kept])):
         name = manifest.labels.names[lost[0]] if lost[0] >= 0 else "(no class)"
-        raise ConfigError(f"data.val: class {name!r} is only in pieces that would be held out; {OWN}")
+        raise ConfigError(f"data.val: class {name!r} is only in pieces that would be held out; {REMEDY}")
+    return held_out
+
+
+def _sides(manifest: Manifest, held_out: np.ndarray, how: str) -> Split:
+    """The split that holds out these clips."""
+    in_val = np.zeros(len(manifest), dtype=bool)
+    in_val[held_out] = True
     train, val = (dataclasses.replace(manifest, clips=manifest.clips.take(side)) for side in (~in_val, in_val))
     return Split(train, val, how)
 

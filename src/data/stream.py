@@ -5,7 +5,6 @@ Parquet keeps columns apart, so that this takes a small part of the bytes, at an
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +31,6 @@ from .hugging_face import (
 from .labels import composed, reason_of
 from .pieces import Piece, room
 from .remote import address_of, is_address, opened_at, remote_files
-
-logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 """Files that are asked at a time."""

@@ -14,7 +14,10 @@ from .geometry import kept_patches
 
 
 class PatchDropout(nn.Module):
-    """Leaves out a share of the patches of each clip, where there are many (`kept_patches`); none in evaluation."""
+    """Leaves out a share of the patches of each clip, where there are many (`kept_patches`); none in evaluation.
+
+    timm's PatchDropout takes the same share of few patches as of many, and coarse sizes have none to spare.
+    """
 
     def __init__(self, rate: float, prefix: int) -> None:
         """rate: share of the patches, 0 to below 1. prefix: P."""

@@ -26,19 +26,27 @@ def onnx_costs(
     Raises ConfigError or ExportError where the packages are missing or the model cannot be exported so.
     """
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "float32.onnx"
-        runtime = needed("onnxruntime")
-        export(model, whole, "onnx", input="spectrogram", patch_sizes=patch_sizes)
-        quantise(whole, whole.with_name("int8.onnx"))
-        how = runtime.SessionOptions()
-        how.intra_op_num_threads = torch.get_num_threads()
-        found: list[OnnxCost] = []
-        for weights in ("float32", "int8"):
-            path = whole.with_name(f"{weights}.onnx")
-            session = runtime.InferenceSession(path, how, providers=["CPUExecutionProvider"])
-            job = Job(model, tuple(patch_sizes), "spectrogram")
-            found += [_cost(session, job, weights, number, batch_size, seconds) for number in range(len(patch_sizes))]
-    return tuple(found)
+        exported = Path(folder) / "model.onnx"
+        export(model, exported, "onnx", input="spectrogram", patch_sizes=patch_sizes)
+        job = Job(model, tuple(patch_sizes), "spectrogram")
+        return tuple(
+            _cost(session, job, weights, number, batch_size, seconds)
+            for weights, session in sessions(exported).items()
+            for number in range(len(patch_sizes))
+        )
+
+
+def sessions(exported: Path) -> dict[str, Any]:
+    """ONNX Runtime on the CPU with an exported file, float32, and with its int8, which is written beside it; as many
+    threads as torch has."""
+    runtime, int8 = needed("onnxruntime"), exported.with_name("int8.onnx")
+    quantise(exported, int8)
+    how = runtime.SessionOptions()
+    how.intra_op_num_threads = torch.get_num_threads()
+    return {
+        weights: runtime.InferenceSession(path, how, providers=["CPUExecutionProvider"])
+        for weights, path in (("float32", exported), ("int8", int8))
+    }
 
 
 def _cost(session: Any, job: Job, weights: str, number: int, batch_size: int, seconds: float) -> OnnxCost:

@@ -38,7 +38,7 @@ from ..runtime.output import OutputOptions
 from .checkpointing import CheckpointStore, weights_hash
 from .config import Log, TrainConfig
 from .defaults import Choice
-from .options import DataConfig
+from .options import DataConfig, PatchOptions
 from .run_log import RunLog
 
 logger = logging.getLogger(__name__)
@@ -205,14 +205,13 @@ def _saved_settings(state: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(patches, dict) and patches.get("rectangles") is False:  # as written before `auto`
         uniform = patches.get("draw") == "uniform"
         settings["patches"] = patches | {"rectangles": "auto", "draw": None if uniform else patches.get("draw")}
-    if isinstance(settings.get("patches"), dict):  # None stood for none, as did the lack of it
-        settings["patches"] = {"dropout": 0.0} | settings["patches"]
     return settings
 
 
 def _usual() -> dict[str, Any]:
     """The settings, as JSON, of a run that names nothing but its data: what versions without a setting did."""
-    usual: dict[str, Any] = to_json(TrainConfig(DataConfig(Path()), Path()))
+    every_patch = PatchOptions(dropout=0.0)  # as a run has it when nothing is left open
+    usual: dict[str, Any] = to_json(TrainConfig(DataConfig(Path()), Path(), patches=every_patch))
     return usual
 
 

@@ -83,10 +83,10 @@ def prepare(config: TrainConfig, world: World, saved: Mapping[str, Any], flexibl
         seen = world.on_rank0(lambda: _survey(chooser.config, train, start, progress))
     gpu = pick_device(config.device).type != "cpu"
     features = setup_features(chooser.config, start)
-    facts = Facts(train, seen, start, flexible, gpu, kept, features.bins)
+    cost = None
     if start is not None and (flexible or chooser.config.patches.sizes):
-        facts = dataclasses.replace(facts, cost=partial(relative_cost, chooser.config, start, features))
-    choose_all(chooser, facts)
+        cost = partial(relative_cost, chooser.config, start, features)
+    choose_all(chooser, Facts(train, seen, start, flexible, gpu, kept, features.bins, cost))
     return Prepared(chooser.config, chooser.choices, train, val, start, seen)
 
 
